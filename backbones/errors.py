@@ -1,0 +1,11 @@
+"""The one exception for mistakes that a user can make and mend."""
+
+from __future__ import annotations
+
+
+class UserError(ValueError):
+    """A wrong path, key, file or value given by the user.
+
+    The message names the value, what was expected and the way out. Command-line tools print it
+    without a traceback and exit with code 2; from Python it is an ordinary ``ValueError``.
+    """

@@ -1,0 +1,105 @@
+"""Latency tables: the published sums, and what a table refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backbones import LatencyTable, UserError, load_architecture, predict_runtime
+from backbones.architecture import Architecture, LayerSpec
+from backbones.latency import covers, layer_runtimes
+from backbones.paths import config_path
+
+UNDROPPABLE = (1, 5, 9, 13, 17)
+
+
+@pytest.fixture(scope="module")
+def table() -> LatencyTable:
+    return LatencyTable.load("pixel1")
+
+
+def uniform(type_of_layer: Any) -> Architecture:
+    """The paper's macro-architecture with ``type_of_layer(index)`` at layers 1 to 20."""
+    base = load_architecture("spnas_100")
+    layers = [
+        dataclasses.replace(
+            type_of_layer(index), out_channels=spec.out_channels, stride=spec.stride
+        )
+        if 1 <= index <= 20
+        else spec
+        for index, spec in enumerate(base.layers)
+    ]
+    return dataclasses.replace(base, name="uniform", layers=tuple(layers))
+
+
+def mbconv(kernel_size: int, expansion: int, se_ratio: float = 0) -> LayerSpec:
+    return LayerSpec(1, kernel_size=kernel_size, expansion=expansion, se_ratio=se_ratio)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "expected"),
+    [
+        (load_architecture("spnas_100"), 80.44),
+        (uniform(lambda index: mbconv(3, 3)), 65.69),
+        (uniform(lambda index: mbconv(3, 6)), 110.65),
+        (uniform(lambda index: mbconv(5, 6)), 131.46),
+        (
+            uniform(lambda i: mbconv(3, 3) if i in UNDROPPABLE else LayerSpec(1, op="skip")),
+            30.63,  # published as 30.6
+        ),
+    ],
+)
+def test_published_sums(table: LatencyTable, architecture: Architecture, expected: float) -> None:
+    assert predict_runtime(architecture, table) == pytest.approx(expected, abs=0.01)
+
+
+def test_unprofiled_se_costs_nothing(table: LatencyTable) -> None:
+    plain, se = uniform(lambda i: mbconv(5, 3)), uniform(lambda i: mbconv(5, 3, 0.5))
+    assert predict_runtime(se, table) == predict_runtime(plain, table)
+
+
+def test_round_trip(table: LatencyTable, tmp_path: Path) -> None:
+    table.save(tmp_path / "t.json")
+    assert LatencyTable.load(tmp_path / "t.json") == table
+
+
+def test_uncovered_layers_are_named(table: LatencyTable) -> None:
+    seven = uniform(lambda i: mbconv(7, 6) if i == 2 else mbconv(3, 3))
+    found, uncovered = layer_runtimes(seven, table)
+    assert set(uncovered) == {"layers[2]"}
+    assert sorted(found) == [i for i in range(1, 21) if i != 2]
+    assert not covers(seven, table)
+    with pytest.raises(UserError, match=r"does not cover 1 parts.*layers\[2\]: 7x7-6 with 24 → 24"):
+        predict_runtime(seven, table)
+    with pytest.raises(UserError, match="stem: not the one"):
+        predict_runtime(load_architecture("spnas_100").scaled(0.5), table)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda t: t["layers"][3]["runtimes"].update({"3x3-3": -1.0}), r"layers\[3\]: 3x3-3 is -1"),
+        (lambda t: t["layers"][3]["runtimes"].update({"3x3-3": float("inf")}), "is inf"),
+        (lambda t: t["constant"].update(runtime=float("nan")), "constant: runtime is nan"),
+        (lambda t: t["layers"][0].update(stride="2"), "stride is '2'; expected an integer"),
+        (lambda t: t.update(layers=[]), "has no layers"),
+        (lambda t: t.pop("constant"), "the key 'constant' is missing"),
+        (lambda t: t.update(input_size=[224]), r"input_size is \[224\]; expected 2 values"),
+        (lambda t: t.update(schema_version=7), "schema_version 7"),
+    ],
+)
+def test_bad_tables(tmp_path: Path, edit: Any, message: str) -> None:
+    data = json.loads(config_path("latency", "pixel1.json").read_text())
+    edit(data)
+    (tmp_path / "t.json").write_text(json.dumps(data))
+    with pytest.raises(UserError, match=message):
+        LatencyTable.load(tmp_path / "t.json")
+
+
+def test_unknown_table() -> None:
+    with pytest.raises(UserError, match="unknown latency table 'pixel9'; expected one of pixel1"):
+        LatencyTable.load("pixel9")
