@@ -1,0 +1,1 @@
+"""The run pieces that search, classifier training and detection share."""

@@ -1,0 +1,246 @@
+"""Checkpoints that are written whole, read safely, and never silently half-loaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from fvcore.common.checkpoint import _filter_reused_missing_keys
+from torch import nn
+
+from backbones.errors import UserError
+from backbones.files import write_atomic
+from backbones.weights import model_state, read_checkpoint, save_checkpoint
+
+_LISTED = 20
+# Detectron2 fills these from the configuration; they say nothing about the architecture.
+_FROM_CONFIG = frozenset({"pixel_mean", "pixel_std"})
+
+
+class Checkpointer(DetectionCheckpointer):
+    """Detectron2's checkpointer with checks.
+
+    Files are replaced atomically, ``.pth`` files are read without running code in them, and
+    tensors without a home are named. ``.pkl`` files of Detectron2's model zoo and files with
+    ``matching_heuristics`` work as in Detectron2.
+
+    Attributes:
+        strict: whether a model file must fit completely. Resuming always insists on that.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        save_dir: str | os.PathLike[str] = "",
+        *,
+        strict: bool = False,
+        save_to_disk: bool | None = None,
+        **checkpointables: Any,
+    ) -> None:
+        """Remembers what to save.
+
+        Args:
+            model: unwrapped if it is a ``DistributedDataParallel``.
+            save_dir: the run folder.
+            strict: True for evaluating or deploying a whole model; False for fine-tuning from a
+                backbone or from another set of classes.
+            save_to_disk: by default only on rank 0.
+            checkpointables: objects with ``state_dict`` and ``load_state_dict``, by name.
+        """
+        super().__init__(model, os.fspath(save_dir), save_to_disk=save_to_disk, **checkpointables)
+        self.strict = strict
+        self._resuming = False
+        self._path = ""
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Writes ``name.pth`` and points ``last_checkpoint`` at it, whole or not at all.
+
+        Raises:
+            UserError: if the disk is full or the folder cannot be written.
+        """
+        if not self.save_dir or not self.save_to_disk:
+            return
+        content = {"model": self.model.state_dict()}
+        content.update({key: plain(obj.state_dict()) for key, obj in self.checkpointables.items()})
+        content.update(plain(kwargs))
+        path = Path(self.save_dir) / f"{name}.pth"
+        self.logger.info("Saving checkpoint to %s", path)
+        try:
+            save_checkpoint(path, content)
+            self.tag_last_checkpoint(path.name)
+        except (OSError, RuntimeError) as error:  # PyTorch's writer raises RuntimeError
+            raise UserError(
+                f"cannot write the checkpoint '{path}' ({str(error).splitlines()[0][:200]}); the "
+                "last complete one is kept: make room and continue with --resume"
+            ) from error
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Writes ``last_checkpoint``."""
+        write_atomic(Path(self.save_dir) / "last_checkpoint", last_filename_basename)
+
+    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
+        """Loads a model file and, unless told otherwise, the other states in it.
+
+        Args:
+            path: a file, a URL, or a name of the model zoo; empty loads nothing.
+            checkpointables: names of the states to load besides the model; None is all of them.
+
+        Returns:
+            What else the file holds, e.g. ``iteration``.
+
+        Raises:
+            UserError: if the file is missing, broken, belongs to another architecture, or, when
+                resuming or ``strict``, does not fit completely.
+        """
+        if path:
+            self._check_exists(path)
+        self._path = path
+        try:
+            rest = super().load(path, checkpointables=[])
+        finally:
+            # Detectron2's main branch sets this while it loads and insists that it is unset.
+            if hasattr(self, "_parsed_url_during_load"):
+                self._parsed_url_during_load = None
+        if path:
+            wanted = self.checkpointables if checkpointables is None else checkpointables
+            self._load_checkpointables(list(wanted), rest)
+        return rest
+
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+        """Continues from the last checkpoint, if asked to and there is one, else loads ``path``."""
+        self._resuming = resume and self.has_checkpoint()
+        try:
+            return super().resume_or_load(path, resume=resume)
+        finally:
+            self._resuming = False
+
+    def _check_exists(self, path: str) -> None:
+        name = path.split("?")[0]
+        try:
+            found = os.path.isfile(name) or os.path.isfile(self.path_manager.get_local_path(name))
+        except (OSError, RuntimeError, ValueError) as error:
+            raise UserError(
+                f"cannot fetch the weights '{path}' ({error}); check the address and the network, "
+                "or download the file and name its path"
+            ) from error
+        if not found:
+            raise UserError(f"no checkpoint at '{path}'; check the path (MODEL.WEIGHTS)")
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        name = filename.split("?")[0]
+        if name.endswith((".pkl", ".pyth")):
+            try:
+                return super()._load_file(filename)
+            except Exception as error:  # unpickling a broken file raises almost anything
+                raise UserError(
+                    f"cannot read the checkpoint '{self._path}' ({type(error).__name__}: "
+                    f"{error}); it is truncated or of another kind: copy or download it again"
+                ) from error
+        if hasattr(DetectionCheckpointer, "_torch_load"):
+            return super()._load_file(filename)  # the main branch; it calls _torch_load below
+        return self._torch_load(filename)
+
+    def _torch_load(self, filename: str) -> dict[str, Any]:
+        content = read_checkpoint(filename)
+        if not isinstance(content.get("model"), dict):
+            content = {"model": model_state(content, filename)}
+        return content
+
+    def _load_model(self, checkpoint: Any) -> Any:
+        try:
+            incompatible = super()._load_model(checkpoint)
+        except ValueError as error:
+            # Detectron2: something that is no tensor, or a name that fits in two places.
+            raise UserError(f"cannot load the checkpoint '{self._path}': {error}") from error
+        expected = set(_without_counters(self.model.state_dict())) - _FROM_CONFIG
+        wrong_shapes = {name for name, *_ in incompatible.incorrect_shapes}
+        if expected and not expected - set(incompatible.missing_keys) - wrong_shapes:
+            sample = ", ".join(incompatible.unexpected_keys[:2]) or "none"
+            raise UserError(
+                f"nothing in the checkpoint '{self._path}' fits: it belongs to another "
+                f"architecture (its tensors: {sample}; the model's: "
+                f"{', '.join(sorted(expected)[:2])})"
+            )
+        return incompatible
+
+    def _log_incompatible_keys(self, incompatible: Any) -> None:
+        shapes = [
+            f"{name} ({_shape(saved)} in the file, {_shape(wanted)} in the model)"
+            for name, saved, wanted in incompatible.incorrect_shapes
+        ]
+        wrong = {name for name, *_ in incompatible.incorrect_shapes}
+        missing = [name for name in incompatible.missing_keys if name not in wrong]
+        # A parameter with two names is loaded if the file has one of them.
+        missing = sorted(_filter_reused_missing_keys(self.model, missing))
+        problems = [
+            ("tensors of the file have another shape", shapes),
+            ("tensors of the model are not in the file", _without_counters(missing)),
+            ("tensors of the file have no place", _without_counters(incompatible.unexpected_keys)),
+        ]
+        found = [
+            f"{len(names)} {what}: {', '.join(names[:_LISTED])}"
+            + (", …" if len(names) > _LISTED else "")
+            for what, names in problems
+            if names
+        ]
+        if found and (self.strict or self._resuming):
+            reason = "another number of classes or another architecture"
+            raise UserError(
+                f"the checkpoint '{self._path}' belongs to {reason}: {'; '.join(found)}; use the "
+                "configuration that it was trained with (config.yaml in its folder)"
+            )
+        for line in found:
+            self.logger.warning("Checkpoint '%s': %s", self._path, line)
+
+    def _load_checkpointables(self, names: Sequence[str], rest: dict[str, Any]) -> None:
+        for name in names:
+            if name not in rest:
+                self.logger.warning(
+                    "Checkpoint '%s' has no state of the %s: it starts afresh", self._path, name
+                )
+                continue
+            try:
+                self.checkpointables[name].load_state_dict(rest.pop(name))
+            except (KeyError, RuntimeError, TypeError, ValueError) as error:
+                raise UserError(
+                    f"the {name} state in the checkpoint '{self._path}' does not fit this run "
+                    f"({error}); resume with the configuration that wrote it (config.yaml in its "
+                    "folder)"
+                ) from error
+
+
+def last_iteration(output_dir: str | os.PathLike[str]) -> int | None:
+    """The last finished iteration of the run in ``output_dir``, or None without a checkpoint.
+
+    For what has to know before the model exists, such as a sampler.
+    """
+    tag = Path(output_dir) / "last_checkpoint"
+    if not tag.is_file():
+        return None
+    content = read_checkpoint(tag.with_name(tag.read_text().strip()))
+    return int(content["iteration"]) if "iteration" in content else None
+
+
+def plain(value: Any) -> Any:
+    """NumPy numbers and arrays as Python numbers and tensors, so that safe loading accepts them."""
+    if type(value) is dict:
+        return {plain(key): plain(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(plain(item) for item in value)
+    if isinstance(value, np.generic):
+        return value.item()
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+
+
+def _without_counters(names: Iterable[str]) -> list[str]:
+    # Batch norm's step counters hold no weights; frozen batch norm does not have them.
+    return [name for name in names if not name.endswith("num_batches_tracked")]
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return "×".join(map(str, shape)) or "scalar"

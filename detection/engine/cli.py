@@ -1,0 +1,199 @@
+"""The command line that all stages share: arguments, start, and how a run ends."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.engine import launch
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+from torch.multiprocessing.spawn import ProcessExitedException
+
+from backbones.errors import UserError
+from backbones.files import write_atomic
+from detection.engine.config_file import load_config
+from detection.engine.user_errors import user_message
+
+__all__ = ["argument_parser", "load_config", "run"]
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+_EXAMPLES = """
+examples:
+  run a configuration, with some of its keys changed:
+    {prog} --config-file CONFIG.yaml OUTPUT_DIR output/first SOLVER.BASE_LR 0.001
+  continue it after an interruption:
+    {prog} --config-file CONFIG.yaml --resume OUTPUT_DIR output/first
+  on eight GPUs of this machine:
+    {prog} --config-file CONFIG.yaml --num-gpus 8
+  on two machines, the same command on each with its own rank:
+    {prog} --config-file CONFIG.yaml --num-gpus 8 --num-machines 2 --machine-rank 0 \\
+        --dist-url tcp://FIRST_MACHINE:29500
+"""
+
+
+def argument_parser(description: str, epilog: str | None = None) -> argparse.ArgumentParser:
+    """Detectron2's habitual arguments.
+
+    Args:
+        description: what the script does, at the top of ``--help``.
+        epilog: replaces the examples at the end of ``--help``; ``%(prog)s`` is the script.
+    """
+    parser = argparse.ArgumentParser(
+        description=description,
+        epilog=epilog or _EXAMPLES.format(prog="%(prog)s"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--config-file",
+        default="",
+        metavar="FILE",
+        help="YAML configuration: a path, or a name below the configs/ folder that comes with "
+        "the project; without it, the default values",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue the run in OUTPUT_DIR from its last checkpoint (from the start if there "
+        "is none yet)",
+    )
+    parser.add_argument(
+        "--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS, without any training"
+    )
+    _add_process_arguments(parser)
+    parser.add_argument(
+        "opts",
+        nargs=argparse.REMAINDER,
+        metavar="KEY VALUE",
+        help="configuration keys to change, after all other arguments, e.g. SOLVER.MAX_ITER 500",
+    )
+    return parser
+
+
+def _add_process_arguments(parser: argparse.ArgumentParser) -> None:
+    default_gpus = 1 if torch.cuda.is_available() else 0
+    parser.add_argument(
+        "--num-gpus",
+        type=int,
+        default=default_gpus,
+        metavar="N",
+        help="GPUs to use on this machine, one process each; 0 runs on the CPU "
+        f"(default: {default_gpus} on this machine)",
+    )
+    parser.add_argument(
+        "--num-machines", type=int, default=1, metavar="N", help="machines in all (default: 1)"
+    )
+    parser.add_argument(
+        "--machine-rank",
+        type=int,
+        default=0,
+        metavar="N",
+        help="number of this machine, from 0 (default: 0)",
+    )
+    parser.add_argument(
+        "--dist-url",
+        default="auto",
+        metavar="URL",
+        help="where the processes meet, e.g. tcp://FIRST_MACHINE:29500; needed with several "
+        "machines (default: a free port of this machine)",
+    )
+
+
+def run(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
+    """Runs ``main(args)`` in this process or in one process per GPU, and ends it as a tool should.
+
+    A :class:`UserError` becomes one line on stderr and exit code 2, Ctrl-C one line and exit code
+    130. Any other exception keeps its traceback and Python's exit code 1.
+
+    Args:
+        main: a function at the top level of a module, so that new processes can import it.
+        args: what :func:`argument_parser` parsed.
+    """
+    try:
+        _check_processes(args)
+        with tempfile.TemporaryDirectory(prefix="spnas-run-") as folder:
+            _launch(main, args, Path(folder) / "error")
+    except UserError as error:
+        _exit(f"error: {user_message(error)}", EXIT_USER_ERROR)
+    except KeyboardInterrupt:
+        _exit(
+            "interrupted; the same command with --resume continues from the last checkpoint",
+            EXIT_INTERRUPTED,
+        )
+
+
+def _launch(main: Callable[..., object], args: argparse.Namespace, error_file: Path) -> None:
+    if args.num_gpus * args.num_machines <= 1:
+        _call(main, args)
+        return
+    # That the other processes are stopped after a failure is no news for the user.
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
+    try:
+        launch(
+            _worker,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(main, args, str(error_file)),
+        )
+    except ProcessExitedException:
+        if error_file.exists():
+            raise UserError(error_file.read_text()) from None
+        raise
+
+
+def _worker(main: Callable[..., object], args: Any, error_file: str) -> None:
+    """``main`` in a spawned process; a user's mistake is handed to the parent through a file."""
+    try:
+        _call(main, args)
+    except UserError as error:
+        write_atomic(error_file, user_message(error))
+        sys.exit(EXIT_USER_ERROR)
+
+
+def _call(main: Callable[..., object], args: argparse.Namespace) -> None:
+    # What is logged before the run folder is open goes to the console, not to stderr.
+    if not logging.getLogger("detection").handlers:
+        setup_logger(name="detection", distributed_rank=comm.get_rank())
+    main(args)
+
+
+def _check_processes(args: argparse.Namespace) -> None:
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if args.num_gpus < 0 or args.num_machines < 1:
+        raise UserError(
+            f"--num-gpus is {args.num_gpus} and --num-machines {args.num_machines}; expected 0 or "
+            "more GPUs and at least one machine"
+        )
+    if args.num_gpus > available:
+        raise UserError(
+            f"--num-gpus is {args.num_gpus}, but this machine has {available} usable GPUs; use "
+            f"--num-gpus {available}" + ("" if available else " to run on the CPU")
+        )
+    if not 0 <= args.machine_rank < args.num_machines:
+        raise UserError(
+            f"--machine-rank is {args.machine_rank}; expected 0 to {args.num_machines - 1} for "
+            f"--num-machines {args.num_machines}"
+        )
+    if args.num_machines > 1 and args.num_gpus == 0:
+        raise UserError("--num-machines above 1 needs GPUs; use --num-gpus 1 or more")
+    if args.num_machines > 1 and args.dist_url == "auto":
+        raise UserError(
+            "--num-machines above 1 needs --dist-url, the same on every machine, e.g. "
+            "tcp://FIRST_MACHINE:29500"
+        )
+
+
+def _exit(message: str, code: int) -> None:
+    sys.stdout.flush()
+    print(message, file=sys.stderr, flush=True)
+    sys.exit(code)

@@ -1,0 +1,200 @@
+"""Reading a configuration, with every mistake in it named."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from detectron2.config import CfgNode, get_cfg
+from detectron2.utils import comm
+from fvcore.common.config import BASE_KEY
+
+from backbones.errors import UserError
+from backbones.paths import config_path
+
+logger = logging.getLogger(__name__)
+
+
+def load_config(args: argparse.Namespace, *extenders: Callable[[CfgNode], None]) -> CfgNode:
+    """The frozen configuration of a run.
+
+    Detectron2's defaults, extended, then the file ``args.config_file``, then the pairs
+    ``args.opts``. ``MODEL.DEVICE`` becomes ``cpu`` where CUDA is asked for but not available, or
+    where ``--num-gpus 0`` asks for the CPU.
+
+    Args:
+        args: what :func:`detection.engine.cli.argument_parser` parsed.
+        extenders: functions that add keys, e.g. ``add_engine_config``.
+
+    Raises:
+        UserError: for a missing or malformed file, an unknown key, or a value of a wrong type.
+    """
+    cfg = get_cfg()
+    for extend in extenders:
+        extend(cfg)
+    if args.config_file:
+        merge_file(cfg, find_config_file(args.config_file))
+    merge_options(cfg, args.opts or [])
+    _choose_device(cfg, args)
+    cfg.freeze()
+    return cfg
+
+
+def find_config_file(name: str) -> Path:
+    """A configuration file by its path or by its name below the project's ``configs/``."""
+    path = Path(name).expanduser()
+    for candidate in (path, config_path(name)):
+        if candidate.is_file():
+            return candidate
+    known = [str(file.relative_to(config_path())) for file in config_path().rglob("*.yaml")]
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean '{near[0]}'?" if near else "; check the path"
+    raise UserError(f"no configuration file '{name}', here or below '{config_path()}'{hint}")
+
+
+def merge_file(cfg: CfgNode, path: Path) -> None:
+    """Merges a YAML file with its ``_BASE_`` files into ``cfg``.
+
+    Like Detectron2, it runs the Python tags in a file (some of the model zoo's have them):
+    configurations are code and want the same trust.
+
+    Raises:
+        UserError: naming the file and the key or line at fault.
+    """
+    _check_yaml(path, ())
+    try:
+        values = CfgNode.load_yaml_with_base(str(path), allow_unsafe=True)
+    except (yaml.YAMLError, AssertionError, OSError, TypeError, AttributeError) as error:
+        raise UserError(f"cannot read the configuration '{path}': {_one_line(error)}") from None
+    # Detectron2 renames the keys of older versions itself.
+    current = values.get("VERSION", cfg.VERSION) == cfg.VERSION
+    for key, value in _leaves(values, cfg) if current else ():
+        _check_key(cfg, key, f"the configuration '{path}'")
+        _check_type(cfg, key, value, f"the configuration '{path}'")
+    try:
+        cfg.merge_from_file(str(path))
+    except (KeyError, ValueError, AssertionError, AttributeError, TypeError) as error:
+        raise UserError(f"cannot use the configuration '{path}': {_one_line(error)}") from None
+
+
+def merge_options(cfg: CfgNode, options: Sequence[str]) -> None:
+    """Merges ``KEY VALUE`` pairs from the command line into ``cfg``.
+
+    Raises:
+        UserError: for an odd number of words, an unknown key, or a value of a wrong type.
+    """
+    options = list(options)
+    if options[:1] == ["--"]:
+        del options[0]
+    for word in options[::2]:
+        if word.startswith("--"):
+            raise UserError(
+                f"'{word}' comes after a configuration key; arguments that begin with -- go first, "
+                "KEY VALUE pairs last"
+            )
+    if len(options) % 2:
+        raise UserError(
+            f"the configuration key '{options[-1]}' at the end of the command line has no value; "
+            "expected KEY VALUE pairs, separated by spaces"
+        )
+    for key, value in zip(options[::2], options[1::2], strict=True):
+        _check_key(cfg, key, "the command line")
+        _check_type(cfg, key, value, "the command line")
+        cfg.merge_from_list([key, value])
+
+
+def _check_yaml(path: Path, parents: tuple[Path, ...]) -> None:
+    """Checks syntax and existence along the ``_BASE_`` chain, without building any values."""
+    where = f"the configuration '{path}'" + (f", the _BASE_ of '{parents[-1]}'" if parents else "")
+    if path.resolve() in [parent.resolve() for parent in parents]:
+        raise UserError(f"{where}, is its own _BASE_; remove one of the references")
+    try:
+        node = yaml.compose(path.read_text(), Loader=yaml.SafeLoader)
+    except FileNotFoundError:
+        raise UserError(f"{where}, does not exist; check the path after _BASE_") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {where}: {error}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{where} is not valid YAML: {_one_line(error)}") from None
+    if not isinstance(node, yaml.MappingNode):
+        raise UserError(f"{where} holds no settings; expected lines of the form KEY: VALUE")
+    for key, value in node.value:
+        if key.value == BASE_KEY:
+            for base in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                name = os.path.expanduser(str(base.value))
+                if "://" not in name:
+                    _check_yaml(path.parent / name, (*parents, path))
+
+
+def _leaves(values: Any, cfg: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values; goes only as deep as ``cfg`` has sections."""
+    for key, value in values.items():
+        section = cfg.get(key) if isinstance(cfg, CfgNode) else None
+        if isinstance(value, Mapping) and isinstance(section, CfgNode):
+            yield from _leaves(value, section, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _lookup(cfg: CfgNode, key: str) -> tuple[bool, Any]:
+    """Whether ``cfg`` accepts a dotted key, and its present value."""
+    node: Any = cfg
+    for part in key.split("."):
+        if not isinstance(node, CfgNode):
+            return False, None
+        if part not in node:
+            return node.is_new_allowed(), None
+        node = node[part]
+    return True, node
+
+
+def _check_key(cfg: CfgNode, key: str, where: str) -> None:
+    if cfg.key_is_deprecated(key) or cfg.key_is_renamed(key) or _lookup(cfg, key)[0]:
+        return
+    known = {name.upper(): name for name, _ in _leaves(cfg, cfg)}
+    near = difflib.get_close_matches(key.upper(), known, n=1)
+    hint = f"; did you mean '{known[near[0]]}'?" if near else "; check its spelling"
+    raise UserError(f"{where} sets the unknown key '{key}'{hint}")
+
+
+def _check_type(cfg: CfgNode, key: str, value: Any, where: str) -> None:
+    """Applies yacs's rule: the type of the default, lists and tuples being the same."""
+    known, default = _lookup(cfg, key)
+    value = CfgNode._decode_cfg_value(value) if isinstance(value, str) else value
+    if isinstance(default, CfgNode) and not isinstance(value, Mapping):
+        raise UserError(f"{where} sets '{key}' to {value!r}, but it is a section of keys")
+    if not known or default is None or value is None or isinstance(default, CfgNode):
+        return
+    sequences = (list, tuple)
+    if type(value) is type(default) or type(value) in sequences and type(default) in sequences:
+        return
+    hint = f"; write {float(value)}" if type(default) is float and type(value) is int else ""
+    raise UserError(
+        f"{where} sets '{key}' to {value!r} ({type(value).__name__}); expected "
+        f"{type(default).__name__}, such as its default {default!r}{hint}"
+    )
+
+
+def _choose_device(cfg: CfgNode, args: argparse.Namespace) -> None:
+    if not cfg.MODEL.DEVICE.startswith("cuda"):
+        return
+    if not torch.cuda.is_available():
+        reason = "CUDA is not available here"
+    elif getattr(args, "num_gpus", 1) == 0:
+        reason = "--num-gpus is 0"
+    else:
+        return
+    if comm.is_main_process():
+        logger.warning("MODEL.DEVICE is '%s', but %s: running on the CPU", cfg.MODEL.DEVICE, reason)
+    cfg.MODEL.DEVICE = "cpu"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error.args[0] if isinstance(error, KeyError) else error).split())

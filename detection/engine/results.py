@@ -1,0 +1,75 @@
+"""``results.json``: the final numbers of a run."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from backbones.errors import UserError
+from backbones.files import read_json, write_json
+
+RESULTS_FILE = "results.json"
+
+
+def write_results(output_dir: str | os.PathLike[str], results: Mapping[str, Any]) -> Path:
+    """Adds ``results`` to the run's ``results.json``, whole or not at all.
+
+    Keys that the file already has are replaced, all others stay, so that an evaluation after the
+    training adds to what the training wrote.
+
+    Args:
+        output_dir: the run folder.
+        results: nested numbers, strings and containers; NaN and infinity become ``null``, tensors
+            and arrays become numbers or lists.
+
+    Returns:
+        The file's path.
+    """
+    path = Path(output_dir) / RESULTS_FILE
+    merged = {**_read_existing(path), **to_json(results)}
+    write_json(path, merged)
+    return path
+
+
+def to_json(value: Any) -> Any:
+    """Plain JSON data: no tensors, no NumPy types, no NaN.
+
+    Raises:
+        TypeError: for an object that has no place in JSON.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [to_json(item) for item in value]
+    if isinstance(value, Tensor):
+        return to_json(value.detach().cpu().tolist())
+    if isinstance(value, np.ndarray | np.generic):
+        return to_json(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise TypeError(f"results hold a {type(value).__name__}; expected numbers, strings, containers")
+
+
+def _read_existing(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        existing = read_json(path, "results")
+    except UserError as error:
+        # Hours of training are not thrown away for a broken file; it is kept for a look.
+        kept = path.with_name(f"{path.name}.broken")
+        path.replace(kept)
+        logging.getLogger(__name__).warning("%s; it is kept as '%s'", error, kept)
+        return {}
+    return existing if isinstance(existing, dict) else {}

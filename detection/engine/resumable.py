@@ -1,0 +1,150 @@
+"""A trainer base whose checkpoints hold the whole state of a run."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from detectron2.engine import DefaultTrainer, TrainerBase, hooks
+from detectron2.engine.train_loop import HookBase
+from detectron2.utils import comm
+
+from detection.engine.random_state import capture_random_state, restore_random_state
+from detection.engine.user_errors import without_tracebacks_of_user_errors
+
+logger = logging.getLogger(__name__)
+
+
+class ResumableTrainer(TrainerBase):
+    """A trainer whose checkpoints hold all of its state.
+
+    Beyond Detectron2's iteration and first stateful hook of each class: every stateful hook, the
+    state of ``DefaultTrainer``'s inner trainer (optimizer, gradient scaler), and the random
+    states of every rank. A resumed run then computes what the uninterrupted one would have, bit
+    for bit, as far as its operations are deterministic and its data comes in the same order
+    (:class:`~detection.engine.sampler.ResumableSampler`).
+
+    Hooks leave the random stream of the training alone: what they draw after a step (a data
+    loader for an evaluation draws a seed) is undone before the next one, because a run resumed
+    between the two would not have drawn it.
+
+    Use it alone or in front of another trainer:
+    ``class DetectionTrainer(ResumableTrainer, DefaultTrainer)``.
+    """
+
+    _step_states: list[dict[str, Any]] | None = None
+    _loaded_state: dict[str, Any] | None = None
+    _checkpoint_periods: frozenset[int] = frozenset()
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As in the base class; a run that is already complete is left alone."""
+        start, end = (*args, *kwargs.values()) or (self.start_iter, self.max_iter)
+        if 0 < start >= end:
+            logger.info("All %d iterations are done: nothing to train", end)
+            return None
+        with without_tracebacks_of_user_errors():
+            return super().train(*args, **kwargs)
+
+    def before_train(self) -> None:
+        """Runs the hooks, then continues the random stream of the checkpoint, if any."""
+        periods = [
+            hook.period for hook in self._hooks if isinstance(hook, hooks.PeriodicCheckpointer)
+        ]
+        # Only rank 0 has the checkpointer, but all ranks must know when to send their states.
+        self._checkpoint_periods = frozenset(comm.all_gather(periods)[0])
+        super().before_train()
+        # Detectron2's main branch makes the iterator, which draws a seed, when it is first used.
+        getattr(getattr(self, "_trainer", None), "_data_loader_iter", None)
+        if self._loaded_state is not None:
+            restore_random_state(self._loaded_state)
+            self._loaded_state = None
+
+    def after_step(self) -> None:
+        """Runs the hooks without letting them disturb the random stream."""
+        state = capture_random_state()
+        if comm.get_world_size() == 1:
+            self._step_states = [state]
+        elif self._checkpoint_is_due():
+            self._step_states = comm.all_gather(state)
+        super().after_step()
+        self._step_states = None
+        restore_random_state(state)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed run needs, except model and checkpointables."""
+        state = super().state_dict()
+        state["hooks"] = self._hook_states()
+        inner = getattr(self, "_trainer", None)
+        if inner is not None:
+            state["_trainer"] = inner.state_dict()
+        if self._step_states is not None:
+            state["random_states"] = self._step_states
+        elif comm.get_world_size() == 1:
+            state["random_states"] = [capture_random_state()]
+        return state
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Takes over a state; the random one when the training starts."""
+        state = dict(state_dict)
+        hook_states = state.pop("hooks", {})
+        random_states = state.pop("random_states", None)
+        super().load_state_dict(state)
+        self._load_hook_states(hook_states)
+        inner = getattr(self, "_trainer", None)
+        # Detectron2 0.6 forgets its inner trainer, the main branch has just loaded it.
+        loaded = "load_state_dict" in vars(DefaultTrainer)
+        if inner is not None and "_trainer" in state and not loaded:
+            inner.load_state_dict(state["_trainer"])
+        if random_states is not None and len(random_states) == comm.get_world_size():
+            self._loaded_state = random_states[comm.get_rank()]
+        else:
+            logger.warning(
+                "The checkpoint holds the random states of %d processes, this run has %d: its "
+                "random numbers start afresh",
+                len(random_states or ()),
+                comm.get_world_size(),
+            )
+
+    def _checkpoint_is_due(self) -> bool:
+        finished = self.iter + 1
+        return finished >= self.max_iter or any(
+            finished % period == 0 for period in self._checkpoint_periods
+        )
+
+    def _named_hooks(self) -> list[tuple[str, HookBase]]:
+        """Hooks by class name; from the second of a class on, with their position in the class.
+
+        The first keeps Detectron2's own name, so that either reads the other's checkpoints.
+        """
+        seen: Counter[str] = Counter()
+        named = []
+        for hook in self._hooks:
+            name = type(hook).__qualname__
+            seen[name] += 1
+            named.append((name if seen[name] == 1 else f"{name}#{seen[name]}", hook))
+        return named
+
+    def _hook_states(self) -> dict[str, Any]:
+        states = {name: _stateful(hook).state_dict() for name, hook in self._named_hooks()}
+        return {name: state for name, state in states.items() if state}
+
+    def _load_hook_states(self, states: Mapping[str, Any]) -> None:
+        by_name = dict(self._named_hooks())
+        for name, state in states.items():
+            if name not in by_name:
+                logger.warning("This run has no hook '%s': its saved state is ignored", name)
+            elif hasattr(_stateful(by_name[name]), "load_state_dict"):
+                _stateful(by_name[name]).load_state_dict(state)
+
+
+def _stateful(hook: HookBase) -> Any:
+    """Where the state of a hook is.
+
+    Detectron2 0.6 takes current PyTorch's schedulers for stateless ones, hence directly. A
+    ``ParamScheduler`` has no state: its hook derives the progress from the iteration.
+    """
+    if isinstance(hook, hooks.LRScheduler) and hasattr(hook.scheduler, "load_state_dict"):
+        return hook.scheduler
+    return hook

@@ -1,0 +1,71 @@
+"""Detectron2's training order of samples, from any point on."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import torch
+from detectron2.utils import comm
+from torch.utils.data import Sampler
+
+from backbones.errors import UserError
+
+
+class ResumableSampler(Sampler[int]):
+    """An infinite stream of sample indices, sharded by rank, that can start anywhere.
+
+    The stream is that of Detectron2's ``TrainingSampler``: one permutation of the data set after
+    the other, all drawn from one generator, rank r taking every ``world size``-th index from the
+    r-th on. A run resumed with ``start`` sees exactly the samples that an uninterrupted one
+    would have seen.
+
+    Attributes:
+        seed: of the permutations; the same on every rank.
+        start: samples already drawn; may be set until the first sample is drawn.
+    """
+
+    def __init__(
+        self, size: int, *, shuffle: bool = True, seed: int | None = None, start: int = 0
+    ) -> None:
+        """Checks the arguments; nothing is drawn yet.
+
+        Args:
+            size: samples in the data set.
+            shuffle: whether to permute every epoch.
+            seed: the same on every rank; if missing, the ranks agree on a random one.
+            start: samples already drawn by all ranks together, i.e. finished iterations times
+                the total batch size.
+
+        Raises:
+            UserError: if the data set is empty or ``start`` is negative.
+        """
+        if size < 1:
+            raise UserError(f"the training data set has {size} samples; expected at least one")
+        if start < 0:
+            raise UserError(f"start is {start}; expected a number of samples, 0 or more")
+        self.size = size
+        self.shuffle = shuffle
+        self.seed = comm.shared_random_seed() if seed is None else int(seed)
+        self.start = start
+        self._rank = comm.get_rank()
+        self._world_size = comm.get_world_size()
+
+    def __iter__(self) -> Iterator[int]:
+        yield from itertools.islice(self._stream(), self._rank, None, self._world_size)
+
+    def _stream(self) -> Iterator[int]:
+        epochs, offset = divmod(self.start, self.size)
+        generator = torch.Generator()
+        generator.manual_seed(self.seed)
+        # Finished epochs only advance the generator, which is what keeps the order of later
+        # epochs; a permutation of COCO takes about a millisecond.
+        for _ in range(epochs if self.shuffle else 0):
+            torch.randperm(self.size, generator=generator)
+        while True:
+            if self.shuffle:
+                indices = torch.randperm(self.size, generator=generator)
+            else:
+                indices = torch.arange(self.size)
+            yield from indices[offset:].tolist()
+            offset = 0

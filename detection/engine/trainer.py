@@ -1,0 +1,175 @@
+"""The training loop of search and classifier: hooks, checkpoints, writers, resuming."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+from detectron2.engine import create_ddp_model, hooks
+from detectron2.engine.train_loop import HookBase
+from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
+from torch import nn
+
+from backbones.errors import UserError
+from detection.engine.checkpoint import Checkpointer
+from detection.engine.resumable import ResumableTrainer
+from detection.engine.wandb_writer import WandbSettings, WandbWriter
+from detection.engine.writers import build_run_writers
+
+__all__ = ["ResumableTrainer", "StageTrainer", "wrap_ddp"]
+
+logger = logging.getLogger(__name__)
+
+# Detectron2's order: what changes the state of the run comes before its checkpoint, evaluation
+# after it (if it fails, the checkpoint exists), writers at the end.
+_HOOK_ORDER: tuple[tuple[type[HookBase], ...], ...] = (
+    (hooks.IterationTimer,),
+    (HookBase,),
+    (hooks.PeriodicCheckpointer,),
+    (hooks.EvalHook, hooks.BestCheckpointer),
+    (hooks.PeriodicWriter,),
+)
+
+
+def wrap_ddp(model: nn.Module, **kwargs: Any) -> nn.Module:
+    """The model in ``DistributedDataParallel`` if there are several processes, else as it is."""
+    if all(parameter.device.type == "cpu" for parameter in model.parameters()):
+        kwargs.setdefault("device_ids", None)  # Detectron2's default is one GPU per process
+    return create_ddp_model(model, **kwargs)
+
+
+class StageTrainer(ResumableTrainer):
+    """Base of the search and of the classifier training; a stage overrides ``run_step``.
+
+    The data loader's iterator is best made in the constructor or in ``before_train``: made in
+    the first step, it would draw from the random stream that a checkpoint continues.
+
+    Args:
+        model: on its device, wrapped by :func:`wrap_ddp` if needed.
+        max_iter: iterations in all.
+        output_dir: the run folder.
+        checkpointables: what else has a state: optimizers, averaged weights, scalers.
+        log_period: iterations between two lines of metrics.
+        checkpoint_period: iterations between two checkpoints; there is one at the end, too.
+        wandb: None is no W&B.
+        max_to_keep: periodic checkpoints kept, besides the final one; None is all.
+
+    Attributes:
+        checkpointer: saves the model, the checkpointables and this trainer.
+        start_iter: where :meth:`train` starts; above 0 after resuming.
+
+    Raises:
+        UserError: if a number of iterations is not positive.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        max_iter: int,
+        output_dir: str,
+        checkpointables: Mapping[str, Any],
+        log_period: int = 20,
+        checkpoint_period: int = 1000,
+        wandb: WandbSettings | None = None,
+        max_to_keep: int | None = 3,
+    ) -> None:
+        """Registers the default hooks; nothing is read or written yet."""
+        super().__init__()
+        _check_positive(max_iter=max_iter, log_period=log_period)
+        _check_positive(checkpoint_period=checkpoint_period)
+        if max_to_keep is not None:
+            _check_positive(max_to_keep=max_to_keep)
+        self.model = model
+        self.max_iter = max_iter
+        self.output_dir = output_dir
+        self.log_period = log_period
+        self.wandb_settings = wandb
+        self._writers: list[EventWriter] = []
+        states = {"trainer": weakref.proxy(self), **checkpointables}
+        self.checkpointer = Checkpointer(model, output_dir, **states)
+        self.register_hooks([hooks.IterationTimer()])
+        if comm.is_main_process():
+            periodic = hooks.PeriodicCheckpointer(
+                self.checkpointer, checkpoint_period, max_to_keep=max_to_keep
+            )
+            self.register_hooks([periodic])
+
+    @property
+    def wandb_writer(self) -> WandbWriter:
+        """For tables and summaries; one that does nothing without W&B or outside a training."""
+        active = (writer for writer in self._writers if isinstance(writer, WandbWriter))
+        return next(active, WandbWriter(WandbSettings(enabled=False), self.output_dir))
+
+    def register_hooks(self, hooks: list[HookBase | None]) -> None:
+        """Adds hooks, wherever they belong.
+
+        Schedulers and other hooks that change the run come before its checkpoint, evaluation
+        after it, writers last; within these groups the order of registration holds.
+        """
+        super().register_hooks(hooks)
+        self._hooks.sort(key=_hook_rank)
+
+    def build_writers(self) -> list[EventWriter]:
+        """Console, ``metrics.json``, TensorBoard and W&B; called on rank 0 at the start."""
+        return build_run_writers(
+            self.output_dir, self.max_iter, self.wandb_settings, self.start_iter
+        )
+
+    def resume_or_load(self, path: str = "", resume: bool = False) -> None:
+        """Continues the run in ``output_dir``, or starts from the weights in ``path``.
+
+        Args:
+            path: a model file for a new run; empty starts from the model as it is.
+            resume: whether to continue from the last checkpoint, if there is one.
+
+        Raises:
+            UserError: if the checkpoint is broken or belongs to another configuration.
+        """
+        resuming = resume and self.checkpointer.has_checkpoint()
+        self.checkpointer.resume_or_load(path, resume=resume)
+        if resuming:
+            # The checkpoint's iteration is finished.
+            self.start_iter = self.iter + 1
+            self._adopt_checkpoints()
+            logger.info("Resuming at iteration %d of %d", self.start_iter, self.max_iter)
+
+    def train(self) -> None:
+        """Trains from ``start_iter`` to ``max_iter``."""
+        super().train(self.start_iter, self.max_iter)
+
+    def before_train(self) -> None:
+        """Opens the writers, then runs the hooks."""
+        if comm.is_main_process() and not self._writers:
+            os.makedirs(self.output_dir, exist_ok=True)
+            self._writers = self.build_writers()
+            self.register_hooks([hooks.PeriodicWriter(self._writers, self.log_period)])
+        super().before_train()
+
+    def _adopt_checkpoints(self) -> None:
+        """Lets the new process delete the old one's checkpoints when their time comes."""
+        for hook in self._hooks:
+            if isinstance(hook, hooks.PeriodicCheckpointer):
+                # Nothing but its own: other weights in the folder are results.
+                name = re.compile(rf"{hook.file_prefix}_\d+\.pth")
+                files = self.checkpointer.get_all_checkpoint_files()
+                hook.recent_checkpoints = sorted(
+                    file for file in files if name.fullmatch(os.path.basename(file))
+                )
+
+
+def _check_positive(**counts: int) -> None:
+    for name, value in counts.items():
+        if value < 1:
+            raise UserError(f"{name} is {value}; expected 1 or more")
+
+
+def _hook_rank(hook: HookBase) -> int:
+    ranks = [rank for rank, classes in enumerate(_HOOK_ORDER) if isinstance(hook, classes)]
+    specific = [rank for rank in ranks if _HOOK_ORDER[rank] != (HookBase,)]
+    return (specific or ranks)[0]

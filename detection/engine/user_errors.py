@@ -1,0 +1,41 @@
+"""A user's mistake, recognised wherever it surfaces: here, in a worker, in another process."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+from collections.abc import Iterator
+
+from backbones.errors import UserError
+
+_EXCEPTION_LINE = re.compile(r"^[\w.]+: (.*)", re.MULTILINE)
+
+
+def user_message(error: UserError) -> str:
+    """The message as one line.
+
+    An error that a ``DataLoader`` worker re-raises carries the worker's traceback as its text;
+    the message proper is what follows the last ``SomeError: `` in it.
+    """
+    text = str(error)
+    if "Original Traceback" in text:
+        # Everything up to the last unindented "Type: message" is the traceback.
+        starts = [match.start(1) for match in _EXCEPTION_LINE.finditer(text)]
+        text = text[starts[-1] :] if starts else text
+    return " ".join(text.split())
+
+
+@contextlib.contextmanager
+def without_tracebacks_of_user_errors() -> Iterator[None]:
+    """Keeps Detectron2's training loop from logging the traceback of a user's mistake."""
+
+    def is_no_user_error(record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], UserError))
+
+    logger = logging.getLogger("detectron2.engine.train_loop")
+    logger.addFilter(is_no_user_error)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_no_user_error)

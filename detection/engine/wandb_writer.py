@@ -1,0 +1,253 @@
+"""Weights & Biases: the numbers, pictures and tables of a run, never its fate.
+
+Whatever goes wrong in W&B (package missing, server unreachable, disk full) costs one warning,
+and the run goes on without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from detectron2.utils import comm
+from detectron2.utils.events import EventStorage, EventWriter, get_event_storage
+
+from backbones.files import write_atomic
+from detection.engine.results import to_json
+from detection.engine.wandb_settings import WandbSettings, has_api_key, resolve_mode
+
+__all__ = ["WandbSettings", "WandbWriter"]
+
+logger = logging.getLogger(__name__)
+
+_INIT_SECONDS = 30
+_FINISH_SECONDS = 60
+_MAX_BINS = 512  # of wandb.Histogram
+_SMOOTHING_WINDOW = 20  # iterations, as in Detectron2's writers
+
+
+class WandbWriter(EventWriter):
+    """Sends an ``EventStorage`` to W&B; on rank 0 only, elsewhere it does nothing.
+
+    ``wandb_run_id`` and ``wandb_last_step`` in the run folder let a resumed run continue the same
+    W&B run. Its steps never go back: resumed from an older checkpoint, it waits until the
+    training has passed the last step sent.
+    """
+
+    def __init__(
+        self,
+        settings: WandbSettings,
+        output_dir: str | os.PathLike[str],
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Starts or continues the W&B run of a run folder.
+
+        Args:
+            settings: see there.
+            output_dir: the run folder.
+            config: shown with the run; by default the folder's ``config.yaml``.
+        """
+        self._folder = Path(output_dir)
+        self._run: Any = None
+        self._wandb: Any = None
+        self._last_written = -1
+        self._step = 0
+        self._remembered_step = -1
+        if not settings.active or not comm.is_main_process():
+            return
+        with self._guarded("start"):
+            self._start(settings, config)
+
+    @property
+    def run_id(self) -> str | None:
+        """W&B's identifier of the run; None if W&B is not in use."""
+        return self._run.id if self._run is not None else None
+
+    def write(self) -> None:
+        """Sends scalars, histograms and images that were not sent yet."""
+        if self._run is None:
+            return
+        storage = get_event_storage()
+        by_step: dict[int, dict[str, Any]] = defaultdict(dict)
+        for name, (value, step) in storage.latest_with_smoothing_hint(_SMOOTHING_WINDOW).items():
+            if step > self._last_written:
+                by_step[step][name] = value
+        with self._guarded("write"):
+            if storage.iter >= self._step and (storage._vis_data or storage._histograms):
+                by_step[max(storage.iter, *by_step, 0)].update(self._media(storage))
+            for step in sorted(by_step):
+                self._log(by_step[step], step)
+                self._last_written = step
+
+    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Sends a table, such as AP by object scale, at the present step."""
+        if self._run is None:
+            return
+        with self._guarded("write a table"):
+            table = self._wandb.Table(columns=list(columns), data=to_json(rows))
+            self._log({name: table}, self._step)
+
+    def log_summary(self, values: Mapping[str, Any]) -> None:
+        """Sets final numbers of the run."""
+        if self._run is None:
+            return
+        with self._guarded("write the summary"):
+            self._run.summary.update(to_json(values))
+
+    def close(self) -> None:
+        """Finishes the W&B run, within a bounded time."""
+        if self._run is None:
+            return
+        with self._guarded("finish"):
+            run, self._run = self._run, None
+            _bounded(run.finish, _FINISH_SECONDS + 10)
+
+    def _start(self, settings: WandbSettings, config: Mapping[str, Any] | None) -> None:
+        import wandb
+
+        self._wandb = wandb
+        run_id, last = self._remembered()
+        mode = resolve_mode(settings.mode, wandb)
+        arguments = {
+            "project": settings.project,
+            "name": settings.name or self._folder.resolve().name,
+            "group": settings.group or None,
+            "tags": list(settings.tags),
+            "id": run_id,
+            "dir": str(self._folder),
+            "config": dict(config) if config is not None else self._saved_config(),
+        }
+        try:
+            if mode == "online" and not has_api_key(wandb):
+                # W&B would ask for one on the console, and wait.
+                raise PermissionError("no API key; run: wandb login")
+            self._run = _init(wandb, mode, arguments)
+        except Exception as error:  # wandb raises types of its own that differ by version
+            if mode != "online":
+                raise
+            logger.warning(
+                "W&B cannot be used online (%s): logging offline; upload later with: wandb sync %s",
+                _reason(error),
+                self._folder / "wandb" / "offline-run-*",
+            )
+            # The failed attempt lives on in W&B's background process and occupies the run's id.
+            _bounded(wandb.teardown, _FINISH_SECONDS)
+            self._run = _init(wandb, "offline", arguments)
+        # An online run knows the first step that it still accepts.
+        last = max(last, int(getattr(self._run, "starting_step", 0) or 0) - 1)
+        self._last_written, self._step, self._remembered_step = last, last + 1, last
+
+    def _remembered(self) -> tuple[str, int]:
+        """Run id and last step of an earlier process in this folder, else a new id and -1."""
+        id_file, step_file = self._folder / "wandb_run_id", self._folder / "wandb_last_step"
+        run_id = id_file.read_text().strip() if id_file.exists() else ""
+        if not run_id:
+            run_id = secrets.token_hex(4)
+            write_atomic(id_file, run_id)
+        step = step_file.read_text().strip() if step_file.exists() else ""
+        return run_id, int(step) if step.isdecimal() else -1
+
+    def _saved_config(self) -> dict[str, Any]:
+        path = self._folder / "config.yaml"
+        return yaml.safe_load(path.read_text()) if path.exists() else {}
+
+    def _log(self, values: Mapping[str, Any], step: int) -> None:
+        self._run.log(dict(values), step=step)
+        if step != self._remembered_step:
+            write_atomic(self._folder / "wandb_last_step", str(step))
+        self._step = self._remembered_step = step
+
+    def _media(self, storage: EventStorage) -> dict[str, Any]:
+        """Images and histograms of the storage; TensorBoard's writer empties it afterwards."""
+        media = {name: self._wandb.Image(_as_image(image)) for name, image, _ in storage._vis_data}
+        for histogram in storage._histograms:
+            counts, edges = _rebinned(histogram)
+            media[histogram["tag"]] = self._wandb.Histogram(np_histogram=(counts, edges))
+        return media
+
+    @contextlib.contextmanager
+    def _guarded(self, action: str) -> Iterator[None]:
+        try:
+            yield
+        except ImportError as error:
+            self._run = None
+            logger.warning(
+                "W&B is not installed (%s): this run goes on without it; pip install wandb, or "
+                "silence this with WANDB.ENABLED False",
+                _reason(error),
+            )
+        except Exception as error:  # no failure of W&B may end a training
+            self._run = None
+            logger.warning(
+                "W&B failed to %s (%s): this run goes on without it", action, _reason(error)
+            )
+
+
+def _init(wandb: Any, mode: str, arguments: Mapping[str, Any]) -> Any:
+    wanted = {
+        "silent": True,
+        "console": "off",
+        "disable_code": True,
+        "init_timeout": _INIT_SECONDS,
+        "finish_timeout": _FINISH_SECONDS,
+    }
+    # Not every version has every setting: a pydantic model since 0.19, a plain class before.
+    known = {*getattr(wandb.Settings, "model_fields", ()), *dir(wandb.Settings)}
+    options = {name: value for name, value in wanted.items() if name in known}
+    # Offline, W&B takes the id but has nothing to resume, and says so in a warning.
+    resume = "allow" if mode == "online" else None
+    return wandb.init(mode=mode, resume=resume, settings=wandb.Settings(**options), **arguments)
+
+
+def _bounded(function: Callable[[], object], seconds: float) -> None:
+    """Calls ``function``; gives up waiting after ``seconds``.
+
+    Raises:
+        TimeoutError: when giving up.
+    """
+    errors: list[BaseException] = []
+
+    def target() -> None:
+        try:
+            function()
+        except BaseException as error:  # handed to the caller
+            errors.append(error)
+
+    thread = threading.Thread(target=target, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise TimeoutError(f"no answer within {seconds:g} s")
+    if errors:
+        raise errors[0]
+
+
+def _as_image(image: Any) -> np.ndarray:
+    """(3, H, W), floats in [0, 1] or bytes → (H, W, 3) bytes."""
+    array = np.asarray(image.cpu() if hasattr(image, "cpu") else image)
+    if array.dtype != np.uint8:
+        array = (np.clip(array, 0, 1) * 255).round().astype(np.uint8)
+    return np.ascontiguousarray(array.transpose(1, 2, 0))
+
+
+def _rebinned(histogram: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Counts and edges with neighbouring bins joined until W&B takes them."""
+    counts = np.asarray(histogram["bucket_counts"])
+    edges = np.asarray([histogram["min"], *histogram["bucket_limits"]])
+    width = -(-len(counts) // _MAX_BINS)
+    starts = np.arange(0, len(counts), width)
+    return np.add.reduceat(counts, starts), np.append(edges[starts], edges[-1])
+
+
+def _reason(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

@@ -1,0 +1,59 @@
+"""Where the numbers of a run go: console, ``metrics.json``, TensorBoard and W&B."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+
+from detectron2.utils.events import (
+    CommonMetricPrinter,
+    EventWriter,
+    JSONWriter,
+    TensorboardXWriter,
+    get_event_storage,
+)
+
+from detection.engine.wandb_writer import WandbSettings, WandbWriter
+
+
+def build_run_writers(
+    output_dir: str,
+    max_iter: int,
+    wandb: WandbSettings | None = None,
+    start_iter: int = 0,
+) -> list[EventWriter]:
+    """Detectron2's default writers, and W&B.
+
+    Args:
+        output_dir: the run folder; created if needed.
+        max_iter: for the estimated time of arrival.
+        wandb: None is no W&B.
+        start_iter: TensorBoard hides what an interrupted run wrote at later iterations.
+    """
+    os.makedirs(output_dir, exist_ok=True)
+    writers: list[EventWriter] = [
+        CommonMetricPrinter(max_iter),
+        JSONWriter(os.path.join(output_dir, "metrics.json")),
+    ]
+    if wandb is not None and wandb.active:
+        writers.append(WandbWriter(wandb, output_dir))
+    # Last, since it empties the storage's images and histograms after writing them.
+    if importlib.util.find_spec("tensorboard") is None:
+        logging.getLogger(__name__).warning(
+            "tensorboard is not installed: no TensorBoard files (pip install tensorboard)"
+        )
+        writers.append(_ImageDiscarder())
+    else:
+        purge_step = start_iter if start_iter > 0 else None
+        writers.append(TensorboardXWriter(output_dir, purge_step=purge_step))
+    return writers
+
+
+class _ImageDiscarder(EventWriter):
+    """Empties images and histograms, which otherwise pile up without TensorBoard's writer."""
+
+    def write(self) -> None:
+        storage = get_event_storage()
+        storage.clear_images()
+        storage.clear_histograms()

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.config import CfgNode
+
+from backbones.errors import UserError
+from detection.engine import config_file
+from detection.engine.config import add_engine_config
+from detection.engine.config_file import load_config
+
+
+def _load(*opts: str, file: object = "") -> CfgNode:
+    args = argparse.Namespace(config_file=str(file), opts=list(opts), num_gpus=0)
+    return load_config(args, add_engine_config)
+
+
+def test_layers_of_configuration(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("SOLVER: {BASE_LR: 0.5, MAX_ITER: 7}\n")
+    file = tmp_path / "run.yaml"
+    file.write_text("_BASE_: base.yaml\nVERSION: 2\nSOLVER: {MAX_ITER: 9}\nWANDB: {TAGS: [a]}\n")
+    cfg = _load("WANDB.MODE", "offline", "SOLVER.STEPS", "[5]", file=file)
+    assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS) == (0.5, 9, (5,))
+    assert (cfg.WANDB.MODE, cfg.WANDB.TAGS, cfg.WANDB.PROJECT) == ("offline", ["a"], "spnas")
+    assert cfg.is_frozen()
+
+
+def test_names_below_the_projects_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "detection").mkdir()
+    (tmp_path / "detection" / "tiny.yaml").write_text("VERSION: 2\nSOLVER: {MAX_ITER: 3}\n")
+    monkeypatch.setattr(config_file, "config_path", lambda *parts: tmp_path.joinpath(*parts))
+    assert _load(file="detection/tiny.yaml").SOLVER.MAX_ITER == 3
+    with pytest.raises(UserError, match="did you mean 'detection/tiny.yaml'"):
+        _load(file="detection/tinny.yaml")
+
+
+def test_python_tags_work_as_in_detectron2(tmp_path: Path) -> None:
+    """The model zoo's RetinaNet configurations have them."""
+    file = tmp_path / "run.yaml"
+    tag = '!!python/object/apply:eval ["[x * 2 for x in [1, 2]]"]'
+    file.write_text(f"VERSION: 2\nSOLVER: {{STEPS: {tag}}}\n")
+    assert _load(file=file).SOLVER.STEPS == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("SOLVER: {BASE_LRR: 0.1}", "unknown key 'SOLVER.BASE_LRR'; did you mean 'SOLVER.BASE_LR'"),
+        ("SOLVR: {BASE_LR: 0.1}", "unknown key 'SOLVR'"),
+        ("SOLVER: {MAX_ITER: many}", r"'SOLVER.MAX_ITER' to 'many' \(str\); expected int"),
+        ("SOLVER: {BASE_LR: 1}", "expected float, .*; write 1.0"),
+        ("SOLVER: 3", "'SOLVER' to 3, but it is a section"),
+        ("SOLVER:", "'SOLVER' to None, but it is a section"),
+        ("SOLVER: {BASE_LR: 0.1", "not valid YAML: .*line"),
+        ("- a\n- b", "holds no settings"),
+        ("", "holds no settings"),
+        ("_BASE_: absent.yaml", "absent.yaml', the _BASE_ of '.*run.yaml', does not exist"),
+        ("_BASE_: run.yaml", "is its own _BASE_"),
+    ],
+)
+def test_mistakes_in_a_file(tmp_path: Path, content: str, expected: str) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(content)
+    with pytest.raises(UserError, match=expected) as caught:
+        _load(file=file)
+    assert "run.yaml" in str(caught.value)
+
+
+def test_missing_file() -> None:
+    with pytest.raises(UserError, match="no configuration file 'absent.yaml'"):
+        _load(file="absent.yaml")
+
+
+@pytest.mark.parametrize(
+    ("opts", "expected"),
+    [
+        (["SOLVER.MAX_ITER"], "'SOLVER.MAX_ITER' at the end of the command line has no value"),
+        (["SOLVER.MAXITER", "3"], "did you mean 'SOLVER.MAX_ITER'"),
+        (["solver.max_iter", "3"], "did you mean 'SOLVER.MAX_ITER'"),
+        (["SOLVER.MAX_ITER", "3.5"], "expected int"),
+        (["SOLVER.MAX_ITER.DEEPER", "3"], "unknown key"),
+        (["SOLVER", "3"], "section"),
+        (["SOLVER.MAX_ITER", "3", "--resume"], "'--resume' comes after"),
+        (["SOLVER.BASE_LR=0.1"], "no value"),
+    ],
+)
+def test_mistakes_on_the_command_line(opts: list[str], expected: str) -> None:
+    with pytest.raises(UserError, match=expected):
+        _load(*opts)
+
+
+@pytest.mark.parametrize(
+    ("available", "num_gpus", "device"), [(False, 0, "cpu"), (True, 0, "cpu"), (True, 1, "cuda")]
+)
+def test_device(
+    monkeypatch: pytest.MonkeyPatch, available: bool, num_gpus: int, device: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    cfg = load_config(argparse.Namespace(config_file="", opts=[], num_gpus=num_gpus))
+    assert device == cfg.MODEL.DEVICE

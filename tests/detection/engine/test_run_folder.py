@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.config import CfgNode, get_cfg
+
+from backbones.errors import UserError
+from detection.engine import run_folder
+from detection.engine.run_folder import LOGGERS, open_run
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_folder, "collect_env_info", lambda: "the environment")
+
+
+def _cfg(folder: Path, seed: int = 5) -> CfgNode:
+    cfg = get_cfg()
+    cfg.OUTPUT_DIR, cfg.SEED = str(folder), seed
+    return cfg
+
+
+def _open(folder: Path, *, resume: bool = False, eval_only: bool = False, seed: int = 5) -> Path:
+    args = argparse.Namespace(resume=resume, eval_only=eval_only)
+    return open_run(_cfg(folder, seed), args)
+
+
+def test_what_a_run_finds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = _open(tmp_path / "deep" / "run")
+    first = (random.random(), float(torch.rand(())))
+    for name in LOGGERS:
+        logging.getLogger(f"{name}.part").info("hello from %s", name)
+    console = capsys.readouterr().out
+    log = (folder / "log.txt").read_text()
+    for text in ("the environment", "MAX_ITER", *(f"hello from {name}" for name in LOGGERS)):
+        assert console.count(text) == log.count(text) == 1
+    saved = get_cfg()
+    saved.merge_from_file(str(folder / "config.yaml"))
+    assert saved.SEED == 5
+    assert str(folder) == saved.OUTPUT_DIR
+    _open(tmp_path / "other")
+    assert first == (random.random(), float(torch.rand(())))
+
+
+def test_lines_go_to_the_present_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _open(tmp_path / "first")
+    _open(tmp_path / "second")
+    capsys.readouterr()
+    logging.getLogger("detection").warning("once")
+    assert capsys.readouterr().out.count("once") == 1
+    assert "once" not in (tmp_path / "first" / "log.txt").read_text()
+    assert (tmp_path / "second" / "log.txt").read_text().count("once") == 1
+
+
+@pytest.mark.parametrize(
+    "trace", ["last_checkpoint", "metrics.json", "results.json", "model_0000009.pth"]
+)
+def test_an_earlier_run_is_not_overwritten(tmp_path: Path, trace: str) -> None:
+    (tmp_path / trace).touch()
+    with pytest.raises(UserError, match=f"holds an earlier run .{trace}.*--resume"):
+        _open(tmp_path)
+    assert not (tmp_path / "config.yaml").exists()
+    _open(tmp_path, resume=True)
+    _open(tmp_path, eval_only=True)
+
+
+def test_evaluation_keeps_the_configuration(tmp_path: Path) -> None:
+    _open(tmp_path, eval_only=True, seed=1)
+    _open(tmp_path, eval_only=True, seed=2)
+    assert "SEED: 1" in (tmp_path / "config.yaml").read_text()
+    _open(tmp_path, resume=True, seed=3)
+    assert "SEED: 3" in (tmp_path / "config.yaml").read_text()
+
+
+_HOLDER = """
+import fcntl, sys
+file = open(sys.argv[1], "w")
+fcntl.lockf(file, fcntl.LOCK_EX)
+file.write("process 123 on elsewhere")
+file.flush()
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", _HOLDER, str(tmp_path / ".lock")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert holder.stdout is not None
+    try:
+        assert holder.stdout.readline() == b"locked\n"
+        for resume in (False, True):
+            with pytest.raises(UserError, match="process 123 on elsewhere is working in"):
+                _open(tmp_path, resume=resume)
+    finally:
+        holder.kill()
+        holder.wait()
+    # A killed process leaves no lock behind.
+    _open(tmp_path)
+    assert f"process {os.getpid()} on" in (tmp_path / ".lock").read_text()
+
+
+def test_the_lock_lasts(tmp_path: Path) -> None:
+    """Another process cannot take it, even after this one opened the run twice."""
+    _open(tmp_path)
+    _open(tmp_path, resume=True)
+    attempt = (
+        "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'a'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    )
+    command = [sys.executable, "-c", attempt, str(tmp_path / ".lock")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert "BlockingIOError" in done.stderr
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot write to OUTPUT_DIR"):
+        _open(tmp_path / "file" / "run")

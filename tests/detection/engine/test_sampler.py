@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from itertools import islice
+
+import pytest
+from detectron2.data.samplers import TrainingSampler
+from detectron2.utils import comm
+
+from backbones.errors import UserError
+from detection.engine.sampler import ResumableSampler
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("start", [0, 3, 10, 11, 37])
+def test_continues_detectron2s_order(shuffle: bool, start: int) -> None:
+    whole = list(islice(TrainingSampler(10, shuffle=shuffle, seed=7), start + 25))
+    resumed = ResumableSampler(10, shuffle=shuffle, seed=7, start=start)
+    assert list(islice(resumed, 25)) == whole[start:]
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_ranks_share_the_stream(monkeypatch: pytest.MonkeyPatch, rank: int) -> None:
+    monkeypatch.setattr(comm, "get_world_size", lambda: 3)
+    monkeypatch.setattr(comm, "get_rank", lambda: rank)
+    whole = list(islice(TrainingSampler(10, seed=3), 30))
+    # 12 samples drawn by three ranks: four each.
+    resumed = ResumableSampler(10, seed=3, start=12)
+    assert list(islice(resumed, 20)) == whole[4:24]
+
+
+def test_start_may_be_set_after_construction() -> None:
+    sampler = ResumableSampler(10, seed=1)
+    stream = iter(sampler)
+    sampler.start = 13
+    assert list(islice(stream, 5)) == list(islice(ResumableSampler(10, seed=1, start=13), 5))
+
+
+def test_every_epoch_has_every_sample() -> None:
+    stream = list(islice(ResumableSampler(8, seed=0, start=16), 16))
+    assert sorted(stream[:8]) == sorted(stream[8:]) == list(range(8))
+    assert stream[:8] != stream[8:]
+
+
+@pytest.mark.parametrize(("size", "start", "named"), [(0, 0, "0 samples"), (4, -1, "-1")])
+def test_impossible_arguments(size: int, start: int, named: str) -> None:
+    with pytest.raises(UserError, match=named):
+        ResumableSampler(size, seed=0, start=start)
