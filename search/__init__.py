@@ -1,0 +1,1 @@
+"""How a backbone is found: superkernels, runtime, targets, training and export."""

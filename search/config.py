@@ -1,0 +1,88 @@
+"""The configuration keys of the ImageNet stage: search and classifier training."""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode
+
+from detection.config import add_spnas_config
+
+
+def add_search_config(cfg: CfgNode) -> None:
+    """Adds the keys of classification and search to those of detection."""
+    add_spnas_config(cfg)
+    _add_classification(cfg)
+    _add_search(cfg)
+    # RMSProp as in TensorFlow ("rmsproptf"), "sgd", "adamw", or another optimizer of timm's.
+    cfg.SOLVER.OPTIMIZER = "rmsproptf"
+    cfg.SOLVER.OPTIMIZER_EPS = 1e-3
+    # "exponential": × 0.97 every 2.4 epochs, MnasNet's; or "cosine", to 0.
+    cfg.SOLVER.DECAY = "exponential"
+    cfg.SOLVER.WARMUP_EPOCHS = 5.0
+
+
+def _add_classification(cfg: CfgNode) -> None:
+    cfg.CLASSIFICATION = node = CfgNode()
+    # "imagenet" ($DETECTRON2_DATASETS/imagenet), "digits" (made at first use), or a folder with
+    # train/<class>/* and val/<class>/*.
+    node.DATASET = "imagenet"
+    # 0 takes the number of class folders.
+    node.NUM_CLASSES = 1000
+    node.INPUT_SIZE = 224
+    # Side of the centre crop over side of the resized image at evaluation.
+    node.CROP_PCT = 0.875
+    # The iterations follow from these epochs; SOLVER.MAX_ITER is not read.
+    node.EPOCHS = 350.0
+    node.EVAL_EPOCHS = 5.0
+    node.CHECKPOINT_EPOCHS = 1.0
+    node.DROP_RATE = 0.2
+    node.LABEL_SMOOTHING = 0.1
+    # Decay a step of the averaged weights, which are the ones evaluated and exported; 0 is off.
+    node.EMA_DECAY = 0.9999
+    node.AUGMENTATION = CfgNode()
+    # Smallest and largest area of the random crop, as a part of the image.
+    node.AUGMENTATION.CROP_SCALE = [0.08, 1.0]
+    node.AUGMENTATION.CROP_RATIO = [0.75, 1.3333333]
+    node.AUGMENTATION.FLIP = 0.5
+    node.AUGMENTATION.COLOR_JITTER = 0.0
+    # A policy of timm's, such as "rand-m9-mstd0.5"; "" is none.
+    node.AUGMENTATION.AUTO_AUGMENT = ""
+
+
+def _add_search(cfg: CfgNode) -> None:
+    cfg.SEARCH = node = CfgNode()
+    # A name below configs/search/spaces, or the path of a space.
+    node.SPACE = "imagenet"
+    # A name below configs/latency, or the path of a table: the device to search for.
+    node.LATENCY_TABLE = "pixel1"
+    # "interpolation" uses every entry of the table; "paper" is Eq. 12-17.
+    node.RUNTIME_MODEL = "interpolation"
+    # Runtime to end at, in the table's unit; λ is found on the way. 0 uses LAMBDA.
+    node.TARGET = 80.0
+    # Used where TARGET is 0. Multiplies ln(runtime) beside the cross entropy (Eq. 10). The
+    # original code multiplies its λ by 1,000 first: its 0.02 is 20 here.
+    node.LAMBDA = 0.1
+    # Gradient of the indicators: "sigmoid" or "ste".
+    node.RELAXATION = "sigmoid"
+    # What thresholds are compared with: "relative", "norm" or "literal" (search/thresholds.py).
+    node.IMPORTANCE = "relative"
+    node.TEMPERATURE = 1.0
+    # Where every decision starts: temperatures above its threshold.
+    node.INITIAL_LOGIT = 2.0
+    # Learning rate of the thresholds over SOLVER.BASE_LR.
+    node.THRESHOLD_LR_MULT = 10.0
+    # Initial scale of the residual branches.
+    node.RESIDUAL_SCALE = 0.2
+    # Probability that a subset is dropped for a step, and until when (part of the search: the
+    # paper drops in the first six of eight epochs).
+    node.SUBSET_DROPOUT = 0.4
+    node.SUBSET_DROPOUT_UNTIL = 0.75
+    # The controller of λ (search/tradeoff.py): when the budget starts to fall and reaches the
+    # target, as parts of the search, and its gains.
+    node.BUDGET_START = 0.1
+    node.BUDGET_END = 0.75
+    node.PROPORTIONAL_GAIN = 10.0
+    node.INTEGRAL_GAIN = 0.1
+    # Largest part by which the network found may be faster than the target.
+    node.TOLERANCE = 0.01
+    # Training batches to estimate the batch-norm statistics of the network found.
+    node.CALIBRATION_BATCHES = 100

@@ -1,0 +1,169 @@
+"""Classification images: ImageNet's folder layout, timm's augmentation, a resumable order."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data.build import worker_init_reset_seed
+from detectron2.utils import comm
+from PIL import Image
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
+
+from backbones.errors import UserError
+from detection.data.digits import prepare_digits
+from detection.engine.sampler import ResumableSampler
+
+NAMED = ("imagenet", "digits")
+
+
+def classification_root(dataset: str) -> Path:
+    """Folder of a data set: of a named one below ``$DETECTRON2_DATASETS``, or the path given.
+
+    Raises:
+        UserError: if it does not exist.
+    """
+    if dataset == "digits":
+        return prepare_digits() / "classification"
+    base = Path(os.environ.get("DETECTRON2_DATASETS") or "datasets").expanduser()
+    root = base / dataset if dataset in NAMED else Path(dataset).expanduser()
+    if not root.is_dir():
+        near = difflib.get_close_matches(dataset, NAMED, 1)
+        hint = f"did you mean '{near[0]}'? " if near and near[0] != dataset else ""
+        raise UserError(
+            f"CLASSIFICATION.DATASET '{dataset}': no folder '{root}'; {hint}expected "
+            "train/<class>/* and val/<class>/* there ($DETECTRON2_DATASETS sets where named data "
+            "sets are)"
+        )
+    return root
+
+
+class ClassificationFolder(ImageFolder):
+    """``root/split/<class>/*`` with errors that name the file.
+
+    Args:
+        root: the data set.
+        split: ``train`` or ``val``.
+        transform: from PIL image to tensor.
+        num_classes: expected number of class folders; 0 accepts any.
+
+    Raises:
+        UserError: if the folder is missing or empty, or has another number of classes.
+    """
+
+    def __init__(self, root: Path, split: str, transform: Any = None, num_classes: int = 0) -> None:
+        folder = root / split
+        if not folder.is_dir():
+            raise UserError(f"no folder '{folder}'; expected one folder a class in it")
+        try:
+            super().__init__(str(folder), transform=transform)
+        except FileNotFoundError as error:
+            raise UserError(
+                f"the data set '{folder}' is empty or has a class without images ({error}); "
+                "expected images in one folder a class"
+            ) from None
+        if num_classes and len(self.classes) != num_classes:
+            raise UserError(
+                f"CLASSIFICATION.NUM_CLASSES is {num_classes}, but '{folder}' has "
+                f"{len(self.classes)} class folders; set it to {len(self.classes)}, or to 0 to "
+                "take the number of folders"
+            )
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        """The transformed image and the index of its class."""
+        path, target = self.samples[index]
+        try:
+            with Image.open(path) as file:
+                image = file.convert("RGB")
+        except (OSError, SyntaxError) as error:
+            raise UserError(
+                f"cannot read the image '{path}' ({error}); it is truncated or not an image: "
+                "replace or remove it"
+            ) from None
+        return (self.transform(image) if self.transform else image), target
+
+
+def build_transform(cfg: CfgNode, is_training: bool) -> Any:
+    """Timm's standard augmentation, from PIL image to normalised (3, H, W) tensor."""
+    node = cfg.CLASSIFICATION
+    return create_transform(
+        node.INPUT_SIZE,
+        is_training=is_training,
+        scale=tuple(node.AUGMENTATION.CROP_SCALE),
+        ratio=tuple(node.AUGMENTATION.CROP_RATIO),
+        hflip=node.AUGMENTATION.FLIP,
+        color_jitter=node.AUGMENTATION.COLOR_JITTER or 0.0,
+        auto_augment=node.AUGMENTATION.AUTO_AUGMENT or None,
+        interpolation="bicubic",
+        crop_pct=node.CROP_PCT,
+        mean=IMAGENET_DEFAULT_MEAN,
+        std=IMAGENET_DEFAULT_STD,
+    )
+
+
+def build_dataset(cfg: CfgNode, split: str, augment: bool) -> ClassificationFolder:
+    """One split of ``CLASSIFICATION.DATASET``, checked."""
+    return ClassificationFolder(
+        classification_root(cfg.CLASSIFICATION.DATASET),
+        split,
+        build_transform(cfg, augment),
+        cfg.CLASSIFICATION.NUM_CLASSES,
+    )
+
+
+def count_classes(cfg: CfgNode) -> int:
+    """``CLASSIFICATION.NUM_CLASSES``, or the number of class folders where it is 0."""
+    return cfg.CLASSIFICATION.NUM_CLASSES or len(build_dataset(cfg, "train", False).classes)
+
+
+def per_process_batch(cfg: CfgNode) -> int:
+    """Images a process and step.
+
+    Raises:
+        UserError: if the batch cannot be divided among the processes.
+    """
+    total, processes = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
+    if total < processes or total % processes:
+        raise UserError(
+            f"SOLVER.IMS_PER_BATCH is {total}; expected a multiple of the {processes} processes"
+        )
+    return total // processes
+
+
+def build_train_loader(
+    cfg: CfgNode, dataset: ClassificationFolder, start_iter: int = 0
+) -> DataLoader[Any]:
+    """Endless shuffled batches of this process, from iteration ``start_iter`` on."""
+    batch = per_process_batch(cfg)
+    sampler = ResumableSampler(
+        len(dataset),
+        shuffle=True,
+        seed=max(cfg.SEED, 0),
+        start=start_iter * cfg.SOLVER.IMS_PER_BATCH,
+    )
+    return DataLoader(
+        dataset,
+        batch_size=batch,
+        sampler=sampler,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        pin_memory=torch.cuda.is_available(),
+        drop_last=True,
+        worker_init_fn=worker_init_reset_seed,
+    )
+
+
+def build_val_loader(cfg: CfgNode, dataset: ClassificationFolder) -> DataLoader[Any]:
+    """The validation images of this process, once, in order."""
+    indices = range(comm.get_rank(), len(dataset), comm.get_world_size())
+    return DataLoader(
+        torch.utils.data.Subset(dataset, indices),
+        batch_size=per_process_batch(cfg),
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        pin_memory=torch.cuda.is_available(),
+    )

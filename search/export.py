@@ -1,0 +1,57 @@
+"""From supernet to fixed network: the architecture and the weights cut out for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from backbones.architecture import Architecture
+from backbones.network import Classifier, build_classifier
+from backbones.weights import load_weights, save_checkpoint
+from search.space import Choice
+from search.superkernel import SuperMBConv, candidate_state
+from search.supernet import Supernet
+
+
+def exported_state(supernet: Supernet, choices: Sequence[Choice]) -> dict[str, Tensor]:
+    """The weights of one network of the space, named as in ``Classifier``."""
+    searched = dict(zip(supernet.superkernels, choices, strict=True))
+    state = {}
+    for name, module in supernet.named_children():
+        if name not in ("layers", "thresholds"):
+            state.update({f"{name}.{k}": v.clone() for k, v in module.state_dict().items()})
+    for index, layer in enumerate(supernet.layers):
+        if isinstance(layer, SuperMBConv):
+            choice = searched[layer]
+            part = candidate_state(layer, choice) if choice is not None else {}
+        else:
+            part = {key: value.clone() for key, value in layer.state_dict().items()}
+        state.update({f"layers.{index}.{key}": value for key, value in part.items()})
+    return state
+
+
+def export_network(
+    supernet: Supernet, choices: Sequence[Choice], architecture: Architecture
+) -> Classifier:
+    """A fixed network with the supernet's weights; in eval mode both compute the same."""
+    model = build_classifier(architecture, supernet.num_classes, supernet.dropout.p)
+    load_weights(model, exported_state(supernet, choices), "the supernet")
+    return model.to(supernet.stem.conv.weight.device).train(supernet.training)
+
+
+def save_backbone(
+    folder: str | Path,
+    architecture: Architecture,
+    state: Mapping[str, Any],
+) -> None:
+    """Writes ``architecture.json`` and ``backbone.pth`` into a run's folder.
+
+    ``matching_heuristics`` makes Detectron2's own checkpointer find the place of every tensor
+    below ``backbone.bottom_up`` by the end of its name.
+    """
+    folder = Path(folder)
+    save_checkpoint(folder / "backbone.pth", {"model": dict(state), "matching_heuristics": True})
+    architecture.save(folder / "architecture.json")

@@ -1,0 +1,242 @@
+"""Search spaces as data: which types every searchable layer may take (Sec. III-A)."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from backbones.architecture import (
+    SKIP,
+    Architecture,
+    HeadSpec,
+    LayerSpec,
+    StemSpec,
+    candidate_name,
+    parse_dataclass,
+)
+from backbones.errors import UserError
+from backbones.files import read_json
+from backbones.paths import config_path
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One type that a layer can take, as positions in the space's options; None is the skip-op.
+
+    Attributes:
+        kernel: index into ``kernel_sizes``.
+        expansion: index into ``expansions``.
+        se: index into ``se_ratios``.
+    """
+
+    kernel: int
+    expansion: int
+    se: int
+
+
+Choice = Candidate | None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A block of the macro-architecture: layers of one width; the first has the stride."""
+
+    out_channels: int
+    num_layers: int
+    stride: int
+
+
+@dataclass(frozen=True)
+class SearchLayer:
+    """One searchable layer: its shape, and whether it may be skipped.
+
+    A layer is droppable where the identity has its shape: stride 1 and equal channels.
+    """
+
+    in_channels: int
+    out_channels: int
+    stride: int
+
+    @property
+    def droppable(self) -> bool:
+        """Whether the skip-op is among the layer's candidates."""
+        return self.stride == 1 and self.in_channels == self.out_channels
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """A fixed macro-architecture and the options of its searchable layers.
+
+    Attributes:
+        name: what logs and architecture files call it.
+        stem, first, last, head: the parts that are not searched.
+        stages: the searchable blocks.
+        kernel_sizes, expansions, se_ratios: the options, in increasing order. Every option is a
+            subset of the next (Fig. 3).
+        activation: of the searchable layers.
+
+    Raises:
+        UserError: if the options are empty or unordered, or a network of the space is impossible.
+    """
+
+    name: str
+    stem: StemSpec
+    first: tuple[LayerSpec, ...]
+    stages: tuple[Stage, ...]
+    last: tuple[LayerSpec, ...]
+    head: HeadSpec
+    kernel_sizes: tuple[int, ...] = (3, 5)
+    expansions: tuple[float, ...] = (3, 6)
+    se_ratios: tuple[float, ...] = (0, 0.25, 0.5)
+
+    def __post_init__(self) -> None:
+        for name in ("kernel_sizes", "expansions", "se_ratios"):
+            options = getattr(self, name)
+            if not options or list(options) != sorted(set(options)):
+                raise UserError(
+                    f"search space '{self.name}': {name} is {list(options)}; expected different "
+                    "options in increasing order"
+                )
+        self.largest()
+
+    @property
+    def layers(self) -> tuple[SearchLayer, ...]:
+        """The searchable layers, in order."""
+        layers = []
+        channels = self.first[-1].out_channels if self.first else self.stem.out_channels
+        for stage in self.stages:
+            for index in range(stage.num_layers):
+                stride = stage.stride if index == 0 else 1
+                layers.append(SearchLayer(channels, stage.out_channels, stride))
+                channels = stage.out_channels
+        return tuple(layers)
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Every candidate but the skip-op, smallest first."""
+        sizes = (len(self.kernel_sizes), len(self.expansions), len(self.se_ratios))
+        return tuple(Candidate(*indices) for indices in itertools.product(*map(range, sizes)))
+
+    def choices(self, layer: SearchLayer) -> tuple[Choice, ...]:
+        """Every type that a layer may take: 13 in the paper's space, 12 where skip is not one."""
+        return (*self.candidates, None) if layer.droppable else self.candidates
+
+    def layer_spec(self, layer: SearchLayer, choice: Choice) -> LayerSpec:
+        """The architecture's description of a layer that took ``choice``."""
+        if choice is None:
+            return LayerSpec(layer.out_channels, op="skip")
+        return LayerSpec(
+            layer.out_channels,
+            kernel_size=self.kernel_sizes[choice.kernel],
+            stride=layer.stride,
+            expansion=self.expansions[choice.expansion],
+            se_ratio=self.se_ratios[choice.se],
+        )
+
+    def choice_name(self, choice: Choice) -> str:
+        """``5x5-6-0.25`` or ``skip``."""
+        if choice is None:
+            return SKIP
+        return candidate_name(
+            self.kernel_sizes[choice.kernel],
+            self.expansions[choice.expansion],
+            self.se_ratios[choice.se],
+        )
+
+    def architecture(
+        self, choices: Sequence[Choice], name: str, provenance: Mapping[str, Any] | None = None
+    ) -> Architecture:
+        """The network in which layer i took ``choices[i]``.
+
+        Raises:
+            UserError: if the number of choices is not the number of searchable layers, or a layer
+                that cannot be skipped is.
+        """
+        if len(choices) != len(self.layers):
+            raise UserError(
+                f"search space '{self.name}' has {len(self.layers)} searchable layers; got "
+                f"{len(choices)} choices"
+            )
+        searched = tuple(map(self.layer_spec, self.layers, choices))
+        return Architecture(
+            name,
+            self.stem,
+            (*self.first, *searched, *self.last),
+            self.head,
+            provenance=provenance or {},
+        )
+
+    def uniform(self, choice: Choice) -> Architecture:
+        """Every layer takes ``choice``; where it cannot be skipped, the smallest candidate."""
+        choices = [
+            choice if choice is not None or layer.droppable else self.candidates[0]
+            for layer in self.layers
+        ]
+        return self.architecture(choices, f"{self.name}-{self.choice_name(choice)}")
+
+    def largest(self) -> Architecture:
+        """Every option at its maximum."""
+        return self.uniform(self.candidates[-1])
+
+    def smallest(self) -> Architecture:
+        """Every droppable layer skipped, the others at their minimum."""
+        return self.uniform(None)
+
+    def sample(self, rng: random.Random) -> list[Choice]:
+        """Types drawn uniformly and independently."""
+        return [rng.choice(self.choices(layer)) for layer in self.layers]
+
+    def choices_of(self, architecture: Architecture) -> list[Choice]:
+        """The choices that make ``architecture``: the inverse of :meth:`architecture`.
+
+        Raises:
+            UserError: if the network is not of this space.
+        """
+        begin, end = len(self.first), len(architecture.layers) - len(self.last)
+        choices: list[Choice] = []
+        for layer, spec in zip(self.layers, architecture.layers[begin:end], strict=False):
+            matches = [c for c in self.choices(layer) if self.layer_spec(layer, c) == spec]
+            choices.extend(matches)
+        if len(choices) != len(self.layers) or (
+            self.architecture(choices, architecture.name).layers != architecture.layers
+        ):
+            raise UserError(
+                f"architecture '{architecture.name}' is not a network of search space '{self.name}'"
+            )
+        return choices
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)}
+
+    @classmethod
+    def load(cls, name_or_path: str | os.PathLike[str]) -> SearchSpace:
+        """Reads a space by name (``configs/search/spaces``) or by the path of its JSON file.
+
+        Raises:
+            UserError: if it is missing, not JSON, or impossible.
+        """
+        text = os.fspath(name_or_path)
+        if not (text.endswith(".json") or os.sep in text):
+            known = sorted(path.stem for path in config_path("search", "spaces").glob("*.json"))
+            if text not in known:
+                raise UserError(
+                    f"unknown search space '{text}'; expected one of {', '.join(known)}, or the "
+                    "path of a space (*.json)"
+                )
+            text = str(config_path("search", "spaces", f"{text}.json"))
+        data = read_json(text, "search space")
+        version = data.get("schema_version") if isinstance(data, Mapping) else None
+        if version != SCHEMA_VERSION:
+            raise UserError(
+                f"the search space '{text}' has schema_version {version!r}; this release reads "
+                f"{SCHEMA_VERSION}"
+            )
+        return parse_dataclass(cls, {k: v for k, v in data.items() if k != "schema_version"}, text)

@@ -1,0 +1,292 @@
+"""The search: cross entropy + λ·log(runtime) over one supernet, and the network it ends with."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from itertools import islice
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+from detectron2.utils.events import get_event_storage
+from fvcore.nn.precise_bn import update_bn_stats
+from tabulate import tabulate
+from torch import Tensor, nn
+
+from backbones.architecture import Architecture
+from backbones.errors import UserError
+from backbones.latency import LatencyTable, predict_runtime
+from search.accuracy import evaluate
+from search.data import build_train_loader, build_val_loader, count_classes
+from search.export import export_network, save_backbone
+from search.runtime import RUNTIME_MODELS, RuntimeModel
+from search.space import Choice, SearchSpace
+from search.stage import ClassificationTrainer
+from search.supernet import Supernet
+from search.target import check_target, runtime_range, select_at_target
+from search.tradeoff import FixedTradeOff, TargetTradeOff
+
+logger = logging.getLogger(__name__)
+
+
+def build_supernet(cfg: CfgNode, space: SearchSpace, num_classes: int) -> Supernet:
+    """The supernet that ``cfg.SEARCH`` describes."""
+    node = cfg.SEARCH
+    return Supernet(
+        space,
+        num_classes,
+        cfg.CLASSIFICATION.DROP_RATE,
+        relaxation=node.RELAXATION,
+        importance=node.IMPORTANCE,
+        temperature=node.TEMPERATURE,
+        initial_logit=node.INITIAL_LOGIT,
+        residual_scale=node.RESIDUAL_SCALE,
+    )
+
+
+def build_runtime_model(cfg: CfgNode, space: SearchSpace) -> RuntimeModel:
+    """The runtime model that ``cfg.SEARCH`` describes.
+
+    Raises:
+        UserError: if it is unknown, or the table does not cover the space.
+    """
+    name = cfg.SEARCH.RUNTIME_MODEL
+    if name not in RUNTIME_MODELS:
+        raise UserError(
+            f"unknown SEARCH.RUNTIME_MODEL '{name}'; expected one of {', '.join(RUNTIME_MODELS)}"
+        )
+    return RUNTIME_MODELS[name](space, LatencyTable.load(cfg.SEARCH.LATENCY_TABLE))
+
+
+def build_tradeoff(cfg: CfgNode) -> FixedTradeOff | TargetTradeOff:
+    """λ as ``cfg.SEARCH`` asks for it."""
+    node = cfg.SEARCH
+    if not node.TARGET:
+        return FixedTradeOff(node.LAMBDA)
+    if not 0 <= node.BUDGET_START < node.BUDGET_END <= 1:
+        raise UserError(
+            f"SEARCH.BUDGET_START is {node.BUDGET_START} and BUDGET_END {node.BUDGET_END}; "
+            "expected 0 ≤ BUDGET_START < BUDGET_END ≤ 1"
+        )
+    return TargetTradeOff(
+        node.TARGET,
+        node.BUDGET_START,
+        node.BUDGET_END,
+        node.PROPORTIONAL_GAIN,
+        node.INTEGRAL_GAIN,
+    )
+
+
+class SearchTrainer(ClassificationTrainer):
+    """Trains weights and thresholds together (Eq. 9-11) and exports the network found.
+
+    Everything is decided from the live supernet, not from averaged weights: an average crosses
+    thresholds at other times than the model that it averages.
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        if cfg.CLASSIFICATION.EMA_DECAY:
+            raise UserError(
+                f"CLASSIFICATION.EMA_DECAY is {cfg.CLASSIFICATION.EMA_DECAY:g}; a search decides "
+                "from the live supernet, set it to 0"
+            )
+        self.space = SearchSpace.load(cfg.SEARCH.SPACE)
+        self.runtime_model = build_runtime_model(cfg, self.space).to(cfg.MODEL.DEVICE)
+        if cfg.SEARCH.TARGET:
+            check_target(self.space, self.runtime_model, cfg.SEARCH.TARGET)
+        self.tradeoff = build_tradeoff(cfg)
+        num_classes = count_classes(cfg)
+        self.supernet = build_supernet(cfg, self.space, num_classes)
+        super().__init__(cfg, self.supernet, {"tradeoff": self.tradeoff})
+
+    def run_step(self) -> None:
+        """One step over weights and thresholds."""
+        node = self.cfg.SEARCH
+        dropping = self.progress < node.SUBSET_DROPOUT_UNTIL
+        self.supernet.subset_dropout = node.SUBSET_DROPOUT if dropping else 0.0
+        super().run_step()
+
+    def losses(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Cross entropy and λ·log R (Eq. 10)."""
+        losses = super().losses(logits, targets)
+        runtime = self.runtime_model(self.supernet.decisions)
+        with torch.no_grad():
+            relaxed = float(self.runtime_model(self.supernet.relaxed_decisions()))
+        weight = self.tradeoff.update(relaxed, self.progress)
+        losses["loss_runtime"] = weight * runtime.log()
+        get_event_storage().put_scalars(
+            **{
+                "search/lambda": weight,
+                "search/runtime": float(runtime.detach()),
+                "search/relaxed_runtime": relaxed,
+            },
+            smoothing_hint=False,
+        )
+        return losses
+
+    def after_step(self) -> None:
+        """Logs the decisions of every layer together with the other metrics."""
+        if (self.iter + 1) % self.log_period == 0:
+            self._log_decisions()
+        super().after_step()
+
+    def _log_decisions(self) -> None:
+        """How sure every option of every layer is, and how strong each threshold's gradient."""
+        storage = get_event_storage()
+        with torch.no_grad():
+            decisions = self.supernet.relaxed_decisions()
+        for index, decision in enumerate(decisions, start=1):
+            values = {
+                "keep": decision.keep,
+                "kernel": decision.kernel[-1],
+                "expansion": decision.expansion[-1],
+                "se": 1 - decision.se[0],
+            }
+            for name, value in values.items():
+                storage.put_scalar(
+                    f"decisions/layer{index:02d}_{name}", float(value), smoothing_hint=False
+                )
+        gradients = [
+            parameter.grad.abs().mean()
+            for parameter in self.supernet.thresholds.parameters()
+            if parameter.grad is not None
+        ]
+        if gradients:
+            mean = float(torch.stack(gradients).mean())
+            storage.put_scalar("search/threshold_gradient", mean, smoothing_hint=False)
+
+    @torch.no_grad()
+    def choices(self) -> list[Choice]:
+        """The network that the search would end with now."""
+        node = self.cfg.SEARCH
+        if not node.TARGET:
+            return self.supernet.choices()
+        return select_at_target(
+            self.space,
+            self.runtime_model,
+            self.supernet.relaxed_decisions(),
+            node.TARGET,
+            node.TOLERANCE,
+        )
+
+    def found(self) -> Architecture:
+        """The architecture of :meth:`choices`, with its provenance."""
+        node, table = self.cfg.SEARCH, self.runtime_model.table
+        choices = self.choices()
+        runtime = predict_runtime(self.space.architecture(choices, "found"), table)
+        provenance = {
+            "method": "single-path",
+            "config": dict(node),
+            "dataset": self.cfg.CLASSIFICATION.DATASET,
+            "seed": self.cfg.SEED,
+            "iterations": self.iter + 1 if self.iter else self.start_iter,
+            "latency_table": table.name,
+            "predicted_runtime": round(runtime, 4),
+            "unit": table.unit,
+        }
+        name = f"spnas_{self.space.name}_{runtime:.0f}{table.unit}"
+        return self.space.architecture(choices, name, provenance)
+
+    def evaluate(self) -> dict[str, dict[str, float]]:
+        """Accuracy of the network found, after estimating its batch-norm statistics."""
+        architecture = self.found()
+        network = self._calibrated(architecture)
+        scores = evaluate(network, build_val_loader(self.cfg, self.val_data))
+        runtime = float(architecture.provenance["predicted_runtime"])
+        logger.info(
+            "network found: top-1 %.2f %% with the supernet's weights, %.2f %s predicted",
+            scores["top1"],
+            runtime,
+            self.runtime_model.table.unit,
+        )
+        if self._complete:
+            self._finish(architecture, network, scores)
+        return {"val": scores, "found": {"runtime": runtime}}
+
+    @property
+    def _complete(self) -> bool:
+        return self.iter + 1 >= self.max_iter or self.start_iter >= self.max_iter
+
+    def _calibrated(self, architecture: Architecture) -> nn.Module:
+        """The exported network with batch-norm statistics of its own.
+
+        The supernet's statistics are a mixture over all decisions that it made on the way.
+        """
+        network = export_network(
+            self.supernet, self.space.choices_of(architecture), architecture
+        ).train()
+        batches = self.cfg.SEARCH.CALIBRATION_BATCHES
+        if batches:
+            loader = build_train_loader(self.cfg, self.train_data, self.max_iter)
+            images = (images.to(self.device) for images, _ in islice(loader, batches))
+            with torch.no_grad():
+                update_bn_stats(network, images, batches)
+            _average_statistics(network)
+        return network.eval()
+
+    def _finish(
+        self, architecture: Architecture, network: nn.Module, scores: Mapping[str, float]
+    ) -> None:
+        """Exports the network, and writes and prints the results; rank 0 only."""
+        if not comm.is_main_process():
+            return
+        save_backbone(self.output_dir, architecture, network.state_dict())
+        table, target = self.runtime_model.table, self.cfg.SEARCH.TARGET
+        smallest, largest = runtime_range(self.space, self.runtime_model)
+        runtime = architecture.provenance["predicted_runtime"]
+        choices = self.space.choices_of(architecture)
+        results = {
+            "architecture": architecture.name,
+            "layers": [self.space.choice_name(choice) for choice in choices],
+            "predicted_runtime": runtime,
+            "target_runtime": target or None,
+            "runtime_range": [smallest, largest],
+            "unit": table.unit,
+            "latency_table": table.name,
+            "val": dict(scores),
+        }
+        self.write_results({"search": results})
+        logger.info("Searched layers:\n%s", layer_table(self.space, self.runtime_model, choices))
+        against = (
+            f"target {target:g} {table.unit} ({100 * (runtime / target - 1):+.2f} %), "
+            if target
+            else ""
+        )
+        logger.info(
+            "predicted runtime %.2f %s, %sspace %.2f to %.2f %s, latency table '%s'",
+            runtime,
+            table.unit,
+            against,
+            smallest,
+            largest,
+            table.unit,
+            table.name,
+        )
+        logger.info("Wrote architecture.json and backbone.pth to %s", self.output_dir)
+
+
+def layer_table(space: SearchSpace, runtime_model: RuntimeModel, choices: Sequence[Choice]) -> str:
+    """The searched layers as a text table: shape, type, and runtime."""
+    rows = []
+    entries = runtime_model.entries
+    for index, (layer, choice) in enumerate(zip(space.layers, choices, strict=True)):
+        runtime = (
+            0.0
+            if choice is None
+            else float(entries[index, choice.kernel, choice.expansion, choice.se])
+        )
+        shape = f"{layer.in_channels} → {layer.out_channels}"
+        rows.append([index + 1, shape, layer.stride, space.choice_name(choice), f"{runtime:.2f}"])
+    headers = ["layer", "channels", "stride", "MBConv", runtime_model.table.unit]
+    return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+
+
+def _average_statistics(network: nn.Module) -> None:
+    """In several processes, averages the batch-norm statistics that each one estimated."""
+    if comm.get_world_size() == 1:
+        return
+    for name, buffer in network.named_buffers():
+        if "running_" in name:
+            torch.distributed.all_reduce(buffer)
+            buffer /= comm.get_world_size()

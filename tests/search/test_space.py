@@ -1,0 +1,81 @@
+"""The space of Sec. III-A as data."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backbones import UserError, load_architecture
+from backbones.paths import config_path
+from search.space import Candidate, SearchSpace
+
+
+def test_the_papers_space(space: SearchSpace) -> None:
+    assert len(space.layers) == 20
+    assert len(space.stages) + len(space.first) + len(space.last) == 7
+    strides = [i for i, layer in enumerate(space.layers, 1) if layer.stride == 2]
+    fixed = [i for i, layer in enumerate(space.layers, 1) if not layer.droppable]
+    assert strides == [1, 5, 9, 17]
+    assert fixed == [1, 5, 9, 13, 17]
+    for layer in space.layers:
+        names = [space.choice_name(choice) for choice in space.choices(layer)]
+        assert len(set(names)) == len(names) == (13 if layer.droppable else 12)
+    assert space.choice_name(Candidate(1, 0, 2)) == "5x5-3-0.5"
+
+
+def test_the_published_network_is_in_it(space: SearchSpace) -> None:
+    architecture = load_architecture("spnas_100")
+    choices = space.choices_of(architecture)
+    assert [space.choice_name(c) for c in choices][:5] == ["3x3-3"] * 3 + ["skip", "5x5-6"]
+    assert space.architecture(choices, "spnas_100").layers == architecture.layers
+
+
+def test_choices_round_trip(space: SearchSpace, rng: random.Random) -> None:
+    for _ in range(200):
+        choices = space.sample(rng)
+        assert space.choices_of(space.architecture(choices, "random")) == choices
+
+
+def test_extremes(space: SearchSpace) -> None:
+    types = {layer.type_name for layer in space.largest().layers[1:-1]}
+    assert types == {"5x5-6-0.5"}
+    kept = [layer.type_name for layer in space.smallest().layers[1:-1] if layer.op != "skip"]
+    assert kept == ["3x3-3"] * 5
+
+
+def test_a_network_of_another_space_is_refused(space: SearchSpace) -> None:
+    with pytest.raises(UserError, match="is not a network of search space 'imagenet'"):
+        space.choices_of(load_architecture("spnas_100").scaled(0.5))
+    with pytest.raises(UserError, match="20 searchable layers; got 2 choices"):
+        space.architecture([None, None], "short")
+    with pytest.raises(UserError, match=r"layers\[1\].*expected 16, the channels of its input"):
+        space.architecture([None] * 20, "nothing")
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda s: s.update(kernel_sizes=[5, 3]), r"kernel_sizes is \[5, 3\]; expected different"),
+        (lambda s: s.update(kernel_sizes=[4]), "kernel_size is 4"),
+        (lambda s: s.update(expansions=[]), r"expansions is \[\]"),
+        (lambda s: s.update(se_ratios=[0, 7]), "se_ratio is 7"),
+        (lambda s: s["stages"].pop(), "strides that its layers reach"),
+        (lambda s: s.update(stage=[]), "unknown key 'stage'"),
+        (lambda s: s.update(schema_version=0), "schema_version 0"),
+    ],
+)
+def test_bad_spaces(tmp_path: Path, edit: Any, message: str) -> None:
+    data = json.loads(config_path("search", "spaces", "imagenet.json").read_text())
+    edit(data)
+    (tmp_path / "s.json").write_text(json.dumps(data))
+    with pytest.raises(UserError, match=message):
+        SearchSpace.load(tmp_path / "s.json")
+
+
+def test_unknown_space() -> None:
+    with pytest.raises(UserError, match="unknown search space 'mars'; expected one of"):
+        SearchSpace.load("mars")

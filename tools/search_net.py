@@ -1,0 +1,23 @@
+#!/usr/bin/env python
+"""Searches a backbone at a target runtime and exports it."""
+
+from __future__ import annotations
+
+import argparse
+
+from detection.engine.cli import argument_parser, load_config, run
+from detection.engine.run_folder import open_run
+from search.config import add_search_config
+from search.trainer import SearchTrainer
+
+
+def main(args: argparse.Namespace) -> None:
+    cfg = load_config(args, add_search_config)
+    open_run(cfg, args)
+    trainer = SearchTrainer(cfg)
+    trainer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume or args.eval_only)
+    trainer.evaluate() if args.eval_only else trainer.train()
+
+
+if __name__ == "__main__":
+    run(main, argument_parser(__doc__ or "").parse_args())
