@@ -122,18 +122,23 @@ def count_classes(cfg: CfgNode) -> int:
     return cfg.CLASSIFICATION.NUM_CLASSES or len(build_dataset(cfg, "train", False).classes)
 
 
-def per_process_batch(cfg: CfgNode) -> int:
-    """Images a process and step.
+def checked_batch(cfg: CfgNode) -> int:
+    """Images a step over all processes.
 
     Raises:
-        UserError: if the batch cannot be divided among the processes.
+        UserError: if they cannot be divided among the processes.
     """
     total, processes = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
     if total < processes or total % processes:
         raise UserError(
             f"SOLVER.IMS_PER_BATCH is {total}; expected a multiple of the {processes} processes"
         )
-    return total // processes
+    return total
+
+
+def per_process_batch(cfg: CfgNode) -> int:
+    """Images a process and step."""
+    return checked_batch(cfg) // comm.get_world_size()
 
 
 def build_train_loader(

@@ -77,11 +77,12 @@ def schedule(cfg: CfgNode) -> ParamScheduler:
     """The factor on every learning rate as a function of progress (0 to 1).
 
     Raises:
-        UserError: if ``SOLVER.DECAY`` is unknown.
+        UserError: if ``SOLVER.DECAY`` is unknown, or the warm-up is not shorter than the training.
     """
     epochs = cfg.CLASSIFICATION.EPOCHS
     if cfg.SOLVER.DECAY == "exponential":
-        decays = max(int(epochs / MNASNET_DECAY_EPOCHS), 1)
+        # fvcore's scheduler splits the training into equal parts, one more than decays
+        decays = max(round(epochs / MNASNET_DECAY_EPOCHS) - 1, 1)
         decay: ParamScheduler = StepWithFixedGammaParamScheduler(
             1.0, decays, MNASNET_DECAY, decays + 1
         )
@@ -91,7 +92,12 @@ def schedule(cfg: CfgNode) -> ParamScheduler:
         raise UserError(
             f"unknown SOLVER.DECAY '{cfg.SOLVER.DECAY}'; expected 'exponential' or 'cosine'"
         )
-    warmup = min(cfg.SOLVER.WARMUP_EPOCHS / epochs, 1.0)
+    warmup = cfg.SOLVER.WARMUP_EPOCHS / epochs
+    if not 0 <= warmup < 1:
+        raise UserError(
+            f"SOLVER.WARMUP_EPOCHS is {cfg.SOLVER.WARMUP_EPOCHS:g}; expected less than "
+            f"CLASSIFICATION.EPOCHS, which is {epochs:g}"
+        )
     if not warmup:
         return decay
     return WarmupParamScheduler(decay, cfg.SOLVER.WARMUP_FACTOR, warmup, "linear")

@@ -22,7 +22,7 @@ from detection.engine.results import write_results
 from detection.engine.trainer import StageTrainer, wrap_ddp
 from detection.engine.wandb_writer import WandbSettings
 from search.accuracy import evaluate
-from search.data import build_dataset, build_train_loader, build_val_loader
+from search.data import build_dataset, build_train_loader, build_val_loader, checked_batch
 from search.optimizer import build_lr_scheduler, build_optimizer
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class ClassificationTrainer(StageTrainer):
         self.device = torch.device(cfg.MODEL.DEVICE)
         self.train_data = build_dataset(cfg, "train", augment=True)
         self.val_data = build_dataset(cfg, "val", augment=False)
-        steps_per_epoch = max(len(self.train_data) / cfg.SOLVER.IMS_PER_BATCH, 1.0)
+        steps_per_epoch = max(len(self.train_data) / checked_batch(cfg), 1.0)
         max_iter = math.ceil(cfg.CLASSIFICATION.EPOCHS * steps_per_epoch)
         model = model.to(self.device).to(memory_format=torch.channels_last).train()
         self.unwrapped = model

@@ -1,0 +1,40 @@
+# make demo | test | lint: each sets up what it needs in .venv, from the lock file.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+
+.PHONY: demo test lint install lock clean
+
+demo: $(READY)
+	$(BIN)/python tools/demo.py
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+install: $(READY)
+
+$(READY): requirements.lock setup.cfg pyproject.toml $(wildcard detection/installation/*.py)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "error: $(PYTHON) is older than Python 3.10; use make PYTHON=python3.x" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/python tools/install_detectron2.py
+	@touch $@
+
+# The versions that make installs. torch names its own exact CUDA packages, so they stay out.
+lock: $(READY)
+	$(BIN)/uv pip compile setup.cfg --extra dev --universal --python-version 3.10 --quiet \
+		--no-header --no-annotate --no-emit-index-url $(UV_OPTIONS) \
+		| grep -vE '^(nvidia-|cuda-|triton)' > requirements.lock.new
+	mv requirements.lock.new requirements.lock
+
+clean:
+	rm -rf $(VENV) output build *.egg-info

@@ -1,0 +1,25 @@
+"""What every test gets: no trace of another test's run in the loggers or in the environment."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+LOGGERS = ("detectron2", "fvcore", "backbones", "detection", "search")
+
+
+@pytest.fixture(autouse=True)
+def isolated_run(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Keeps W&B off the network, and takes a run's log handlers away when its test ends."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    before = {name: logging.getLogger(name).handlers[:] for name in LOGGERS}
+    yield
+    for name, handlers in before.items():
+        logger = logging.getLogger(name)
+        for handler in logger.handlers[:]:
+            if handler not in handlers:
+                logger.removeHandler(handler)
+                handler.close()
+        logger.propagate = True

@@ -1,0 +1,44 @@
+#!/usr/bin/env python
+"""Measures costs side by side in one run and prints their ratios."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from backbones.files import write_json
+from detection.engine.cli import run
+from search.benchmark import search_step_report
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    step = commands.add_parser(
+        "search-step",
+        help="a training step of the supernet against one of the largest fixed network",
+    )
+    step.add_argument("--space", default="imagenet", help="search space (default: imagenet)")
+    step.add_argument("--table", default="pixel1", help="latency table (default: pixel1)")
+    step.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    step.add_argument("--batch", type=int, default=32, help="images a step (default: 32)")
+    step.add_argument("--size", type=int, default=224, help="side in pixels (default: 224)")
+    step.add_argument("--repeats", type=int, default=5, help="timed steps of each (default: 5)")
+    step.add_argument("--output", help="also write the figures to this JSON file")
+    return parser.parse_args()
+
+
+def main(args: argparse.Namespace) -> None:
+    report = search_step_report(
+        args.space, args.table, args.device, args.batch, args.size, args.repeats
+    )
+    print(json.dumps(report, indent=2))
+    if args.output:
+        write_json(args.output, {"command": "tools/benchmark.py search-step", **report})
+
+
+if __name__ == "__main__":
+    arguments = parse()
+    arguments.num_gpus = arguments.machine_rank = 0
+    arguments.num_machines = 1
+    run(main, arguments)

@@ -1,0 +1,27 @@
+#!/usr/bin/env python
+"""Searches a backbone on handwritten digits and trains Mask R-CNN on it, in three commands."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from detection.engine.cli import run
+from search.demo import run_demo
+
+
+def main(args: argparse.Namespace) -> None:
+    run_demo(args.output)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("output/demo"),
+        help="folder of the three runs; a demo that was interrupted goes on there "
+        "(default: output/demo)",
+    )
+    parser.set_defaults(num_gpus=0, num_machines=1, machine_rank=0)
+    run(main, parser.parse_args())
