@@ -1,0 +1,96 @@
+"""Loading a detector's weights, insisting that all of its backbone finds a place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from backbones.errors import UserError
+from detection.backbone import SPNASBackbone
+from detection.engine.checkpoint import Checkpointer
+
+
+class DetectorCheckpointer(Checkpointer):
+    """A checkpointer that refuses to start from the backbone of another architecture.
+
+    Pyramid and heads may be missing, as they are in ``backbone.pth``, or may be of another number
+    of classes; that is logged. A half-loaded backbone would train, and be worth nothing.
+    """
+
+    def _load_model(self, checkpoint: Any) -> Any:
+        if (prefix := backbone_prefix(self.model)) is not None:
+            backbone = self.model.get_submodule(prefix.removesuffix("."))
+            assert isinstance(backbone, SPNASBackbone)
+            names = set(checkpoint["model"])
+            # A classifier's own checkpoint, or a backbone.pth that lost its mark.
+            if not names & set(self.model.state_dict()) and names & set(backbone.state_dict()):
+                checkpoint["matching_heuristics"] = True
+            if problems := misfits(backbone, checkpoint["model"], prefix):
+                raise UserError(
+                    f"the checkpoint '{self._path}' belongs to another architecture than the "
+                    f"backbone '{backbone.architecture.name}': {len(problems)} tensors do not "
+                    f"fit, first {'; '.join(problems[:2])}; set MODEL.SPNAS.ARCH and WIDTH_MULT "
+                    "to those that it was trained with"
+                )
+        return super()._load_model(checkpoint)
+
+
+def backbone_prefix(model: nn.Module) -> str | None:
+    """Where the backbone's parameters are in a detector: ``backbone.bottom_up.``; None without."""
+    for name, module in model.named_modules():
+        if isinstance(module, SPNASBackbone):
+            return f"{name}." if name else ""
+    return None
+
+
+def misfits(backbone: SPNASBackbone, state: Mapping[str, Any], prefix: str) -> list[str]:
+    """What keeps the tensors of a checkpoint from filling the backbone.
+
+    Left over may be: layers behind the last feature map, the classifier's head, the statistics of
+    batch norms that this model does not have, and everything that is not of a backbone.
+
+    Args:
+        backbone: the backbone in the model.
+        state: the tensors of the checkpoint, of a detector or of a backbone alone.
+        prefix: of the backbone's parameters in the model.
+
+    Returns:
+        One entry a tensor; empty if everything fits or the checkpoint has no backbone at all.
+    """
+    expected = {k: tuple(v.shape) for k, v in backbone.state_dict().items()}
+    found = {_relative(name, prefix): tuple(value.shape) for name, value in state.items()}
+    if not set(expected) & set(found):
+        return []
+    names = [name for name in expected if expected[name] != found.get(name)]
+    names += [name for name in found if name not in expected and _is_of(name, backbone)]
+    return [
+        f"{name} ({_shape(found.get(name))} in the file, {_shape(expected.get(name))} in the model)"
+        for name in names
+        if not name.endswith("num_batches_tracked")
+    ]
+
+
+def _relative(name: str, prefix: str) -> str:
+    """A parameter's name within the backbone, however much of the prefix the file has."""
+    parts = prefix.split(".")
+    name = name.removeprefix("module.")
+    for start in range(len(parts) - 1):
+        if name.startswith(beginning := ".".join(parts[start:])):
+            return name.removeprefix(beginning)
+    return name
+
+
+def _is_of(name: str, backbone: SPNASBackbone) -> bool:
+    """Whether a tensor without a place in the model belongs to layers that the backbone has."""
+    parts = name.split(".")
+    if parts[-1] in ("running_mean", "running_var"):
+        return False
+    if parts[0] == "layers":
+        return len(parts) > 1 and parts[1].isdecimal() and int(parts[1]) < len(backbone.layers)
+    return parts[0] == "stem"
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "absent" if shape is None else "×".join(map(str, shape)) or "scalar"

@@ -1,0 +1,35 @@
+"""The configuration keys of the detection stage."""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode
+
+from detection.engine.config import add_engine_config
+
+
+def add_spnas_config(cfg: CfgNode) -> None:
+    """Adds the keys of backbones, evaluation and logging to Detectron2's defaults."""
+    add_engine_config(cfg)
+    cfg.MODEL.SPNAS = CfgNode()
+    # A name of backbones.list_models(), or the path of an architecture.json.
+    cfg.MODEL.SPNAS.ARCH = "spnas_100"
+    # Factor on all channels (Fig. 7).
+    cfg.MODEL.SPNAS.WIDTH_MULT = 1.0
+    # FrozenBN, BN, SyncBN, GN, or another name that Detectron2's get_norm knows.
+    cfg.MODEL.SPNAS.NORM = "FrozenBN"
+    # Of res1 to res5, at strides 2 to 32. MODEL.BACKBONE.FREEZE_AT freezes as for a ResNet.
+    cfg.MODEL.SPNAS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    # The table that predicts the runtime in the final table: a name below configs/latency, the
+    # path of a file, or "" for none.
+    cfg.MODEL.SPNAS.LATENCY_TABLE = "pixel1"
+    # Memory layout of the whole detector when it trains on a CPU; a Mask R-CNN is a tenth faster.
+    cfg.MODEL.SPNAS.CHANNELS_LAST = True
+
+    # "SGD" as in Detectron2 (SOLVER.MOMENTUM, SOLVER.NESTEROV), or "AdamW".
+    cfg.SOLVER.OPTIMIZER = "SGD"
+
+    # Which implementation computes AP: "faster" (faster-coco-eval) or "pycocotools". Both give
+    # the same numbers.
+    cfg.TEST.COCO_BACKEND = "faster"
+    # Images of the first test set that every evaluation draws with its predictions into the logs.
+    cfg.TEST.NUM_VISUALIZATIONS = 4

@@ -1,0 +1,147 @@
+"""Data sets are checked before anything is trained, so that mistakes are named at once."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from backbones.errors import UserError
+
+Record = dict[str, Any]
+"""One image in Detectron2's standard format."""
+
+_MAX_FILES_LOOKED_UP = 1000
+
+_WITHOUT_CLASSES = ("ProposalNetwork", "SemanticSegmentor")
+
+
+def num_classes_key(cfg: CfgNode) -> str | None:
+    """The key that holds the model's number of classes; None if the model has no classes."""
+    if cfg.MODEL.META_ARCHITECTURE in _WITHOUT_CLASSES:
+        return None
+    head = "RETINANET" if cfg.MODEL.META_ARCHITECTURE == "RetinaNet" else "ROI_HEADS"
+    return f"MODEL.{head}.NUM_CLASSES"
+
+
+def num_classes(cfg: CfgNode) -> int | None:
+    """The model's number of classes; None if it has none."""
+    key = num_classes_key(cfg)
+    if key is None:
+        return None
+    return int(cfg.MODEL[key.split(".")[1]].NUM_CLASSES)
+
+
+def load_records(name: str) -> list[Record]:
+    """Loads a registered data set, and sees that it has images and that they are there.
+
+    Raises:
+        UserError: if the name is unknown, the annotation file is missing or broken, the data set
+            is empty, or an image is missing.
+    """
+    check_registered(name)
+    where = _annotation_file(name)
+    try:
+        records = list(DatasetCatalog.get(name))
+    except FileNotFoundError as error:
+        raise UserError(
+            f"data set '{name}': no file '{error.filename or where}'; put it there, or set "
+            "DETECTRON2_DATASETS to the folder of your data sets"
+        ) from None
+    except UserError:
+        raise
+    except (json.JSONDecodeError, AssertionError, KeyError, TypeError, ValueError) as error:
+        reason = str(error.args[0] if error.args else error).splitlines()[0]
+        raise UserError(
+            f"data set '{name}': the annotation file '{where}' is not valid COCO JSON "
+            f"({type(error).__name__}: {reason}); mend it or make it again"
+        ) from None
+    if not records:
+        raise UserError(
+            f"data set '{name}' is empty: '{where}' lists no images; check the file, or name "
+            "another data set in DATASETS.TRAIN and DATASETS.TEST"
+        )
+    _check_images(name, records)
+    return records
+
+
+def check_registered(name: str) -> None:
+    """Insists that Detectron2 knows the data set.
+
+    Raises:
+        UserError: naming those that are called alike.
+    """
+    known = DatasetCatalog.list()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "see DatasetCatalog"
+        raise UserError(
+            f"unknown data set '{name}' in DATASETS; {hint} Your own COCO-format data sets are "
+            "registered with detectron2.data.datasets.register_coco_instances"
+        )
+
+
+def check_class_count(cfg: CfgNode, name: str) -> None:
+    """Insists that the model has as many classes as the data set, once that is loaded.
+
+    Raises:
+        UserError: with both numbers and the key to change.
+    """
+    classes = MetadataCatalog.get(name).get("thing_classes")
+    key = num_classes_key(cfg)
+    if classes is None or key is None or len(classes) == num_classes(cfg):
+        return
+    raise UserError(
+        f"{key} is {num_classes(cfg)}, but data set '{name}' has {len(classes)} classes "
+        f"({', '.join(classes[:3])}{', …' if len(classes) > 3 else ''}); set {key} {len(classes)}"
+    )
+
+
+def check_class_ids(name: str, records: Sequence[Record]) -> None:
+    """Insists that all class ids are within the data set's classes.
+
+    Raises:
+        UserError: naming the first image with another one.
+    """
+    classes = MetadataCatalog.get(name).get("thing_classes")
+    if classes is None:
+        return
+    for record in records:
+        for annotation in record.get("annotations", ()):
+            if not 0 <= annotation["category_id"] < len(classes):
+                raise UserError(
+                    f"data set '{name}': an annotation of '{record['file_name']}' has class "
+                    f"{annotation['category_id']}; expected 0 to {len(classes) - 1}"
+                )
+
+
+def check_test_sets(cfg: CfgNode) -> None:
+    """Loads every test set once, since a mistake would otherwise show after the training.
+
+    Raises:
+        UserError: if one of them cannot be loaded or does not fit the model.
+    """
+    for name in cfg.DATASETS.TEST:
+        load_records(name)
+        check_class_count(cfg, name)
+
+
+def _annotation_file(name: str) -> str:
+    return str(MetadataCatalog.get(name).get("json_file") or f"data set '{name}'")
+
+
+def _check_images(name: str, records: Sequence[Record]) -> None:
+    """Looks for the files, for an even sample of them where there are very many."""
+    step = max(1, len(records) // _MAX_FILES_LOOKED_UP)
+    for record in records[::step]:
+        path = record.get("file_name")
+        if path is not None and "://" not in path and not Path(path).is_file():
+            raise UserError(
+                f"data set '{name}': no image '{path}', which '{_annotation_file(name)}' lists; "
+                "check the image folder of the data set"
+            )

@@ -1,0 +1,176 @@
+"""Data loaders: checked data sets, and an order that goes on after a resume."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetFromList, MapDataset, build_detection_test_loader
+from detectron2.data.build import (
+    build_detection_train_loader,
+    check_metadata_consistency,
+    filter_images_with_few_keypoints,
+    filter_images_with_only_crowd_annotations,
+    load_proposals_into_dataset,
+    print_instances_class_histogram,
+    trivial_batch_collator,
+    worker_init_reset_seed,
+)
+from detectron2.data.catalog import MetadataCatalog
+from detectron2.utils import comm
+from torch.utils.data import DataLoader, Sampler
+
+from backbones.errors import UserError
+from detection.data.checks import Record, check_class_count, check_class_ids, load_records
+from detection.data.mapper import CheckedDatasetMapper
+from detection.engine.sampler import ResumableSampler
+
+_log = logging.getLogger(__name__)
+
+
+class BatchesByAspectRatio(Sampler[list[int]]):
+    """Infinite batches of indices; wide and tall images are not mixed, which saves padding.
+
+    The batches are made from indices, before anything is loaded, so a resumed run gets exactly
+    the batches that the interrupted one did not see, whatever the number of workers.
+
+    Attributes:
+        skip: batches that were used already.
+    """
+
+    def __init__(
+        self, indices: Iterable[int], wide: Sequence[bool] | None, batch_size: int
+    ) -> None:
+        """Makes batches of the stream ``indices``.
+
+        Args:
+            indices: the infinite stream of this process.
+            wide: for every image, whether it is wider than high; None mixes all images.
+            batch_size: of this process.
+        """
+        self._indices = indices
+        self._wide = wide
+        self._batch_size = batch_size
+        self.skip = 0
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return itertools.islice(self._batches(), self.skip, None)
+
+    def _batches(self) -> Iterator[list[int]]:
+        buckets: tuple[list[int], list[int]] = ([], [])
+        for index in self._indices:
+            bucket = buckets[self._wide[index] if self._wide is not None else 0]
+            bucket.append(index)
+            if len(bucket) == self._batch_size:
+                yield bucket[:]
+                bucket.clear()
+
+
+def build_train_loader(cfg: CfgNode) -> DataLoader[Record]:
+    """The training loader of ``cfg``.
+
+    Raises:
+        UserError: if a data set is missing, broken or empty, or does not fit the model.
+    """
+    records = load_training_records(cfg)
+    mapper = CheckedDatasetMapper(cfg, is_train=True)
+    if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
+        loader: DataLoader[Record] = build_detection_train_loader(
+            cfg, mapper=mapper, dataset=records
+        )
+        return loader
+    batch_size = _batch_size(cfg)
+    wide = [record["width"] > record["height"] for record in records]
+    batches = BatchesByAspectRatio(
+        ResumableSampler(len(records), shuffle=True, seed=max(cfg.SEED, 0)),
+        wide if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None,
+        batch_size,
+    )
+    return DataLoader(
+        MapDataset(DatasetFromList(records, copy=False), mapper),
+        batch_sampler=batches,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        collate_fn=trivial_batch_collator,
+        worker_init_fn=worker_init_reset_seed,
+    )
+
+
+def skip_batches(loader: DataLoader[Record], count: int) -> None:
+    """Makes the next pass over a training loader begin behind the first ``count`` batches."""
+    if isinstance(loader.batch_sampler, BatchesByAspectRatio):
+        loader.batch_sampler.skip = count
+    else:
+        _log.warning("DATALOADER.SAMPLER_TRAIN cannot go on after a resume: its order starts again")
+
+
+def build_test_loader(cfg: CfgNode, name: str) -> DataLoader[Record]:
+    """The loader of one test set.
+
+    Raises:
+        UserError: if the data set is missing, broken or empty, or does not fit the model.
+    """
+    records = load_records(name)
+    check_class_count(cfg, name)
+    if cfg.MODEL.LOAD_PROPOSALS:
+        position = list(cfg.DATASETS.TEST).index(name)
+        load_proposals_into_dataset(records, cfg.DATASETS.PROPOSAL_FILES_TEST[position])
+    loader: DataLoader[Record] = build_detection_test_loader(
+        records,
+        mapper=CheckedDatasetMapper(cfg, is_train=False),
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+    )
+    return loader
+
+
+def load_training_records(cfg: CfgNode) -> list[Record]:
+    """The images of all training sets that have something to learn from.
+
+    Raises:
+        UserError: as for :func:`build_train_loader`.
+    """
+    names = list(cfg.DATASETS.TRAIN)
+    if not names:
+        raise UserError("DATASETS.TRAIN is empty; name at least one data set, e.g. digits_train")
+    records: list[Record] = []
+    for position, name in enumerate(names):
+        loaded = load_records(name)
+        check_class_count(cfg, name)
+        check_class_ids(name, loaded)
+        if cfg.MODEL.LOAD_PROPOSALS:
+            load_proposals_into_dataset(loaded, cfg.DATASETS.PROPOSAL_FILES_TRAIN[position])
+        records += loaded
+    records = _filtered(cfg, records)
+    if not records:
+        raise UserError(
+            f"no image of {', '.join(names)} has an annotated object; add annotations, or set "
+            "DATALOADER.FILTER_EMPTY_ANNOTATIONS False to train on empty images"
+        )
+    classes = MetadataCatalog.get(names[0]).get("thing_classes")
+    if classes is not None and "annotations" in records[0]:
+        check_metadata_consistency("thing_classes", names)
+        print_instances_class_histogram(records, classes)
+    return records
+
+
+def _filtered(cfg: CfgNode, records: list[Record]) -> list[Record]:
+    if not records or "annotations" not in records[0]:
+        return records
+    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+        records = filter_images_with_only_crowd_annotations(records)
+    if cfg.MODEL.KEYPOINT_ON and cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE > 0:
+        records = filter_images_with_few_keypoints(
+            records, cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE
+        )
+    return records
+
+
+def _batch_size(cfg: CfgNode) -> int:
+    """Images of one process in one step."""
+    total, processes = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
+    if total <= 0 or total % processes:
+        raise UserError(
+            f"SOLVER.IMS_PER_BATCH is {total}; expected a multiple of the {processes} GPUs in use"
+        )
+    return int(total // processes)

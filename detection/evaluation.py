@@ -1,0 +1,211 @@
+"""Evaluation of COCO-type data sets: predictions are written down, then scored."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import COCOEvaluator as Detectron2COCOEvaluator
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
+from detectron2.utils import comm
+from tabulate import tabulate
+
+from backbones.errors import UserError
+from backbones.files import read_json, write_atomic
+from detection.scoring import BACKENDS, Result, score
+from detection.visualization import PredictionImages
+
+PREDICTIONS_FILE = "coco_instances_results.json"
+
+_log = logging.getLogger(__name__)
+
+
+class COCOEvaluator(Detectron2COCOEvaluator):
+    """Detectron2's evaluator with two scoring backends, that also answers without a detection.
+
+    Masks are kept run-length encoded. The predictions are written, whole, before they are scored.
+    """
+
+    def __init__(
+        self,
+        dataset_name: str,
+        tasks: Sequence[str] | None = None,
+        distributed: bool = True,
+        output_dir: str | None = None,
+        *,
+        backend: str = "faster",
+        max_dets_per_image: int | None = None,
+        kpt_oks_sigmas: Sequence[float] = (),
+    ) -> None:
+        """As Detectron2's, apart from ``backend``.
+
+        Args:
+            dataset_name: a registered data set.
+            tasks: of ``bbox``, ``segm`` and ``keypoints``; None takes what the detections have.
+            distributed: gather the detections of all processes.
+            output_dir: where the predictions are written; None for nowhere.
+            backend: ``faster`` or ``pycocotools``.
+            max_dets_per_image: detections an image that count; None for 100.
+            kpt_oks_sigmas: of the keypoints; empty for COCO's.
+        """
+        if backend not in BACKENDS:
+            raise UserError(
+                f"TEST.COCO_BACKEND is '{backend}'; expected one of {', '.join(BACKENDS)}"
+            )
+        super().__init__(
+            dataset_name,
+            tuple(tasks) if tasks else None,
+            distributed,
+            output_dir,
+            max_dets_per_image=max_dets_per_image,
+            use_fast_impl=False,
+            kpt_oks_sigmas=tuple(kpt_oks_sigmas),
+        )
+        self._backend = backend
+        self._max_dets = max_dets_per_image or 100
+        self._sigmas = tuple(kpt_oks_sigmas)
+
+    def evaluate(self, img_ids: Sequence[int] | None = None) -> dict[str, dict[str, float]]:
+        """Gathers, writes and scores the predictions.
+
+        Args:
+            img_ids: images to score; None for all.
+
+        Returns:
+            On the main process, for each task, what `detection.scoring.score` returns.
+        """
+        predictions = self._predictions
+        if self._distributed:
+            comm.synchronize()
+            predictions = list(itertools.chain(*comm.gather(predictions, dst=0)))
+            if not comm.is_main_process():
+                return {}
+        if any("proposals" in prediction for prediction in predictions):
+            self._results: dict[str, dict[str, float]] = OrderedDict()
+            self._eval_box_proposals(predictions)
+            return dict(self._results)
+        results = self._coco_results(predictions)
+        if self._output_dir:
+            write_atomic(Path(self._output_dir) / PREDICTIONS_FILE, json.dumps(results))
+        if not self._do_evaluation:
+            _log.info("The annotation file has no annotations: nothing is scored")
+            return {}
+        annotations = self._coco_api.dataset
+        if img_ids is not None:
+            annotations = _subset(annotations, set(img_ids))
+            results = [result for result in results if result["image_id"] in set(img_ids)]
+        tasks = self._tasks or tuple(self._tasks_from_predictions(results))
+        return self._score(annotations, results, tasks)
+
+    def _coco_results(self, predictions: Sequence[Mapping[str, Any]]) -> list[Result]:
+        """All detections in COCO's result format, with the data set's own class ids."""
+        mapping = self._metadata.get("thing_dataset_id_to_contiguous_id")
+        ids = {v: k for k, v in mapping.items()} if mapping else None
+        results = []
+        for prediction in predictions:
+            for result in prediction.get("instances", ()):
+                category = result["category_id"]
+                if ids is not None and category not in ids:
+                    raise UserError(
+                        f"a detection has class {category}, but data set "
+                        f"'{self._metadata.name}' has {len(ids)} classes; set the model's "
+                        "NUM_CLASSES to that"
+                    )
+                results.append({**result, "category_id": ids[category] if ids else category})
+        return results
+
+    def _score(
+        self, annotations: Mapping[str, Any], results: Sequence[Result], tasks: Sequence[str]
+    ) -> dict[str, dict[str, float]]:
+        scores: dict[str, dict[str, float]] = OrderedDict()
+        for task in tasks:
+            found = score(annotations, results, task, self._backend, self._max_dets, self._sigmas)
+            scores[task] = found
+            main = {name: value for name, value in found.items() if "-" not in name}
+            classes = {name: value for name, value in found.items() if "-" in name}
+            for part in (main, classes):
+                if part:
+                    _log.info("%s of %s:\n%s", task, self._metadata.name, _table(part))
+        return scores
+
+
+def score_file(
+    predictions: str | os.PathLike[str],
+    dataset_name: str,
+    tasks: Sequence[str],
+    backend: str = "faster",
+) -> dict[str, dict[str, float]]:
+    """Scores a predictions file (``coco_instances_results.json``) again.
+
+    Args:
+        predictions: detections in COCO's result format.
+        dataset_name: a registered COCO-format data set.
+        tasks: of ``bbox``, ``segm`` and ``keypoints``.
+        backend: ``faster`` or ``pycocotools``.
+
+    Raises:
+        UserError: if a file is missing or broken, or the detections are of other images.
+    """
+    results = read_json(predictions, "predictions")
+    if not isinstance(results, list):
+        raise UserError(f"'{predictions}' holds no list of detections in COCO's result format")
+    annotations = read_json(MetadataCatalog.get(dataset_name).json_file, "annotation")
+    return {task: score(annotations, results, task, backend) for task in tasks}
+
+
+def build_evaluator(
+    cfg: CfgNode, dataset_name: str, output_dir: str | None = None
+) -> DatasetEvaluator:
+    """The evaluator of a COCO-type data set, and drawings of its first images.
+
+    Args:
+        cfg: the whole configuration.
+        dataset_name: one of ``cfg.DATASETS.TEST``.
+        output_dir: where the predictions are written; None for
+            ``OUTPUT_DIR/inference/<dataset_name>``.
+
+    Raises:
+        UserError: if the data set is evaluated in another manner than COCO's.
+    """
+    kind = MetadataCatalog.get(dataset_name).get("evaluator_type", "coco")
+    if kind not in ("coco", "coco_panoptic_seg"):
+        raise UserError(
+            f"data set '{dataset_name}' is evaluated as '{kind}'; this tool evaluates COCO-type "
+            "data sets: register yours with evaluator_type 'coco'"
+        )
+    tasks = ["bbox"]
+    if cfg.MODEL.MASK_ON and cfg.MODEL.META_ARCHITECTURE != "RetinaNet":
+        tasks.append("segm")
+    if cfg.MODEL.KEYPOINT_ON:
+        tasks.append("keypoints")
+    evaluator = COCOEvaluator(
+        dataset_name,
+        tasks,
+        output_dir=output_dir or os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name),
+        backend=cfg.TEST.COCO_BACKEND,
+        kpt_oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS,
+    )
+    if not cfg.TEST.NUM_VISUALIZATIONS or dataset_name != cfg.DATASETS.TEST[0]:
+        return evaluator
+    drawings = PredictionImages(dataset_name, cfg.TEST.NUM_VISUALIZATIONS)
+    return DatasetEvaluators([evaluator, drawings])
+
+
+def _subset(annotations: Mapping[str, Any], image_ids: set[int]) -> dict[str, Any]:
+    return {
+        **annotations,
+        "images": [image for image in annotations["images"] if image["id"] in image_ids],
+        "annotations": [a for a in annotations["annotations"] if a["image_id"] in image_ids],
+    }
+
+
+def _table(metrics: Mapping[str, float]) -> str:
+    return str(tabulate([metrics], headers="keys", tablefmt="pipe", floatfmt=".2f"))

@@ -1,0 +1,205 @@
+"""The final table: AP by object scale, beside what the backbone costs (Table III)."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import transforms as T
+from fvcore.nn import FlopCountAnalysis
+from tabulate import tabulate
+from torch import nn
+
+from backbones.architecture import Architecture
+from backbones.errors import UserError
+from backbones.latency import LatencyTable, predict_runtime
+from backbones.network import build_classifier
+from detection.backbone import SPNASBackbone
+from detection.data.checks import Record, load_records
+from detection.scoring import METRICS
+
+COLUMNS = ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L")
+TASK_NAMES = {"bbox": "box", "segm": "mask", "keypoints": "keypoint"}
+CLASSIFIER_SIZE = (224, 224)
+NOT_COVERED = "not covered"
+
+Scores = Mapping[str, Mapping[str, float]]
+"""For each task, what `detection.scoring.score` returns."""
+
+
+@dataclass(frozen=True)
+class ModelCost:
+    """What a detector's backbone costs.
+
+    Attributes:
+        backbone: name of the architecture, or the class of another backbone.
+        params_detector: parameters of the whole detector.
+        params_backbone: parameters of the trunk, without pyramid and heads.
+        params_classifier: parameters of the classification network with 1000 classes; None for a
+            backbone that is not ours.
+        macs_backbone: multiply-accumulates of the trunk at ``input_size``.
+        macs_classifier: multiply-accumulates of the classification network at 224×224.
+        input_size: height and width in pixels of the usual test image, padded.
+        latency_table: the table that predicted the runtime.
+        runtime: predicted for the classification network (Eq. 11); None without a table, or if
+            the table does not cover the network.
+        runtime_unit: usually ``ms``.
+    """
+
+    backbone: str
+    params_detector: int
+    params_backbone: int
+    params_classifier: int | None
+    macs_backbone: int
+    macs_classifier: int | None
+    input_size: tuple[int, int]
+    latency_table: str | None
+    runtime: float | None
+    runtime_unit: str = "ms"
+
+
+def count_macs(module: nn.Module, size: tuple[int, int]) -> int:
+    """Multiply-accumulates of convolutions and linear layers for one image.
+
+    Args:
+        module: takes images (N, 3, H, W).
+        size: height and width in pixels.
+    """
+    # The copy keeps fvcore's tracing away from a model in training, and from its device.
+    module = copy.deepcopy(module).cpu().eval()
+    logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        analysis = FlopCountAnalysis(module, torch.zeros(1, 3, *size))
+        # The same network must not cost more with one normalisation than with another.
+        for name in ("batch_norm", "group_norm", "layer_norm", "instance_norm"):
+            analysis.set_op_handle(f"aten::{name}", lambda *_: 0)
+        return int(analysis.total())
+
+
+def model_cost(
+    model: nn.Module, input_size: tuple[int, int], latency_table: str | None = None
+) -> ModelCost:
+    """Parameters, multiply-accumulates and predicted runtime of a detector's backbone.
+
+    Args:
+        model: a detector; `SPNASBackbone` somewhere in it, or any ``backbone``.
+        input_size: height and width in pixels of a test image.
+        latency_table: name or path; None or empty for no prediction.
+    """
+    ours = next((m for m in model.modules() if isinstance(m, SPNASBackbone)), None)
+    trunk = ours if ours is not None else model.get_submodule("backbone")
+    architecture = ours.architecture if ours is not None else None
+    classifier = build_classifier(architecture) if architecture is not None else None
+    table = LatencyTable.load(latency_table) if latency_table else None
+    runtime = _runtime(architecture, table) if architecture and table else None
+    return ModelCost(
+        backbone=architecture.name if architecture else type(trunk).__name__,
+        params_detector=_count_parameters(model),
+        params_backbone=_count_parameters(trunk),
+        params_classifier=_count_parameters(classifier) if classifier else None,
+        macs_backbone=count_macs(trunk, input_size),
+        macs_classifier=count_macs(classifier, CLASSIFIER_SIZE) if classifier else None,
+        input_size=input_size,
+        latency_table=table.name if table else None,
+        runtime=runtime,
+        runtime_unit=table.unit if table else "ms",
+    )
+
+
+def usual_test_size(cfg: CfgNode, records: Sequence[Record], divisor: int = 32) -> tuple[int, int]:
+    """Height and width of the commonest test image after resizing and padding.
+
+    Args:
+        cfg: for ``INPUT.MIN_SIZE_TEST`` and ``INPUT.MAX_SIZE_TEST``.
+        records: the test set.
+        divisor: sides are padded to multiples of it.
+    """
+    sizes = Counter((record["height"], record["width"]) for record in records)
+    height, width = sizes.most_common(1)[0][0]
+    if cfg.INPUT.MIN_SIZE_TEST:
+        resize = T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+        transform = resize.get_transform(torch.empty(height, width, 3).numpy())
+        height, width = transform.new_h, transform.new_w
+    return math.ceil(height / divisor) * divisor, math.ceil(width / divisor) * divisor
+
+
+def final_results(
+    cfg: CfgNode, model: nn.Module, scores: Scores | Mapping[str, Scores]
+) -> dict[str, Any]:
+    """Everything that the final table shows, ready for ``results.json``.
+
+    Args:
+        cfg: the whole configuration.
+        model: the detector.
+        scores: what ``DefaultTrainer.test`` returns: by task, or by data set and task.
+    """
+    names = list(cfg.DATASETS.TEST)
+    by_dataset = {names[0]: scores} if len(names) == 1 else dict(scores)
+    records = load_records(names[0])
+    size = usual_test_size(cfg, records)
+    cost = model_cost(model, size, cfg.MODEL.get("SPNAS", {}).get("LATENCY_TABLE") or None)
+    return {"cost": asdict(cost), "scores": {k: dict(v) for k, v in by_dataset.items()}}
+
+
+def final_table(results: Mapping[str, Any]) -> str:
+    """``final_results`` as a Markdown table: one row for boxes and one for masks a data set."""
+    headers, rows = final_rows(results)
+    return str(
+        tabulate(rows, headers, tablefmt="pipe", floatfmt=".2f", missingval="–", stralign="right")
+    )
+
+
+def final_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
+    """Headers and rows of the final table; None where there is no figure."""
+    cost = ModelCost(**results["cost"])
+    height, width = cost.input_size
+    headers = [
+        *("data set", "AP of", *COLUMNS, "Params (M)", f"MACs (G) {height}×{width}"),
+        *("MACs (G) 224×224", f"Runtime ({cost.runtime_unit})"),
+    ]
+    params = cost.params_classifier or cost.params_backbone
+    runtime: float | str | None = cost.runtime
+    if runtime is None and cost.latency_table:
+        runtime = NOT_COVERED
+    costs = [params / 1e6, cost.macs_backbone / 1e9, _giga(cost.macs_classifier), runtime]
+    rows = [
+        [dataset, TASK_NAMES.get(task, task), *(_number(found.get(m)) for m in METRICS), *costs]
+        for dataset, scores in results["scores"].items()
+        for task, found in scores.items()
+    ]
+    return headers, rows
+
+
+def _runtime(architecture: Architecture, table: LatencyTable) -> float | None:
+    try:
+        return predict_runtime(architecture, table)
+    except UserError as error:
+        logging.getLogger(__name__).warning("No predicted runtime: %s", error)
+        return None
+
+
+def _count_parameters(module: nn.Module) -> int:
+    """Weights and biases; those of frozen batch norms are buffers, and count all the same."""
+    frozen = sum(
+        buffer.numel()
+        for name, buffer in module.named_buffers()
+        if name.rpartition(".")[2] in ("weight", "bias")
+    )
+    return frozen + sum(parameter.numel() for parameter in module.parameters())
+
+
+def _giga(value: int | None) -> float | None:
+    return None if value is None else value / 1e9
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else value

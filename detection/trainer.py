@@ -1,0 +1,235 @@
+"""Detectron2's default trainer with checks, exact resume, COCO tables and W&B."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import DefaultTrainer, HookBase, hooks
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
+from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
+from torch import nn
+from torch.utils.data import DataLoader
+
+from backbones.errors import UserError
+from detection.checkpointing import DetectorCheckpointer
+from detection.data.checks import Record, check_test_sets
+from detection.data.loader import build_test_loader, build_train_loader, skip_batches
+from detection.engine.results import write_results
+from detection.engine.trainer import ResumableTrainer
+from detection.engine.wandb_writer import WandbSettings, WandbWriter
+from detection.engine.writers import build_run_writers
+from detection.evaluation import build_evaluator
+from detection.report import final_results, final_rows, final_table
+
+OPTIMIZERS = ("SGD", "AdamW")
+
+_log = logging.getLogger(__name__)
+_LOG_PERIOD = 20
+
+
+class DetectionTrainer(ResumableTrainer, DefaultTrainer):
+    """Trains and evaluates the detector of a configuration, as ``DefaultTrainer`` does.
+
+    Beyond that: data sets are checked before the training, a resumed run continues exactly, the
+    backbone has to fit its weights, and the run ends with the final table and ``results.json``.
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        """Builds model, optimizer, schedule and data loader.
+
+        Args:
+            cfg: the whole configuration, with `detection.config.add_spnas_config`.
+
+        Raises:
+            UserError: if a data set cannot be used or a key has an impossible value.
+        """
+        check_solver(cfg)
+        check_test_sets(cfg)
+        self._writers: list[EventWriter] = []
+        super().__init__(cfg)
+
+    @property
+    def wandb_writer(self) -> WandbWriter | None:
+        """The W&B writer of a running training on rank 0."""
+        return next((item for item in self._writers if isinstance(item, WandbWriter)), None)
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        """The detector; on a CPU in the memory layout of ``MODEL.SPNAS.CHANNELS_LAST``."""
+        model: nn.Module = super().build_model(cfg)
+        if cfg.MODEL.SPNAS.CHANNELS_LAST and cfg.MODEL.DEVICE == "cpu":
+            model = model.to(memory_format=torch.channels_last)
+        return model
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        """Detectron2's SGD, or AdamW with the same treatment of norms, biases and clipping."""
+        if cfg.SOLVER.OPTIMIZER == "SGD":
+            return cast(torch.optim.Optimizer, super().build_optimizer(cfg, model))
+        parameters = get_default_optimizer_params(
+            model,
+            base_lr=cfg.SOLVER.BASE_LR,
+            weight_decay=cfg.SOLVER.WEIGHT_DECAY,
+            weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM,
+            bias_lr_factor=cfg.SOLVER.BIAS_LR_FACTOR,
+            weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS,
+        )
+        optimizer = maybe_add_gradient_clipping(cfg, torch.optim.AdamW)(
+            parameters, lr=cfg.SOLVER.BASE_LR
+        )
+        return cast(torch.optim.Optimizer, optimizer)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> DataLoader[Record]:
+        """The checked, resumable training loader."""
+        return build_train_loader(cfg)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> DataLoader[Record]:
+        """The checked loader of one test set."""
+        return build_test_loader(cfg, dataset_name)
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+        """COCO metrics, and drawings for the logs."""
+        return build_evaluator(cfg, dataset_name)
+
+    def build_hooks(self) -> list[HookBase]:
+        """Detectron2's hooks; the writers follow when the training starts, the report before."""
+        self.checkpointer = DetectorCheckpointer(
+            self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
+        )
+        found = [hook for hook in super().build_hooks() if hook is not None]
+        found = [hook for hook in found if not isinstance(hook, hooks.PeriodicWriter)]
+        return [*found, FinalReport()]
+
+    def build_writers(self) -> list[EventWriter]:
+        """None yet: W&B and TensorBoard need to know where a resumed run starts."""
+        return []
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Continues the run in ``OUTPUT_DIR`` if there is one and ``resume``, else loads weights.
+
+        Raises:
+            UserError: if the checkpoint is missing, broken, or of another architecture.
+        """
+        super().resume_or_load(resume)
+        if self.start_iter > 0:
+            loader = self.data_loader
+            skip_batches(loader, self.start_iter)
+            if hasattr(self._trainer, "reset_data_loader"):  # Detectron2's main branch
+                self._trainer.reset_data_loader(lambda: loader)
+            else:
+                self._trainer._data_loader_iter = iter(loader)
+            _log.info("Resuming at iteration %d of %d", self.start_iter, self.max_iter)
+
+    def before_train(self) -> None:
+        """Opens the writers, then runs the hooks."""
+        if comm.is_main_process() and not self._writers:
+            self._writers = build_run_writers(
+                self.cfg.OUTPUT_DIR,
+                self.max_iter,
+                WandbSettings.from_cfg(self.cfg.WANDB),
+                self.start_iter,
+            )
+            self.register_hooks([hooks.PeriodicWriter(self._writers, _LOG_PERIOD)])
+        super().before_train()
+
+
+class FinalReport(HookBase):
+    """Writes the final table when the training is complete, while the writers are still open."""
+
+    def after_train(self) -> None:
+        """Uses the results of the last evaluation."""
+        trainer = self.trainer
+        scores = getattr(trainer, "_last_eval_results", None)
+        if trainer.iter < trainer.max_iter or not scores or not comm.is_main_process():
+            return
+        report(trainer.cfg, trainer.model, scores, trainer.wandb_writer)
+
+
+def report(
+    cfg: CfgNode, model: nn.Module, scores: Mapping[str, Any], wandb: WandbWriter | None = None
+) -> dict[str, Any]:
+    """Prints the final table and writes it to ``results.json`` and W&B.
+
+    Args:
+        cfg: the whole configuration.
+        model: the detector.
+        scores: what :meth:`DetectionTrainer.test` returned.
+        wandb: the writer of the run, if there is one.
+
+    Returns:
+        What went to ``results.json`` under ``detection``.
+    """
+    module = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+    results = final_results(cfg, module, scores)
+    path = write_results(cfg.OUTPUT_DIR, {"detection": results})
+    _log.info("Final results, also in '%s':\n%s", path, final_table(results))
+    if wandb is not None:
+        headers, rows = final_rows(results)
+        wandb.log_table("final_table", headers, rows)
+        flat = {
+            f"final/{dataset}/{task}/{metric}": value
+            for dataset, tasks in results["scores"].items()
+            for task, metrics in tasks.items()
+            for metric, value in metrics.items()
+        }
+        costs = {k: v for k, v in results["cost"].items() if isinstance(v, int | float)}
+        wandb.log_summary({**flat, **{f"final/{name}": value for name, value in costs.items()}})
+    return results
+
+
+def evaluate(cfg: CfgNode, model: nn.Module | None = None, resume: bool = False) -> dict[str, Any]:
+    """``--eval-only``: loads the weights, evaluates, and reports.
+
+    Args:
+        cfg: the whole configuration.
+        model: a detector with its weights; None builds one and loads ``MODEL.WEIGHTS``.
+        resume: load the last checkpoint in ``OUTPUT_DIR`` instead, if there is one.
+
+    Returns:
+        On the main process, what :func:`report` returns.
+
+    Raises:
+        UserError: if the weights are missing or do not fit the model completely.
+    """
+    check_test_sets(cfg)
+    if not cfg.DATASETS.TEST:
+        raise UserError("DATASETS.TEST is empty; name at least one data set, e.g. digits_val")
+    if model is None:
+        model = DetectionTrainer.build_model(cfg)
+        checkpointer = DetectorCheckpointer(model, cfg.OUTPUT_DIR, strict=True)
+        if not cfg.MODEL.WEIGHTS and not (resume and checkpointer.has_checkpoint()):
+            raise UserError(
+                "--eval-only needs weights; append e.g. MODEL.WEIGHTS output/run/model_final.pth"
+            )
+        checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    scores = DetectionTrainer.test(cfg, model)
+    return report(cfg, model, scores) if comm.is_main_process() else {}
+
+
+def check_solver(cfg: CfgNode) -> None:
+    """Insists on values of ``cfg.SOLVER`` that can be trained with.
+
+    Raises:
+        UserError: naming the key.
+    """
+    if cfg.SOLVER.MAX_ITER < 1:
+        raise UserError(f"SOLVER.MAX_ITER is {cfg.SOLVER.MAX_ITER}; expected 1 or more")
+    if cfg.SOLVER.OPTIMIZER not in OPTIMIZERS:
+        raise UserError(
+            f"SOLVER.OPTIMIZER is '{cfg.SOLVER.OPTIMIZER}'; expected one of {', '.join(OPTIMIZERS)}"
+        )
+    if cfg.SOLVER.AMP.ENABLED and not cfg.MODEL.DEVICE.startswith("cuda"):
+        raise UserError(
+            f"SOLVER.AMP.ENABLED is True, but MODEL.DEVICE is '{cfg.MODEL.DEVICE}'; Detectron2's "
+            "mixed precision needs a GPU: set SOLVER.AMP.ENABLED False"
+        )

@@ -1,0 +1,139 @@
+"""Every configuration of the project builds, in Detectron2's habits."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.config import CfgNode, LazyConfig, get_cfg, instantiate
+from detectron2.engine import DefaultPredictor, DefaultTrainer
+from detectron2.modeling import build_model
+
+from detection import SPNASBackbone, add_spnas_config
+from detection.backbone import build_trunk
+from detection.data.checks import num_classes
+from detection.engine.checkpoint import Checkpointer
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = sorted((ROOT / "configs" / "detection").glob("*.yaml"))
+
+
+def load(path: Path, *options: str) -> CfgNode:
+    cfg = get_cfg()
+    add_spnas_config(cfg)
+    cfg.merge_from_file(str(path))
+    cfg.merge_from_list(["MODEL.DEVICE", "cpu", *options])
+    return cfg
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_configs_build_and_predict(path: Path) -> None:
+    torch.manual_seed(0)
+    cfg = load(path)
+    model = build_model(cfg).eval()
+    # Random weights; all that counts here is that the parts fit together.
+    with torch.no_grad():
+        output = model([{"image": torch.rand(3, 64, 96) * 255, "height": 128, "width": 192}])
+    instances = output[0]["instances"]
+    assert instances.image_size == (128, 192)
+    assert instances.has("pred_masks") == cfg.MODEL.MASK_ON
+    assert num_classes(cfg) == (10 if "digits" in path.stem else 80)
+    assert cfg.INPUT.FORMAT == "RGB"
+    assert cfg.MODEL.BACKBONE.FREEZE_AT == 0
+    anchors = model.get_submodule(
+        "anchor_generator" if "retinanet" in path.stem else "proposal_generator.anchor_generator"
+    )
+    levels = cfg.MODEL.RPN.IN_FEATURES
+    expected = 5 if "retinanet" in path.stem else len(levels)
+    assert len(list(anchors.cell_anchors)) == expected
+
+
+def test_coco_configs_have_detectron2s_schedule() -> None:
+    one = load(ROOT / "configs/detection/mask_rcnn_spnas_fpn_1x.yaml").SOLVER
+    three = load(ROOT / "configs/detection/mask_rcnn_spnas_fpn_3x.yaml").SOLVER
+    assert (one.IMS_PER_BATCH, one.BASE_LR, one.MAX_ITER) == (16, 0.02, 90000)
+    assert (three.IMS_PER_BATCH, three.BASE_LR, three.MAX_ITER) == (16, 0.02, 270000)
+    assert one.STEPS == (60000, 80000)
+    assert three.STEPS == (210000, 250000)
+
+
+def test_lazy_config_builds() -> None:
+    path = ROOT / "configs" / "detection" / "mask_rcnn_spnas_fpn_lazy.py"
+    model = instantiate(LazyConfig.load(str(path)).model).eval()
+    assert isinstance(model.backbone.bottom_up, SPNASBackbone)
+    with torch.no_grad():
+        output = model([{"image": torch.zeros(3, 64, 64)}])
+    assert output[0]["instances"].image_size == (64, 64)
+    yaml = build_model(load(ROOT / "configs/detection/mask_rcnn_spnas_fpn_1x.yaml"))
+    shapes = {name: value.shape for name, value in yaml.state_dict().items()}
+    assert {name: value.shape for name, value in model.state_dict().items()} == shapes
+
+
+def test_a_new_users_script(tmp_path: Path) -> None:
+    """Outside of the project's folder, with ``import detection`` and Detectron2 alone."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "import detection\n"
+        "from detectron2.config import get_cfg\n"
+        "from detectron2.modeling import build_model\n"
+        "from detectron2.data import DatasetCatalog\n"
+        "cfg = get_cfg()\n"
+        "detection.add_spnas_config(cfg)\n"
+        f"cfg.merge_from_file({str(ROOT / 'configs/detection/mask_rcnn_spnas_fpn_1x.yaml')!r})\n"
+        "cfg.MODEL.DEVICE = 'cpu'\n"
+        "print(type(build_model(cfg).backbone.bottom_up).__name__)\n"
+        "print({'digits_train', 'digits_val'} <= set(DatasetCatalog.list()))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["SPNASBackbone", "True"]
+
+
+def test_without_the_keys_the_message_says_how(tmp_path: Path) -> None:
+    cfg = get_cfg()
+    cfg.MODEL.BACKBONE.NAME = "build_spnas_backbone"
+    cfg.MODEL.DEVICE = "cpu"
+    with pytest.raises(ValueError, match=r"call detection\.add_spnas_config"):
+        build_model(cfg)
+
+
+def test_default_predictor(tiny_cfg: CfgNode, tmp_path: Path) -> None:
+    model = build_model(tiny_cfg)
+    Checkpointer(model, tmp_path).save("model")
+    tiny_cfg.MODEL.WEIGHTS = str(tmp_path / "model.pth")
+    predictor = DefaultPredictor(tiny_cfg)
+    output = predictor(torch.zeros(48, 64, 3, dtype=torch.uint8).numpy())
+    assert output["instances"].image_size == (48, 64)
+    for name, value in model.state_dict().items():
+        assert torch.equal(predictor.model.state_dict()[name], value), name
+
+
+def test_stock_default_trainer(tiny_cfg: CfgNode) -> None:
+    tiny_cfg.DATASETS.TEST = ()
+    tiny_cfg.SOLVER.MAX_ITER = 2
+    tiny_cfg.SOLVER.STEPS = ()
+    trainer = DefaultTrainer(tiny_cfg)
+    stem = trainer.model.backbone.bottom_up.stem.conv.weight.detach().clone()
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    assert (Path(tiny_cfg.OUTPUT_DIR) / "model_final.pth").is_file()
+    assert not torch.equal(trainer.model.backbone.bottom_up.stem.conv.weight, stem)
+
+
+def test_an_architecture_file_and_a_width(tiny_cfg: CfgNode, tmp_path: Path) -> None:
+    from backbones import load_architecture
+
+    architecture = load_architecture("spnas_100")
+    architecture.save(tmp_path / "architecture.json")
+    tiny_cfg.MODEL.SPNAS.ARCH = str(tmp_path / "architecture.json")
+    tiny_cfg.MODEL.SPNAS.WIDTH_MULT = 0.5
+    bottom_up = build_model(tiny_cfg).backbone.bottom_up
+    expected = build_trunk(architecture.scaled(0.5), "BN").state_dict()
+    assert {k: v.shape for k, v in bottom_up.state_dict().items()} == {
+        k: v.shape for k, v in expected.items()
+    }

@@ -1,0 +1,173 @@
+"""Data sets that cannot be used are named, and a resumed run sees the batches that were left."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from detectron2.config import CfgNode
+from PIL import Image
+
+from backbones import UserError
+from detection.data.checks import check_test_sets, load_records, num_classes
+from detection.data.loader import (
+    BatchesByAspectRatio,
+    build_test_loader,
+    build_train_loader,
+    skip_batches,
+)
+from detection.data.mapper import CheckedDatasetMapper
+from detection.engine.sampler import ResumableSampler
+
+Register = Callable[..., str]
+
+
+def image_ids(loader: Any, batches: int) -> list[list[int]]:
+    return [[r["image_id"] for r in batch] for batch in itertools.islice(loader, batches)]
+
+
+@pytest.mark.parametrize("grouping", [True, False])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_resumed_loader_goes_on(tiny_cfg: CfgNode, grouping: bool, workers: int) -> None:
+    tiny_cfg.DATALOADER.ASPECT_RATIO_GROUPING = grouping
+    tiny_cfg.DATALOADER.NUM_WORKERS = workers
+    whole = image_ids(build_train_loader(tiny_cfg), 9)
+    resumed = build_train_loader(tiny_cfg)
+    skip_batches(resumed, 5)
+    assert image_ids(resumed, 4) == whole[5:]
+    # Six images, the last of which has no objects: five to learn from.
+    assert {i for batch in whole for i in batch} == {100, 101, 102, 103, 104}
+
+
+def test_wide_and_tall_images_are_not_mixed(tiny_cfg: CfgNode) -> None:
+    for batch in itertools.islice(build_train_loader(tiny_cfg), 10):
+        assert len({r["width"] > r["height"] for r in batch}) == 1
+
+
+def test_batches_lose_and_repeat_nothing() -> None:
+    wide = [index % 3 == 0 for index in range(30)]
+    indices = ResumableSampler(30, seed=4)
+    batches = BatchesByAspectRatio(indices, wide, 4)
+    seen = list(itertools.chain(*itertools.islice(batches, 60)))
+    expected = list(itertools.islice(indices, 300))
+    for kind in (True, False):
+        ours = [index for index in seen if wide[index] == kind]
+        theirs = [index for index in expected if wide[index] == kind]
+        assert ours == theirs[: len(ours)]
+
+
+def test_test_loader_keeps_order_and_empty_images(tiny_cfg: CfgNode) -> None:
+    loader = build_test_loader(tiny_cfg, "tiny_val")
+    assert image_ids(loader, 9) == [[100], [101], [102], [103], [104], [105]]
+    assert len(loader) == 6
+
+
+def test_unknown_name(tiny_cfg: CfgNode) -> None:
+    with pytest.raises(UserError, match=r"unknown data set 'tiny_trian'.*'tiny_train'"):
+        load_records("tiny_trian")
+    tiny_cfg.DATASETS.TRAIN = ()
+    with pytest.raises(UserError, match=r"DATASETS.TRAIN is empty"):
+        build_train_loader(tiny_cfg)
+
+
+def test_class_count(tiny_cfg: CfgNode) -> None:
+    tiny_cfg.MODEL.ROI_HEADS.NUM_CLASSES = 80
+    message = r"ROI_HEADS.NUM_CLASSES is 80, but data set 'tiny_\w+' has 3 classes \(box, disc, bar"
+    with pytest.raises(UserError, match=message):
+        build_train_loader(tiny_cfg)
+    with pytest.raises(UserError, match=message):
+        check_test_sets(tiny_cfg)
+    tiny_cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
+    tiny_cfg.MODEL.RETINANET.NUM_CLASSES = 2
+    with pytest.raises(UserError, match=r"RETINANET.NUM_CLASSES is 2.*set MODEL.RETINANET.NUM_CL"):
+        build_test_loader(tiny_cfg, "tiny_val")
+    assert num_classes(tiny_cfg) == 2
+
+
+def test_missing_json(register: Register, tmp_path: Path) -> None:
+    name = register(tmp_path / "none.json")
+    with pytest.raises(UserError, match=r"no file '.*none.json'.*DETECTRON2_DATASETS"):
+        load_records(name)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"images": [',
+        "[]",
+        '{"images": [{"id": 1}], "annotations": [], "categories": [{"id": 1, "name": "a"}]}',
+        '{"images": [{"id": 1, "height": 4, "width": 4, "file_name": "a"}], "annotations": '
+        '[{"id": 1, "image_id": 1, "category_id": 9, "bbox": [0, 0, 1, 1]}], '
+        '"categories": [{"id": 1, "name": "a"}]}',
+        '{"images": [{"id": 1, "height": 4, "width": 4, "file_name": "a"}], "annotations": []}',
+    ],
+)
+def test_broken_json(register: Register, tmp_path: Path, text: str) -> None:
+    (tmp_path / "broken.json").write_text(text)
+    name = register(tmp_path / "broken.json")
+    with pytest.raises(UserError, match=r"'.*broken.json' is not valid COCO JSON") as caught:
+        load_records(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_empty_sets(register: Register, tiny_cfg: CfgNode, own_json: Path) -> None:
+    content = json.loads(own_json.read_text())
+    own_json.write_text(json.dumps({**content, "images": [], "annotations": []}))
+    with pytest.raises(UserError, match=r"is empty: .*lists no images"):
+        load_records(register(own_json))
+    own_json.write_text(json.dumps({**content, "annotations": []}))
+    name = register(own_json)
+    tiny_cfg.DATASETS.TRAIN = (name,)
+    with pytest.raises(UserError, match=f"no image of {name} has an annotated object"):
+        build_train_loader(tiny_cfg)
+    tiny_cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
+    assert len(image_ids(build_train_loader(tiny_cfg), 2)) == 2
+
+
+def test_missing_image(register: Register, own_json: Path) -> None:
+    (own_json.parent / "3.jpg").unlink()
+    with pytest.raises(UserError, match=r"no image '.*3.jpg', which '.*annotations.json' lists"):
+        load_records(register(own_json))
+
+
+@pytest.mark.parametrize("is_train", [True, False])
+def test_images_that_cannot_be_used(
+    register: Register, tiny_cfg: CfgNode, own_json: Path, is_train: bool
+) -> None:
+    records = load_records(register(own_json))
+    mapper = CheckedDatasetMapper(tiny_cfg, is_train)
+    assert mapper(records[1]) is not None
+    image = own_json.parent / "1.jpg"
+    whole = image.read_bytes()
+    image.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"cannot read the image '.*1.jpg' \(.*truncated"):
+        mapper(records[1])
+    image.write_text("no image")
+    with pytest.raises(UserError, match="cannot read the image"):
+        mapper(records[1])
+    Image.new("RGB", (50, 40)).save(image)
+    with pytest.raises(UserError, match=r"do not fit the image '.*1.jpg'.*\(50, 40\), expect \(96"):
+        mapper(records[1])
+    image.unlink()
+    with pytest.raises(UserError, match=r"no image '.*1.jpg'"):
+        mapper(records[1])
+
+
+def test_masks_that_do_not_fit(register: Register, tiny_cfg: CfgNode, own_json: Path) -> None:
+    content = json.loads(own_json.read_text())
+    content["annotations"][1]["segmentation"]["size"] = [72, 96]  # of a 96×72 image
+    own_json.write_text(json.dumps(content))
+    records = load_records(register(own_json))
+    with pytest.raises(UserError, match=r"annotations of the image '.*0.jpg' cannot be used"):
+        CheckedDatasetMapper(tiny_cfg, True)(records[0])
+
+
+def test_encoded_masks_without_bitmask_format(tiny_cfg: CfgNode) -> None:
+    tiny_cfg.INPUT.MASK_FORMAT = "polygon"
+    record = load_records("tiny_train")[0]
+    with pytest.raises(UserError, match=r"INPUT.MASK_FORMAT bitmask"):
+        CheckedDatasetMapper(tiny_cfg, True)(record)

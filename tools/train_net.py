@@ -1,0 +1,48 @@
+#!/usr/bin/env python
+"""Trains and evaluates a detector with one of the project's backbones, or any of Detectron2's.
+
+Ends with a table of AP, AP50, AP75 and AP by object scale for boxes and masks, beside parameters,
+multiply-accumulates and predicted runtime; also in OUTPUT_DIR/results.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from detection import add_spnas_config
+from detection.engine.cli import argument_parser, load_config, run
+from detection.engine.run_folder import open_run
+from detection.trainer import DetectionTrainer, evaluate
+
+EPILOG = """
+examples:
+  on the embedded digits, a few minutes on two cores:
+    %(prog)s --config-file configs/detection/mask_rcnn_spnas_fpn_digits.yaml \\
+        OUTPUT_DIR output/digits MODEL.SPNAS.ARCH output/search/architecture.json \\
+        MODEL.WEIGHTS output/search/backbone.pth
+  on COCO below $DETECTRON2_DATASETS, on eight GPUs:
+    %(prog)s --config-file configs/detection/mask_rcnn_spnas_fpn_1x.yaml --num-gpus 8
+  go on after an interruption:
+    %(prog)s --config-file CONFIG.yaml --resume OUTPUT_DIR output/first
+  evaluate only:
+    %(prog)s --config-file CONFIG.yaml --eval-only MODEL.WEIGHTS output/first/model_final.pth
+"""
+
+
+def main(args: argparse.Namespace) -> None:
+    cfg = load_config(args, add_spnas_config)
+    open_run(cfg, args)
+    if args.eval_only:
+        evaluate(cfg, resume=args.resume)
+        return
+    trainer = DetectionTrainer(cfg)
+    trainer.resume_or_load(resume=args.resume)
+    trainer.train()
+
+
+if __name__ == "__main__":
+    run(main, argument_parser((__doc__ or "").strip(), EPILOG).parse_args())
