@@ -37,7 +37,12 @@ class StepCost:
 
 
 def make_step(
-    network: str, space: SearchSpace, table: LatencyTable, device: torch.device, batch: int, size: int
+    network: str,
+    space: SearchSpace,
+    table: LatencyTable,
+    device: torch.device,
+    batch: int,
+    size: int,
 ) -> Callable[[], None]:
     """One training step: forward, loss, backward, optimizer.
 
@@ -51,7 +56,9 @@ def make_step(
     """
     torch.manual_seed(0)
     runtime_model = RuntimeModel(space, table).to(device)
-    model: nn.Module = Supernet(space) if network == "supernet" else build_classifier(space.largest())
+    model: nn.Module = (
+        Supernet(space) if network == "supernet" else build_classifier(space.largest())
+    )
     model = model.to(device).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
     images = torch.randn(batch, 3, size, size, device=device)
@@ -95,9 +102,7 @@ def peak_bytes(network: str, space: str, table: str, device: str, batch: int, si
     return int(output.split()[-1])
 
 
-def _print_peak(
-    network: str, space: str, table: str, device: str, batch: str, size: str
-) -> None:
+def _print_peak(network: str, space: str, table: str, device: str, batch: str, size: str) -> None:
     step_arguments = (SearchSpace.load(space), LatencyTable.load(table), torch.device(device))
     make_step(network, *step_arguments, 2, 32)()  # loads kernels and thread pools
     if device == "cuda":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
@@ -45,7 +44,7 @@ class ClassificationTrainer(StageTrainer):
         self.train_data = build_dataset(cfg, "train", augment=True)
         self.val_data = build_dataset(cfg, "val", augment=False)
         steps_per_epoch = max(len(self.train_data) / checked_batch(cfg), 1.0)
-        max_iter = math.ceil(cfg.CLASSIFICATION.EPOCHS * steps_per_epoch)
+        max_iter = _steps(cfg.CLASSIFICATION.EPOCHS, steps_per_epoch)
         model = model.to(self.device).to(memory_format=torch.channels_last).train()
         self.unwrapped = model
         self.optimizer = build_optimizer(cfg, model)
@@ -160,8 +159,9 @@ class ClassificationTrainer(StageTrainer):
         """Writes ``results.json`` and sends it to W&B; rank 0 only."""
         if comm.is_main_process():
             write_results(self.output_dir, results)
+            self.wandb_writer.log_summary(results)
 
 
 def _steps(epochs: float, steps_per_epoch: float) -> int:
-    """Iterations between two events that come every ``epochs``; 0 is never but at the end."""
+    """Iterations in a number of epochs; for 0, more than any training has."""
     return max(round(epochs * steps_per_epoch), 1) if epochs else 2**31

@@ -8,10 +8,6 @@ multiply-accumulates and predicted runtime; also in OUTPUT_DIR/results.json.
 from __future__ import annotations
 
 import argparse
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from detection import add_spnas_config
 from detection.engine.cli import argument_parser, load_config, run

@@ -36,6 +36,7 @@ def background(
     rng: np.random.Generator,
     height: int,
     width: int,
+    ground: Range,
     texture: Range,
     clutter: tuple[int, int],
     contrast: Range,
@@ -45,6 +46,7 @@ def background(
     Args:
         height: pixels.
         width: pixels.
+        ground: range of the mean colour, grey levels a channel.
         texture: range of the texture's amplitude, grey levels.
         clutter: fewest and most shapes that are no digits.
         contrast: of those shapes (see `ink_colour`).
@@ -53,7 +55,7 @@ def background(
         float32 (height, width, 3).
     """
     # Drawn at half size and enlarged: faster, and the shapes get outlines as soft as the digits'.
-    half = _texture(rng, -(-height // 2), -(-width // 2), uniform(rng, texture))
+    half = _texture(rng, -(-height // 2), -(-width // 2), ground, uniform(rng, texture))
     image = Image.fromarray(np.clip(half, 0, 255).astype(np.uint8))
     draw = ImageDraw.Draw(image)
     for _ in range(int(rng.integers(clutter[0], clutter[1] + 1))):
@@ -61,8 +63,10 @@ def background(
     return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC), dtype=np.float32)
 
 
-def _texture(rng: np.random.Generator, height: int, width: int, amplitude: float) -> Canvas:
-    base = rng.uniform(50, 205, 3)
+def _texture(
+    rng: np.random.Generator, height: int, width: int, ground: Range, amplitude: float
+) -> Canvas:
+    base = rng.uniform(*ground, 3)
     corners = np.clip(base + rng.normal(0, 30, (2, 2, 3)), 20, 235).astype(np.float32)
     canvas = np.stack([_resize(corners[..., c], height, width) for c in range(3)], axis=-1)
     for cells in (int(rng.integers(3, 6)), int(rng.integers(8, 20))):
@@ -189,13 +193,14 @@ def crop(alpha: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def ink_colour(
-    rng: np.random.Generator, under: NDArray[np.float32], contrast: Range
+    rng: np.random.Generator, under: NDArray[np.float32], contrast: Range, dark: float = 0.5
 ) -> NDArray[np.float32]:
     """A colour at a chosen distance from the one below it.
 
     Args:
         under: mean colour below the ink, (3,) in 0..255.
         contrast: mean absolute difference over the channels, as a share of the full range.
+        dark: probability of a colour darker than the one below it.
 
     Returns:
         (3,) in 0..255.
@@ -203,7 +208,7 @@ def ink_colour(
     wanted = uniform(rng, contrast)
     direction = np.abs(1 + rng.normal(0, 0.5, 3))
     direction = direction / direction.mean()
-    darker = bool(rng.random() < 0.5)
+    darker = bool(rng.random() < dark)
     shift = (wanted * 255 * direction).astype(np.float32)
     candidates: list[NDArray[np.float32]] = [
         np.clip(under + shift, 0, 255),

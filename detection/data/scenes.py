@@ -34,6 +34,8 @@ class SceneConfig:
         contrast: of digits against what is below them (see `canvas.ink_colour`).
         clutter: fewest and most shapes that are no digits.
         clutter_contrast: of those shapes.
+        dark: probability that a digit is darker than what is below it.
+        ground: range of the background's mean colour, grey levels.
         texture: amplitude range of the background's texture, grey levels.
         noise: range of the standard deviation of the noise, grey levels.
         min_visible: smallest visible share of a digit; below it a later digit is placed anew.
@@ -50,7 +52,9 @@ class SceneConfig:
     rotation: float = 12.0
     threshold: Range = (0.4, 0.5)
     edge: float = 2.0
-    contrast: Range = (0.22, 0.6)
+    contrast: Range = (0.25, 0.7)
+    dark: float = 0.0
+    ground: Range = (25.0, 115.0)
     clutter: tuple[int, int] = (1, 6)
     clutter_contrast: Range = (0.06, 0.22)
     texture: Range = (4.0, 18.0)
@@ -71,11 +75,13 @@ class DigitImageConfig:
     """
 
     side: int = 64
-    height: Range = (34.0, 56.0)
+    height: Range = (40.0, 58.0)
     rotation: float = 12.0
     threshold: Range = (0.4, 0.5)
     edge: float = 2.0
-    contrast: Range = (0.25, 0.6)
+    contrast: Range = (0.3, 0.8)
+    dark: float = 0.0
+    ground: Range = (25.0, 115.0)
     clutter: tuple[int, int] = (0, 2)
     clutter_contrast: Range = (0.06, 0.2)
     pieces: tuple[int, int] = (0, 1)
@@ -165,7 +171,13 @@ def plan_scene(
     """Chooses background, digits, places and colours; arguments as for `render_scene`."""
     height, width = config.sizes[int(rng.integers(len(config.sizes)))]
     ground = cv.background(
-        rng, height, width, config.texture, config.clutter, config.clutter_contrast
+        rng,
+        height,
+        width,
+        config.ground,
+        config.texture,
+        config.clutter,
+        config.clutter_contrast,
     )
     painted = ground.copy()
     owner = np.full((height, width), -1, dtype=np.int16)  # the visible layer of each pixel
@@ -182,7 +194,7 @@ def plan_scene(
         top, left = place
         body = alpha >= 0.5
         window = painted[top : top + alpha.shape[0], left : left + alpha.shape[1]]
-        colour = cv.ink_colour(rng, window[body].mean(axis=0), config.contrast)
+        colour = cv.ink_colour(rng, window[body].mean(axis=0), config.contrast, config.dark)
         cv.paint(painted, alpha, top, left, colour)
         owner[top : top + alpha.shape[0], left : left + alpha.shape[1]][body] = len(layers)
         areas.append(int(body.sum()))
@@ -259,7 +271,9 @@ def render_digit_image(
         uint8 (side, side, 3).
     """
     side = config.side
-    canvas = cv.background(rng, side, side, config.texture, config.clutter, config.clutter_contrast)
+    canvas = cv.background(
+        rng, side, side, config.ground, config.texture, config.clutter, config.clutter_contrast
+    )
     for _ in range(int(rng.integers(config.pieces[0], config.pieces[1] + 1))):
         _paint_piece(digits[int(rng.integers(len(digits)))], rng, canvas, config)
     height = cv.uniform(rng, config.height)
@@ -270,7 +284,7 @@ def render_digit_image(
     left = int(rng.integers(max(0, side - alpha.shape[1]) + 1))
     window, opacity = cv.clip_window(canvas, alpha, top, left)
     under = window[opacity >= 0.5].mean(axis=0)
-    cv.paint(canvas, alpha, top, left, cv.ink_colour(rng, under, config.contrast))
+    cv.paint(canvas, alpha, top, left, cv.ink_colour(rng, under, config.contrast, config.dark))
     return cv.finish(rng, canvas, config.noise)
 
 
@@ -294,4 +308,4 @@ def _paint_piece(
     )
     top, left = places[int(rng.integers(4))]
     under = canvas.mean(axis=(0, 1))
-    cv.paint(canvas, alpha, top, left, cv.ink_colour(rng, under, config.contrast))
+    cv.paint(canvas, alpha, top, left, cv.ink_colour(rng, under, config.contrast, config.dark))

@@ -173,7 +173,7 @@ def _check_type(cfg: CfgNode, key: str, value: Any, where: str) -> None:
     if not known or default is None or value is None or isinstance(default, CfgNode):
         return
     sequences = (list, tuple)
-    if type(value) is type(default) or type(value) in sequences and type(default) in sequences:
+    if type(value) is type(default) or (type(value) in sequences and type(default) in sequences):
         return
     hint = f"; write {float(value)}" if type(default) is float and type(value) is int else ""
     raise UserError(

@@ -554,7 +554,7 @@ def test_a_dying_interpreter_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 @pytest.mark.slow
 def test_install_end_to_end(monkeypatch: pytest.MonkeyPatch, sdist: Path, tmp_path: Path) -> None:
-    """pip puts the wheel where it is told to, and a fresh interpreter imports it from there."""
+    """Pip puts the wheel where it is told to, and a fresh interpreter imports it from there."""
     target = tmp_path / "target"
     monkeypatch.setenv("PIP_TARGET", str(target))
     monkeypatch.setenv("PYTHONPATH", str(target))

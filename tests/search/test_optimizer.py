@@ -51,7 +51,11 @@ def test_the_papers_optimizer(cfg: CfgNode, supernet: Supernet) -> None:
 
 def test_mnasnet_schedule(cfg: CfgNode) -> None:
     """Linear warm-up of 5 epochs, then × 0.97 every 2.4 epochs, by TensorFlow's formula."""
-    cfg.SOLVER.DECAY, cfg.SOLVER.WARMUP_EPOCHS, cfg.CLASSIFICATION.EPOCHS = "exponential", 5.0, 350.0
+    cfg.SOLVER.DECAY, cfg.SOLVER.WARMUP_EPOCHS, cfg.CLASSIFICATION.EPOCHS = (
+        "exponential",
+        5.0,
+        350.0,
+    )
     factor = schedule(cfg)
     for epoch in (6, 50, 123, 349):
         expected = 0.97 ** (epoch // 2.4)

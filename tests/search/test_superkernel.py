@@ -99,7 +99,9 @@ def test_se_off_is_the_identity(space: SearchSpace) -> None:
     module = make_layer(space, LAYERS[0])
     module.decision = hard_decision(space, Candidate(1, 1, 0))
     channels = module.channel_groups.shape[1]
-    scale = module._excitation(torch.randn(2, channels, 1, 1), module.decision, torch.ones(channels))
+    scale = module._excitation(
+        torch.randn(2, channels, 1, 1), module.decision, torch.ones(channels)
+    )
     torch.testing.assert_close(scale, torch.ones_like(scale), rtol=0, atol=0)
 
 

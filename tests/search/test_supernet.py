@@ -125,9 +125,7 @@ def test_energy_equals_a_loop(space: SearchSpace) -> None:
         assert energy.subset_size.tolist() == [sizes["r"], sizes["h"], size, size, sizes["g"]]
         total, squeezed = sums["g"] + sums["h"], float(squeezes[0] + squeezes[1])
         reference = [sums["k"], sums["g"], squeezed, float(squeezes[0]), total]
-        torch.testing.assert_close(
-            energy.reference, torch.tensor(reference), rtol=1e-4, atol=1e-4
-        )
+        torch.testing.assert_close(energy.reference, torch.tensor(reference), rtol=1e-4, atol=1e-4)
 
 
 def test_relative_importance_ignores_scale_and_width(space: SearchSpace) -> None:
@@ -156,7 +154,9 @@ def test_every_threshold_has_a_gradient_at_full_width(
     gradients = [t.values.grad.clone() for _, t in supernet._judged]  # type: ignore[union-attr]
     # the squeeze decisions of the last layers see 2 x 2 maps of 4 images: small, but not dead
     assert all(float(g.abs().max()) > 1e-5 for g in gradients)
-    assert float(torch.cat([g[g != 0] for g in gradients]).numel()) > 0.95 * sum(map(len, gradients))
+    assert float(torch.cat([g[g != 0] for g in gradients]).numel()) > 0.95 * sum(
+        map(len, gradients)
+    )
     supernet.zero_grad()
     RuntimeModel(space, table)(supernet.decisions)  # decisions of the graph that is gone
     supernet(images)

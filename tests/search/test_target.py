@@ -47,9 +47,7 @@ def random_decisions(space: SearchSpace, rng: random.Random) -> list[Decision]:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_selection_equals_brute_force(
-    small: tuple[SearchSpace, RuntimeModel], seed: int
-) -> None:
+def test_selection_equals_brute_force(small: tuple[SearchSpace, RuntimeModel], seed: int) -> None:
     space, model = small
     rng = random.Random(seed)
     decisions = random_decisions(space, rng)
@@ -72,9 +70,7 @@ def test_selection_equals_brute_force(
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_full_space_ends_at_the_target(
-    space: SearchSpace, table: LatencyTable, seed: int
-) -> None:
+def test_full_space_ends_at_the_target(space: SearchSpace, table: LatencyTable, seed: int) -> None:
     model = RuntimeModel(space, table)
     rng = random.Random(seed)
     decisions = random_decisions(space, rng)
@@ -97,9 +93,7 @@ def test_target_outside_the_space(
     space: SearchSpace, table: LatencyTable, rng: random.Random, target: float
 ) -> None:
     with pytest.raises(UserError, match=r"take 30\.63 to 131\.46 ms by latency table 'pixel1'"):
-        select_at_target(
-            space, RuntimeModel(space, table), random_decisions(space, rng), target
-        )
+        select_at_target(space, RuntimeModel(space, table), random_decisions(space, rng), target)
 
 
 def test_fixed_tradeoff_is_the_papers() -> None:

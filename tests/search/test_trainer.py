@@ -97,7 +97,9 @@ def test_search_resumes_bit_for_bit_and_exports(images: Path, tmp_path: Path) ->
     metrics: dict[str, float] = {}
     for line in lines:
         metrics.update(json.loads(line))
-    assert {"search/lambda", "search/runtime", "loss_ce", "loss_runtime", "val/top1"} <= set(metrics)
+    assert {"search/lambda", "search/runtime", "loss_ce", "loss_runtime", "val/top1"} <= set(
+        metrics
+    )
     assert sum(key.startswith("decisions/layer") for key in metrics) == 80
     assert metrics["search/threshold_gradient"] > 0
 
@@ -122,9 +124,7 @@ def check_export(folder: Path, trainer: SearchTrainer) -> None:
 
 
 @pytest.mark.slow
-def test_classifier_learns_resumes_and_exports_its_average(
-    images: Path, tmp_path: Path
-) -> None:
+def test_classifier_learns_resumes_and_exports_its_average(images: Path, tmp_path: Path) -> None:
     more = ("CLASSIFICATION.EPOCHS", "3.0", "CLASSIFICATION.EMA_DECAY", "0.5")
     cfg = make_cfg("classification/digits.yaml", images, tmp_path / "run", *more)
     seed_all_rng(0)
