@@ -50,7 +50,8 @@ def test_round_trip_with_checkpointables(tmp_path: Path) -> None:
 
 def test_numpy_states_stay_readable(tmp_path: Path) -> None:
     class Scheduler:
-        value: Any = {"best": np.float64(0.5), "history": [np.arange(3)]}
+        def __init__(self) -> None:
+            self.value: Any = {"best": np.float64(0.5), "history": [np.arange(3)]}
 
         def state_dict(self) -> dict[str, Any]:
             return self.value

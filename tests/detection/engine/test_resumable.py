@@ -190,11 +190,11 @@ def _two_ranks(rank: int, folder: str) -> None:
 @pytest.fixture
 def losses_of_two_ranks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[list[dict[str, list[float]]]]:
+) -> list[dict[str, list[float]]]:
     monkeypatch.setenv("PYTHONWARNINGS", "ignore")  # of libraries, in the new processes
     monkeypatch.syspath_prepend(Path(__file__).parents[3])  # for them to find this module
     mp.spawn(_two_ranks, args=(str(tmp_path),), nprocs=2)
-    yield [torch.load(tmp_path / f"losses{rank}.pth", weights_only=True) for rank in (0, 1)]
+    return [torch.load(tmp_path / f"losses{rank}.pth", weights_only=True) for rank in (0, 1)]
 
 
 def test_every_rank_continues_its_random_stream(
