@@ -141,8 +141,9 @@ def search_step_report(
     costs = [StepCost(s, p) for s, p in zip(seconds, peaks, strict=True)]
     supernet, largest = costs
     return {
-        "device": _device_name(device),
-        "threads": torch.get_num_threads(),
+        "command": f"python tools/benchmark.py search-step --device {device} --batch {batch} "
+        f"--size {size} --repeats {repeats}",
+        "hardware": f"{device_name(device)}, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
         "batch": batch,
         "size": size,
@@ -153,7 +154,8 @@ def search_step_report(
     }
 
 
-def _device_name(device: str) -> str:
+def device_name(device: str) -> str:
+    """The processor or GPU that runs ``device``, as it calls itself."""
     if device == "cuda":
         return torch.cuda.get_device_name()
     with open("/proc/cpuinfo") as file:

@@ -10,11 +10,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from tabulate import tabulate
 
 from backbones.errors import UserError
-from backbones.files import read_json
+from backbones.files import read_json, write_json
 from detection.report import final_table
+from search.benchmark import device_name
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,26 @@ def run_demo(output: Path) -> None:
     minutes = (time.monotonic() - start) / 60
     print(summary(output))
     print(f"\nThe demo took {minutes:.1f} minutes; everything it made is in {output}/")
+    write_json(output / "demo.json", demo_study(output, minutes))
+
+
+def demo_study(output: Path, minutes: float) -> dict[str, object]:
+    """What the README shows of a demo."""
+    search, classifier, detection = (
+        read_json(stage.folder / "results.json", "results") for stage in demo_stages(output)
+    )
+    found = ("layers", "predicted_runtime", "target_runtime", "unit")
+    (scores,) = detection["detection"]["scores"].values()
+    return {
+        "command": "make demo",
+        "hardware": f"{device_name('cpu')}, {torch.get_num_threads()} threads",
+        "torch": torch.__version__,
+        "seed": 0,
+        "minutes": minutes,
+        **{key: search["search"][key] for key in found},
+        "top1": classifier["classification"]["val"]["top1"],
+        "scores": scores,
+    }
 
 
 def summary(output: Path) -> str:

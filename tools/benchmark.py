@@ -34,7 +34,7 @@ def main(args: argparse.Namespace) -> None:
     )
     print(json.dumps(report, indent=2))
     if args.output:
-        write_json(args.output, {"command": "tools/benchmark.py search-step", **report})
+        write_json(args.output, report)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,102 @@
+"""The README's result tables, generated from the studies in ``docs/results``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from backbones.errors import UserError
+from backbones.files import read_json
+
+
+def _table(headers: list[str], rows: list[list[str]]) -> str:
+    return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+
+
+def _beside(study: Mapping[str, Any]) -> str:
+    return f"`{study['command']}`; {study['hardware']}."
+
+
+def demo_section(study: Mapping[str, Any]) -> str:
+    """Layers, runtime and accuracy that the demo ended with, and AP by object scale."""
+    facts = _table(
+        ["searched layers", "predicted runtime", "target", "held-out digits", "time"],
+        [
+            [
+                " ".join(study["layers"]),
+                f"{study['predicted_runtime']:.2f} {study['unit']}",
+                f"{study['target_runtime']:g} {study['unit']}",
+                f"{study['top1']:.2f} %",
+                f"{study['minutes']:.1f} min",
+            ]
+        ],
+    )
+    names = {"bbox": "box", "segm": "mask"}
+    keys = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+    scores = [
+        [names[task], *(f"{study['scores'][task][key]:.2f}" for key in keys)] for task in names
+    ]
+    table = _table(["AP of", "AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L"], scores)
+    return f"{facts}\n\n{table}\n\n{_beside(study)}"
+
+
+def importance_section(study: Mapping[str, Any]) -> str:
+    """What thresholds are judged by, compared at one target under one recipe."""
+    rows = []
+    for name, found in study["summary"].items():
+        spread = {key: f"{found[key + '_mean']:.{digits}f} ± {found[key + '_std']:.{digits}f}"
+                  for key, digits in (("top1", 2), ("loss", 3), ("runtime", 2))}  # fmt: skip
+        alive = f"{100 * study['live_thresholds'][name]:.0f} %"
+        seeds = f"{found['seeds']:.0f}"
+        rows.append([f"`{name}`", alive, seeds, *spread.values()])
+    headers = [
+        *("`SEARCH.IMPORTANCE`", "thresholds with a gradient at step 0", "seeds"),
+        *("held-out top-1 (%)", "held-out loss", "runtime (ms)"),
+    ]
+    return f"{_table(headers, rows)}\n\n{_beside(study)}"
+
+
+def search_step_section(study: Mapping[str, Any]) -> str:
+    """A training step of the supernet beside one of the largest fixed network."""
+    rows = [
+        [
+            label,
+            f"{study[name]['seconds']:.2f} s",
+            f"{study[name]['peak_bytes'] / 2**30:.2f} GiB",
+        ]
+        for name, label in (("supernet", "supernet"), ("largest", "largest fixed network"))
+    ]
+    rows.append(["ratio", f"{study['time_ratio']:.3f}", f"{study['memory_ratio']:.3f}"])
+    setting = f"training step, {study['size']} px, batch {study['batch']}"
+    return f"{_table([setting, 'time', 'peak memory'], rows)}\n\n{_beside(study)}"
+
+
+SECTIONS = {
+    "demo": demo_section,
+    "importance": importance_section,
+    "search-step": search_step_section,
+}
+
+
+def render(readme: str, results: Path) -> str:
+    """The README with every section between its markers made anew.
+
+    Args:
+        readme: the present text, with ``<!-- name -->`` and ``<!-- /name -->`` lines.
+        results: folder of the studies' JSON files.
+
+    Raises:
+        UserError: if a marker or a study is missing.
+    """
+    for name, section in SECTIONS.items():
+        study = read_json(results / f"{name}.json", "study")
+        begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        before, found, rest = readme.partition(begin)
+        _, closed, after = rest.partition(end)
+        if not found or not closed:
+            raise UserError(f"the README has no '{begin.strip()}' … '{end}'")
+        readme = f"{before}{begin}{section(study)}\n{end}{after}"
+    return readme

@@ -1,0 +1,23 @@
+#!/usr/bin/env python
+"""Makes the README's result tables anew from docs/results/*.json."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from backbones.files import write_atomic
+from detection.engine.cli import run
+from search.readme import render
+
+
+def main(args: argparse.Namespace) -> None:
+    write_atomic(args.readme, render(args.readme.read_text(), args.results))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--readme", type=Path, default=Path("README.md"))
+    parser.add_argument("--results", type=Path, default=Path("docs/results"))
+    parser.set_defaults(num_gpus=0, num_machines=1, machine_rank=0)
+    run(main, parser.parse_args())
