@@ -91,15 +91,13 @@ def interleaved_seconds(steps: Sequence[Callable[[], None]], repeats: int) -> li
 
 
 def peak_bytes(network: str, space: str, table: str, device: str, batch: int, size: int) -> int:
-    """Peak memory of a few steps, in a process of its own."""
-    arguments = [network, space, table, device, str(batch), str(size)]
-    output = subprocess.run(
-        [sys.executable, "-m", "search.benchmark", *arguments],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-    return int(output.split()[-1])
+    """Peak memory of a few steps: the median of three processes, as allocators vary."""
+    command = [sys.executable, "-m", "search.benchmark"]
+    command += [network, space, table, device, str(batch), str(size)]
+    runs = [
+        subprocess.run(command, check=True, capture_output=True, text=True).stdout for _ in range(3)
+    ]
+    return statistics.median(int(output.split()[-1]) for output in runs)
 
 
 def _print_peak(network: str, space: str, table: str, device: str, batch: str, size: str) -> None:

@@ -1,6 +1,6 @@
 """The searchable MBConv: every candidate is a subset of one set of weights (Eq. 1-5).
 
-Decisions scale *weights*, never feature maps, so the layer costs what its largest candidate costs:
+Decisions scale weights and pooled vectors, never feature maps, so the layer costs what its largest candidate costs:
 
 - the kernel decision masks the depthwise kernel's outer shells (Eq. 2);
 - the expansion decision scales the projection's input weights: everything between the depthwise
@@ -95,10 +95,9 @@ class SuperMBConv(MBConv):
         squeeze_mask = torch.einsum(
             "e,s,esq->q", decision.expansion, decision.se, self.squeeze_groups
         )
-        reduce_weight = se.reduce.weight * channel_mask[:, None, None]
-        hidden = se.act(F.conv2d(pooled, reduce_weight, se.reduce.bias))
-        expand_weight = se.expand.weight * squeeze_mask[:, None, None]
-        gate = F.conv2d(hidden, expand_weight, se.expand.bias).sigmoid()
+        # these maps are 1×1: masking them is cheaper than masking the weights
+        hidden = se.act(se.reduce(pooled * channel_mask[:, None, None]))
+        gate = se.expand(hidden * squeeze_mask[:, None, None]).sigmoid()
         off = decision.se[0] if self.space.se_ratios[0] == 0 else 0.0
         return off + (1 - off) * gate
 
