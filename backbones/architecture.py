@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import Any, Literal
 
 from backbones.errors import UserError
 from backbones.files import read_json, write_json
+from backbones.schema import expect, parse_versioned
 
 SCHEMA_VERSION = 1
 ACTIVATIONS = ("relu", "relu6", "hard_swish")
@@ -181,16 +181,8 @@ class Architecture:
             data: the decoded JSON.
             where: named in error messages, e.g. the file.
         """
-        if not isinstance(data, Mapping):
-            raise UserError(f"{where}: expected a JSON object with 'stem', 'layers' and 'head'")
-        version = data.get("schema_version")
-        if version != SCHEMA_VERSION:
-            raise UserError(
-                f"{where}: schema_version is {version!r}, this release reads {SCHEMA_VERSION}; "
-                "export the architecture again or upgrade spnas"
-            )
-        body = {key: value for key, value in data.items() if key != "schema_version"}
-        return parse_dataclass(cls, body, where)
+        architecture: Architecture = parse_versioned(cls, data, SCHEMA_VERSION, where)
+        return architecture
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the architecture as JSON, whole or not at all."""
@@ -227,39 +219,34 @@ def _without_defaults(layer: LayerSpec) -> dict[str, Any]:
     }
 
 
-def _expect(condition: bool, where: str, value: Any, expected: str) -> None:
-    if not condition:
-        raise UserError(f"{where} is {value!r}; expected {expected}")
-
-
 def _check_channels(value: int, where: str) -> None:
-    _expect(0 < value <= 65536, f"{where}.out_channels", value, "a number of channels above 0")
+    expect(0 < value <= 65536, f"{where}.out_channels", value, "a number of channels above 0")
 
 
 def _check_layer(layer: LayerSpec, in_channels: int, where: str) -> None:
     _check_channels(layer.out_channels, where)
-    _expect(layer.stride in (1, 2), f"{where}.stride", layer.stride, "1 or 2")
+    expect(layer.stride in (1, 2), f"{where}.stride", layer.stride, "1 or 2")
     if layer.op == "skip":
-        _expect(layer.stride == 1, f"{where}.stride", layer.stride, "1, since the layer is skipped")
-        _expect(
+        expect(layer.stride == 1, f"{where}.stride", layer.stride, "1, since the layer is skipped")
+        expect(
             layer.out_channels == in_channels,
             f"{where}.out_channels",
             layer.out_channels,
             f"{in_channels}, the channels of its input, since the layer is skipped",
         )
         return
-    _expect(
+    expect(
         layer.kernel_size in KERNEL_SIZES,
         f"{where}.kernel_size",
         layer.kernel_size,
         f"one of {', '.join(map(str, KERNEL_SIZES))}",
     )
-    _expect(0 < layer.expansion <= 32, f"{where}.expansion", layer.expansion, "a ratio in (0, 32]")
+    expect(0 < layer.expansion <= 32, f"{where}.expansion", layer.expansion, "a ratio in (0, 32]")
     if layer.op == "ds":
-        _expect(layer.expansion == 1, f"{where}.expansion", layer.expansion, "1 for a 'ds' layer")
-    _expect(0 <= layer.se_ratio <= 1, f"{where}.se_ratio", layer.se_ratio, "a ratio in [0, 1]")
+        expect(layer.expansion == 1, f"{where}.expansion", layer.expansion, "1 for a 'ds' layer")
+    expect(0 <= layer.se_ratio <= 1, f"{where}.se_ratio", layer.se_ratio, "a ratio in [0, 1]")
     if layer.se_ratio:
-        _expect(
+        expect(
             layer.squeeze_channels(in_channels) > 0,
             f"{where}.se_ratio",
             layer.se_ratio,
@@ -269,76 +256,21 @@ def _check_layer(layer: LayerSpec, in_channels: int, where: str) -> None:
 
 def _check_architecture(architecture: Architecture) -> None:
     where = f"architecture '{architecture.name}'"
-    _expect(bool(architecture.name), f"{where}: name", architecture.name, "a name")
+    expect(bool(architecture.name), f"{where}: name", architecture.name, "a name")
     _check_channels(architecture.stem.out_channels, f"{where}: stem")
     kernel = architecture.stem.kernel_size
-    _expect(kernel in KERNEL_SIZES, f"{where}: stem.kernel_size", kernel, "3, 5 or 7")
-    _expect(len(architecture.layers) > 0, f"{where}: layers", [], "at least one layer")
+    expect(kernel in KERNEL_SIZES, f"{where}: stem.kernel_size", kernel, "3, 5 or 7")
+    expect(len(architecture.layers) > 0, f"{where}: layers", [], "at least one layer")
     for index, (layer, channels) in enumerate(
         zip(architecture.layers, architecture.in_channels, strict=True)
     ):
         _check_layer(layer, channels, f"{where}: layers[{index}]")
     _check_channels(architecture.head.out_channels, f"{where}: head")
-    _expect(0 < architecture.norm_eps < 1, f"{where}: norm_eps", architecture.norm_eps, "in (0, 1)")
+    expect(0 < architecture.norm_eps < 1, f"{where}: norm_eps", architecture.norm_eps, "in (0, 1)")
     strides = sorted(set(architecture.reductions))
-    _expect(
+    expect(
         strides == list(FEATURE_STRIDES),
         f"{where}: the strides that its layers reach",
         strides,
         f"{list(FEATURE_STRIDES)}: a first layer with stride 1, then four layers with stride 2",
     )
-
-
-def parse_dataclass(cls: type[Any], data: Any, where: str) -> Any:
-    """Builds a (nested) dataclass from decoded JSON, checking keys and types.
-
-    Tuples are read from lists. Integers are accepted for floats, booleans for neither.
-
-    Raises:
-        UserError: naming the first key that is unknown, missing or of a wrong type.
-    """
-    if not isinstance(data, Mapping):
-        raise UserError(f"{where} is {data!r}; expected an object with {_field_names(cls)}")
-    known = {item.name: item for item in dataclasses.fields(cls)}
-    if unknown := sorted(set(data) - set(known)):
-        raise UserError(f"{where}: unknown key '{unknown[0]}'; expected {_field_names(cls)}")
-    hints = typing.get_type_hints(cls)
-    values = {}
-    for name, item in known.items():
-        if name in data:
-            values[name] = _parse_value(hints[name], data[name], f"{where}: {name}")
-        elif item.default is item.default_factory is dataclasses.MISSING:
-            raise UserError(f"{where}: the key '{name}' is missing")
-    return cls(**values)
-
-
-def _field_names(cls: type[Any]) -> str:
-    return ", ".join(f"'{item.name}'" for item in dataclasses.fields(cls))
-
-
-def _parse_value(hint: Any, value: Any, where: str) -> Any:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        return parse_dataclass(typing.cast(type, hint), value, where)
-    if origin is tuple:
-        _expect(isinstance(value, list | tuple), where, value, "a list")
-        if arguments[1:] != (Ellipsis,):
-            _expect(len(value) == len(arguments), where, value, f"{len(arguments)} values")
-        return tuple(
-            _parse_value(arguments[0], item, f"{where}[{index}]")
-            for index, item in enumerate(value)
-        )
-    if origin is Literal:
-        _expect(value in arguments, where, value, f"one of {', '.join(map(repr, arguments))}")
-        return value
-    if origin is types.UnionType:
-        return None if value is None else _parse_value(arguments[0], value, where)
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        _expect(isinstance(value, Mapping), where, value, "an object")
-        if arguments[1] is Any:
-            return dict(value)
-        return {k: _parse_value(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
-    allowed = {float: (int, float), int: (int,), str: (str,), bool: (bool,)}[hint]
-    matches = isinstance(value, allowed) and (hint is bool or not isinstance(value, bool))
-    _expect(matches, where, value, {float: "a number", int: "an integer"}.get(hint, hint.__name__))
-    return value

@@ -13,7 +13,7 @@ from backbones.network import (
     build_classifier,
     build_feature_extractor,
 )
-from backbones.paths import config_path
+from backbones.schema import named_file, named_files
 from backbones.weights import StateDict, from_timm, load_weights, model_state, read_checkpoint
 
 ARCHS = "archs"
@@ -21,7 +21,7 @@ ARCHS = "archs"
 
 def list_models() -> list[str]:
     """Names of the architectures that come with the package."""
-    return sorted(path.stem for path in config_path(ARCHS).glob("*.json"))
+    return named_files(ARCHS)
 
 
 def load_architecture(name_or_path: str | os.PathLike[str]) -> Architecture:
@@ -30,15 +30,7 @@ def load_architecture(name_or_path: str | os.PathLike[str]) -> Architecture:
     Raises:
         UserError: if there is neither.
     """
-    text = os.fspath(name_or_path)
-    if text.endswith(".json") or os.sep in text:
-        return Architecture.load(text)
-    if text not in list_models():
-        raise UserError(
-            f"unknown architecture '{text}'; expected one of {', '.join(list_models())}, or the "
-            "path of an architecture file (*.json)"
-        )
-    return Architecture.load(config_path(ARCHS) / f"{text}.json")
+    return Architecture.load(named_file(name_or_path, "architecture", ARCHS))
 
 
 def create_model(

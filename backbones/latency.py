@@ -15,11 +15,10 @@ from backbones.architecture import (
     HeadSpec,
     LayerSpec,
     StemSpec,
-    parse_dataclass,
 )
 from backbones.errors import UserError
-from backbones.files import read_json, write_json
-from backbones.paths import config_path
+from backbones.files import write_json
+from backbones.schema import load_versioned, named_file
 
 SCHEMA_VERSION = 1
 
@@ -122,23 +121,9 @@ class LatencyTable:
         Raises:
             UserError: if it is missing, not JSON, or not a latency table of this schema.
         """
-        text = os.fspath(name_or_path)
-        if not (text.endswith(".json") or os.sep in text):
-            known = sorted(path.stem for path in config_path("latency").glob("*.json"))
-            if text not in known:
-                raise UserError(
-                    f"unknown latency table '{text}'; expected one of {', '.join(known)}, or the "
-                    "path of a table (*.json)"
-                )
-            text = str(config_path("latency") / f"{text}.json")
-        data = read_json(text, "latency table")
-        version = data.get("schema_version") if isinstance(data, Mapping) else None
-        if version != SCHEMA_VERSION:
-            raise UserError(
-                f"the latency table '{text}' has schema_version {version!r}; this release reads "
-                f"{SCHEMA_VERSION}"
-            )
-        return parse_dataclass(cls, {k: v for k, v in data.items() if k != "schema_version"}, text)
+        path = named_file(name_or_path, "latency table", "latency")
+        table: LatencyTable = load_versioned(cls, path, "latency table", SCHEMA_VERSION)
+        return table
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the table as JSON, whole or not at all."""
@@ -207,12 +192,17 @@ def predict_runtime(architecture: Architecture, table: LatencyTable) -> float:
     """
     found, uncovered = layer_runtimes(architecture, table)
     if uncovered:
-        parts = "; ".join(f"{part}: {why}" for part, why in list(uncovered.items())[:3])
-        raise UserError(
-            f"latency table '{table.name}' does not cover {len(uncovered)} parts of architecture "
-            f"'{architecture.name}': {parts}; profile them, or use another table"
-        )
+        raise not_covered(table, f"architecture '{architecture.name}'", uncovered)
     return table.constant.runtime + sum(found.values())
+
+
+def not_covered(table: LatencyTable, what: str, uncovered: Mapping[str, str]) -> UserError:
+    """The error that names what a table lacks: the first parts of ``layer_runtimes``' answer."""
+    parts = "; ".join(f"{part}: {why}" for part, why in list(uncovered.items())[:3])
+    return UserError(
+        f"latency table '{table.name}' does not cover {what}: it lacks {len(uncovered)} parts, "
+        f"{parts}; profile them, or use a table made for it"
+    )
 
 
 def covers(architecture: Architecture, table: LatencyTable) -> bool:

@@ -97,7 +97,7 @@ def peak_bytes(network: str, space: str, table: str, device: str, batch: int, si
     runs = [
         subprocess.run(command, check=True, capture_output=True, text=True).stdout for _ in range(3)
     ]
-    return statistics.median(int(output.split()[-1]) for output in runs)
+    return statistics.median_low([int(output.split()[-1]) for output in runs])
 
 
 def _print_peak(network: str, space: str, table: str, device: str, batch: str, size: str) -> None:

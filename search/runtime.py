@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones.errors import UserError
-from backbones.latency import LatencyTable, layer_runtimes
+from backbones.latency import LatencyTable, layer_runtimes, not_covered
 from search.decisions import Decision
 from search.space import SearchSpace
 
@@ -25,11 +25,7 @@ def runtime_entries(space: SearchSpace, table: LatencyTable) -> Tensor:
         architecture = space.uniform(candidate)
         found, uncovered = layer_runtimes(architecture, table)
         if uncovered:
-            parts = "; ".join(f"{part}: {why}" for part, why in list(uncovered.items())[:3])
-            raise UserError(
-                f"latency table '{table.name}' does not cover search space '{space.name}': it "
-                f"lacks {parts}; profile the space, or use a table made for it"
-            )
+            raise not_covered(table, f"search space '{space.name}'", uncovered)
         column = torch.tensor([found[i] for i in sorted(found)], dtype=torch.float64)
         entries[:, candidate.kernel, candidate.expansion, candidate.se] = column
     return entries

@@ -17,11 +17,9 @@ from backbones.architecture import (
     LayerSpec,
     StemSpec,
     candidate_name,
-    parse_dataclass,
 )
 from backbones.errors import UserError
-from backbones.files import read_json
-from backbones.paths import config_path
+from backbones.schema import load_versioned, named_file
 
 SCHEMA_VERSION = 1
 
@@ -223,20 +221,6 @@ class SearchSpace:
         Raises:
             UserError: if it is missing, not JSON, or impossible.
         """
-        text = os.fspath(name_or_path)
-        if not (text.endswith(".json") or os.sep in text):
-            known = sorted(path.stem for path in config_path("search", "spaces").glob("*.json"))
-            if text not in known:
-                raise UserError(
-                    f"unknown search space '{text}'; expected one of {', '.join(known)}, or the "
-                    "path of a space (*.json)"
-                )
-            text = str(config_path("search", "spaces", f"{text}.json"))
-        data = read_json(text, "search space")
-        version = data.get("schema_version") if isinstance(data, Mapping) else None
-        if version != SCHEMA_VERSION:
-            raise UserError(
-                f"the search space '{text}' has schema_version {version!r}; this release reads "
-                f"{SCHEMA_VERSION}"
-            )
-        return parse_dataclass(cls, {k: v for k, v in data.items() if k != "schema_version"}, text)
+        path = named_file(name_or_path, "search space", "search", "spaces")
+        space: SearchSpace = load_versioned(cls, path, "search space", SCHEMA_VERSION)
+        return space

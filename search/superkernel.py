@@ -1,6 +1,7 @@
 """The searchable MBConv: every candidate is a subset of one set of weights (Eq. 1-5).
 
-Decisions scale weights and pooled vectors, never feature maps, so the layer costs what its largest candidate costs:
+Decisions scale weights and pooled vectors, never feature maps, so the layer costs what its largest
+candidate costs:
 
 - the kernel decision masks the depthwise kernel's outer shells (Eq. 2);
 - the expansion decision scales the projection's input weights: everything between the depthwise

@@ -73,7 +73,7 @@ def test_uncovered_layers_are_named(table: LatencyTable) -> None:
     assert set(uncovered) == {"layers[2]"}
     assert sorted(found) == [i for i in range(1, 21) if i != 2]
     assert not covers(seven, table)
-    with pytest.raises(UserError, match=r"does not cover 1 parts.*layers\[2\]: 7x7-6 with 24 → 24"):
+    with pytest.raises(UserError, match=r"it lacks 1 parts, layers\[2\]: 7x7-6 with 24 → 24"):
         predict_runtime(seven, table)
     with pytest.raises(UserError, match="stem: not the one"):
         predict_runtime(load_architecture("spnas_100").scaled(0.5), table)
@@ -89,7 +89,7 @@ def test_uncovered_layers_are_named(table: LatencyTable) -> None:
         (lambda t: t.update(layers=[]), "has no layers"),
         (lambda t: t.pop("constant"), "the key 'constant' is missing"),
         (lambda t: t.update(input_size=[224]), r"input_size is \[224\]; expected 2 values"),
-        (lambda t: t.update(schema_version=7), "schema_version 7"),
+        (lambda t: t.update(schema_version=7), "schema_version is 7"),
     ],
 )
 def test_bad_tables(tmp_path: Path, edit: Any, message: str) -> None:

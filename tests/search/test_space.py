@@ -65,7 +65,7 @@ def test_a_network_of_another_space_is_refused(space: SearchSpace) -> None:
         (lambda s: s.update(se_ratios=[0, 7]), "se_ratio is 7"),
         (lambda s: s["stages"].pop(), "strides that its layers reach"),
         (lambda s: s.update(stage=[]), "unknown key 'stage'"),
-        (lambda s: s.update(schema_version=0), "schema_version 0"),
+        (lambda s: s.update(schema_version=0), "schema_version is 0"),
     ],
 )
 def test_bad_spaces(tmp_path: Path, edit: Any, message: str) -> None:

@@ -1,0 +1,54 @@
+"""The benchmark takes turns, and compares what it says it compares."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+
+from backbones import LatencyTable
+from search import benchmark
+from search.benchmark import NETWORKS, interleaved_seconds, make_step, search_step_report
+from search.space import SearchSpace
+
+
+def test_steps_take_turns_and_the_first_round_is_left_out() -> None:
+    calls: list[str] = []
+
+    def slow() -> None:
+        calls.append("slow")
+        time.sleep(0.5 if len(calls) < 3 else 0.02)
+
+    seconds = interleaved_seconds([slow, lambda: calls.append("fast")], repeats=3)
+    assert calls == ["slow", "fast"] * 4
+    assert 0.02 <= seconds[0] < 0.4
+    assert seconds[1] < seconds[0]
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_step_trains(network: str, space: SearchSpace, table: LatencyTable) -> None:
+    built: list[torch.nn.Module] = []
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(
+        lambda module, _: built.append(module)
+    )
+    try:
+        step = make_step(network, space, table, torch.device("cpu"), batch=2, size=32)
+        step()
+        before = {n: p.clone() for n, p in built[0].named_parameters()}
+        step()
+    finally:
+        hook.remove()
+    moved = [n for n, p in built[0].named_parameters() if not torch.equal(p, before[n])]
+    assert len(moved) > 0.9 * len(before)
+    assert any(name.startswith("thresholds") for name in moved) == (network == "supernet")
+
+
+def test_report_has_both_ratios(monkeypatch: pytest.MonkeyPatch) -> None:
+    peaks = {"supernet": 105, "largest": 100}
+    monkeypatch.setattr(benchmark, "peak_bytes", lambda network, *_: peaks[network])
+    report = search_step_report("imagenet", "pixel1", "cpu", batch=2, size=32, repeats=1)
+    assert report["memory_ratio"] == pytest.approx(1.05)
+    assert report["time_ratio"] == pytest.approx(
+        report["supernet"]["seconds"] / report["largest"]["seconds"]  # type: ignore[index]
+    )

@@ -1,0 +1,87 @@
+"""The demo's commands are the user's commands, and its summary is what the runs wrote."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backbones import UserError
+from search.demo import command, demo_stages, demo_study, run_demo, summary
+
+ROOT = Path(__file__).resolve().parents[2]
+SCORES = dict.fromkeys(("AP", "AP50", "AP75", "APs", "APm", "APl"), 41.25)
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    """The results of three stages."""
+    cost: dict[str, Any] = {
+        "backbone": "found",
+        "params_detector": 9_000_000,
+        "params_backbone": 2_000_000,
+        "params_classifier": 3_910_000,
+        "macs_backbone": 240_000_000,
+        "macs_classifier": 300_000_000,
+        "input_size": [192, 224],
+        "latency_table": "pixel1",
+        "runtime": 79.5,
+        "runtime_unit": "ms",
+    }
+    found = {
+        "layers": ["3x3-3", "skip"],
+        "predicted_runtime": 79.5,
+        "target_runtime": 80.0,
+        "unit": "ms",
+        "latency_table": "pixel1",
+    }
+    results = [
+        {"search": found},
+        {"classification": {"val": {"top1": 96.5}}},
+        {"detection": {"cost": cost, "scores": {"digits_val": {"bbox": SCORES, "segm": SCORES}}}},
+    ]
+    for stage, result in zip(demo_stages(tmp_path), results, strict=True):
+        stage.folder.mkdir()
+        (stage.folder / "results.json").write_text(json.dumps(result))
+    return tmp_path
+
+
+def test_commands_hand_files_from_stage_to_stage(tmp_path: Path) -> None:
+    search, classifier, detection = (command(stage) for stage in demo_stages(tmp_path))
+    for arguments in (search, classifier, detection):
+        script, option, config, resume, key, _ = arguments[:6]
+        assert (ROOT / script).is_file()
+        assert (option, resume, key) == ("--config-file", "--resume", "OUTPUT_DIR")
+        assert (ROOT / config).is_file()
+    assert str(tmp_path / "search" / "backbone.pth") in classifier
+    assert str(tmp_path / "classifier" / "backbone.pth") in detection
+
+
+def test_summary_shows_layers_runtime_accuracy_and_scales(finished: Path) -> None:
+    text = summary(finished)
+    for expected in ("3x3-3 skip", "79.50 ms (-0.62 % of target)", "80 ms", "96.50 %", "AP_S"):
+        assert expected in text
+    study = demo_study(finished, 12.0)
+    assert study["scores"] == {"bbox": SCORES, "segm": SCORES}
+    assert study["top1"] == 96.5
+
+
+def test_elsewhere_than_in_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="at the top of the checkout"):
+        run_demo(tmp_path)
+
+
+def test_a_failing_stage_stops_the_demo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "search_net.py").write_text("raise SystemExit(2)")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="stage 1 of the demo ended with exit code 2"):
+        run_demo(tmp_path / "output")
+    assert "$ python tools/search_net.py --config-file configs/search/digits.yaml" in (
+        capfd.readouterr().out
+    )
