@@ -46,12 +46,13 @@ def demo_section(study: Mapping[str, Any]) -> str:
 def importance_section(study: Mapping[str, Any]) -> str:
     """What thresholds are judged by, compared at one target under one recipe."""
     rows = []
-    for name, found in study["summary"].items():
-        spread = {key: f"{found[key + '_mean']:.{digits}f} ± {found[key + '_std']:.{digits}f}"
-                  for key, digits in (("top1", 2), ("loss", 3), ("runtime", 2))}  # fmt: skip
-        alive = f"{100 * study['live_thresholds'][name]:.0f} %"
-        seeds = f"{found['seeds']:.0f}"
-        rows.append([f"`{name}`", alive, seeds, *spread.values()])
+    for name, alive in study["live_thresholds"].items():
+        found = study["summary"].get(name)
+        row = [f"`{name}`", f"{100 * alive:.0f} %", f"{found['seeds']:.0f}" if found else "0"]
+        for key, digits in (("top1", 2), ("loss", 3), ("runtime", 2)):
+            mean, spread = (found[f"{key}_{kind}"] for kind in ("mean", "std")) if found else (0, 0)
+            row.append(f"{mean:.{digits}f} ± {spread:.{digits}f}" if found else "not run yet")
+        rows.append(row)
     headers = [
         *("`SEARCH.IMPORTANCE`", "thresholds with a gradient at step 0", "seeds"),
         *("held-out top-1 (%)", "held-out loss", "runtime (ms)"),
