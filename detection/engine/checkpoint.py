@@ -17,7 +17,6 @@ from backbones.errors import UserError
 from backbones.files import write_atomic
 from backbones.weights import model_state, read_checkpoint, save_checkpoint
 
-_LISTED = 20
 # Detectron2 fills these from the configuration; they say nothing about the architecture.
 _FROM_CONFIG = frozenset({"pixel_mean", "pixel_std"})
 
@@ -182,12 +181,7 @@ class Checkpointer(DetectionCheckpointer):
             ("tensors of the model are not in the file", _without_counters(missing)),
             ("tensors of the file have no place", _without_counters(incompatible.unexpected_keys)),
         ]
-        found = [
-            f"{len(names)} {what}: {', '.join(names[:_LISTED])}"
-            + (", …" if len(names) > _LISTED else "")
-            for what, names in problems
-            if names
-        ]
+        found = [f"{len(names)} {what}: {', '.join(names)}" for what, names in problems if names]
         if found and (self.strict or self._resuming):
             reason = "another number of classes or another architecture"
             raise UserError(
