@@ -45,8 +45,7 @@ class ClassifierTrainer(ClassificationTrainer):
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Accuracy; at the end of the training also exports the averaged network."""
         results = super().evaluate()
-        done = self.iter + 1 >= self.max_iter or self.start_iter >= self.max_iter
-        if done and comm.is_main_process():
+        if self.complete and comm.is_main_process():
             save_backbone(self.output_dir, self.architecture, self.averaged_model.state_dict())
             logger.info("Wrote architecture.json and backbone.pth to %s", self.output_dir)
         self.write_results({"classification": self._summary(results["val"])})

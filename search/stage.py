@@ -88,6 +88,11 @@ class ClassificationTrainer(StageTrainer):
         """Part of the training that is done, from 0 to 1."""
         return self.iter / self.max_iter
 
+    @property
+    def complete(self) -> bool:
+        """Whether the last iteration is done, in this process or in one before a resume."""
+        return self.iter + 1 >= self.max_iter or self.start_iter >= self.max_iter
+
     def losses(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Named terms whose sum is minimised: the label-smoothed cross entropy.
 

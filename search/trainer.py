@@ -200,13 +200,9 @@ class SearchTrainer(ClassificationTrainer):
             runtime,
             self.runtime_model.table.unit,
         )
-        if self._complete:
+        if self.complete:
             self._finish(architecture, network, scores)
         return {"val": scores, "found": {"runtime": runtime}}
-
-    @property
-    def _complete(self) -> bool:
-        return self.iter + 1 >= self.max_iter or self.start_iter >= self.max_iter
 
     def _calibrated(self, architecture: Architecture) -> nn.Module:
         """The exported network with batch-norm statistics of its own.
