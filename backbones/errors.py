@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 
 class UserError(ValueError):
     """A wrong path, key, file or value given by the user.
@@ -9,3 +11,21 @@ class UserError(ValueError):
     The message names the value, what was expected and the way out. Command-line tools print it
     without a traceback and exit with code 2; from Python it is an ordinary ``ValueError``.
     """
+
+
+def require(*modules: str, extra: str) -> None:
+    """Checks that optional packages are installed.
+
+    Args:
+        modules: names to import.
+        extra: of the distribution, that installs them.
+
+    Raises:
+        UserError: naming the first that is missing, and how to install it.
+    """
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            raise UserError(
+                f"the package '{module}' is not installed; "
+                f"get it with: pip install 'spnas[{extra}]'"
+            )

@@ -22,6 +22,9 @@ def add_spnas_config(cfg: CfgNode) -> None:
     # The table that predicts the runtime in the final table: a name below configs/latency, the
     # path of a file, or "" for none.
     cfg.MODEL.SPNAS.LATENCY_TABLE = "pixel1"
+    # The engine that measures the backbone for the final table, on one thread of this machine's
+    # CPU, in the setting of the table: "torch", "onnxruntime", "litert", or "" for none.
+    cfg.MODEL.SPNAS.RUNTIME_ENGINE = ""
     # Memory layout of the whole detector when it trains on a CPU; a Mask R-CNN is a tenth faster.
     cfg.MODEL.SPNAS.CHANNELS_LAST = True
 

@@ -18,17 +18,18 @@ from fvcore.nn import FlopCountAnalysis
 from tabulate import tabulate
 from torch import nn
 
-from backbones.architecture import Architecture
-from backbones.errors import UserError
-from backbones.latency import LatencyTable, predict_runtime
+from backbones.engines import make_engine
+from backbones.engines.hardware import device_name
+from backbones.latency import LatencyTable
 from backbones.network import build_classifier
 from detection.backbone import SPNASBackbone
 from detection.data.checks import Record, load_records
+from detection.deployment import Deployment, measured_runtime, predicted_runtime
 from detection.scoring import METRICS
 
 COLUMNS = ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L")
 TASK_NAMES = {"bbox": "box", "segm": "mask", "keypoints": "keypoint"}
-CLASSIFIER_SIZE = (224, 224)
+CLASSIFIER_IMAGE = (3, 224, 224)
 NOT_COVERED = "not covered"
 
 Scores = Mapping[str, Mapping[str, float]]
@@ -49,9 +50,12 @@ class ModelCost:
         macs_classifier: multiply-accumulates of the classification network at 224×224.
         input_size: height and width in pixels of the usual test image, padded.
         latency_table: the table that predicted the runtime.
-        runtime: predicted for the classification network (Eq. 11); None without a table, or if
-            the table does not cover the network.
+        runtime: predicted for the network that the table is about (Eq. 11); None without a table,
+            or if the table does not cover the network.
         runtime_unit: usually ``ms``.
+        measured_runtime: of the same network on the machine of the evaluation, in ms; None
+            without an engine.
+        measured_with: the engine, the device and the image size of that.
     """
 
     backbone: str
@@ -64,55 +68,93 @@ class ModelCost:
     latency_table: str | None
     runtime: float | None
     runtime_unit: str = "ms"
+    measured_runtime: float | None = None
+    measured_with: str | None = None
 
 
-def count_macs(module: nn.Module, size: tuple[int, int]) -> int:
+def count_macs(module: nn.Module, *shapes: tuple[int, int, int]) -> int:
     """Multiply-accumulates of convolutions and linear layers for one image.
 
     Args:
-        module: takes images (N, 3, H, W).
-        size: height and width in pixels.
+        module: takes maps (N, C, H, W).
+        shapes: (C, H, W) of each.
     """
     # The copy keeps fvcore's tracing away from a model in training, and from its device.
     module = copy.deepcopy(module).cpu().eval()
     logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        analysis = FlopCountAnalysis(module, torch.zeros(1, 3, *size))
+        analysis = FlopCountAnalysis(module, tuple(torch.zeros(1, *shape) for shape in shapes))
         # The same network must not cost more with one normalisation than with another.
         for name in ("batch_norm", "group_norm", "layer_norm", "instance_norm"):
             analysis.set_op_handle(f"aten::{name}", lambda *_: 0)
         return int(analysis.total())
 
 
+def count_parameters(module: nn.Module) -> int:
+    """Weights and biases; those of frozen batch norms are buffers, and count all the same."""
+    frozen = sum(
+        buffer.numel()
+        for name, buffer in module.named_buffers()
+        if name.rpartition(".")[2] in ("weight", "bias")
+    )
+    return frozen + sum(parameter.numel() for parameter in module.parameters())
+
+
 def model_cost(
-    model: nn.Module, input_size: tuple[int, int], latency_table: str | None = None
+    model: nn.Module,
+    input_size: tuple[int, int],
+    latency_table: str | None = None,
+    engine: str | None = None,
 ) -> ModelCost:
-    """Parameters, multiply-accumulates and predicted runtime of a detector's backbone.
+    """Parameters, multiply-accumulates, predicted and measured runtime of a detector's backbone.
 
     Args:
         model: a detector; `SPNASBackbone` somewhere in it, or any ``backbone``.
         input_size: height and width in pixels of a test image.
         latency_table: name or path; None or empty for no prediction.
+        engine: measures the backbone, as deployed in the table's setting, on one CPU thread; None
+            or empty for no measurement.
     """
     ours = next((m for m in model.modules() if isinstance(m, SPNASBackbone)), None)
     trunk = ours if ours is not None else model.get_submodule("backbone")
     architecture = ours.architecture if ours is not None else None
     classifier = build_classifier(architecture) if architecture is not None else None
     table = LatencyTable.load(latency_table) if latency_table else None
-    runtime = _runtime(architecture, table) if architecture and table else None
+    runtime = predicted_runtime(architecture, table) if architecture and table else None
+    measured, measured_with = None, None
+    if architecture and engine:
+        deployment = Deployment.of(table) if table else Deployment()
+        measured = measured_runtime(architecture, deployment, engine).runtime
+        height, width = deployment.padded_size
+        measured_with = f"{engine}, {device_name('cpu')}, 1 thread, {height}×{width}"
     return ModelCost(
         backbone=architecture.name if architecture else type(trunk).__name__,
-        params_detector=_count_parameters(model),
-        params_backbone=_count_parameters(trunk),
-        params_classifier=_count_parameters(classifier) if classifier else None,
-        macs_backbone=count_macs(trunk, input_size),
-        macs_classifier=count_macs(classifier, CLASSIFIER_SIZE) if classifier else None,
+        params_detector=count_parameters(model),
+        params_backbone=count_parameters(trunk),
+        params_classifier=count_parameters(classifier) if classifier else None,
+        macs_backbone=count_macs(trunk, (3, *input_size)),
+        macs_classifier=count_macs(classifier, CLASSIFIER_IMAGE) if classifier else None,
         input_size=input_size,
         latency_table=table.name if table else None,
         runtime=runtime,
         runtime_unit=table.unit if table else "ms",
+        measured_runtime=measured,
+        measured_with=measured_with,
     )
+
+
+def check_cost_options(cfg: CfgNode) -> None:
+    """Insists on a latency table and an engine that the final table can use.
+
+    Raises:
+        UserError: naming what is missing.
+    """
+    options = cfg.MODEL.get("SPNAS", {})
+    if options.get("LATENCY_TABLE"):
+        LatencyTable.load(options.LATENCY_TABLE)
+    if options.get("RUNTIME_ENGINE"):
+        make_engine(options.RUNTIME_ENGINE)
 
 
 def usual_test_size(cfg: CfgNode, records: Sequence[Record], divisor: int = 32) -> tuple[int, int]:
@@ -146,7 +188,8 @@ def final_results(
     by_dataset = {names[0]: scores} if len(names) == 1 else dict(scores)
     records = load_records(names[0])
     size = usual_test_size(cfg, records)
-    cost = model_cost(model, size, cfg.MODEL.get("SPNAS", {}).get("LATENCY_TABLE") or None)
+    options = cfg.MODEL.get("SPNAS", {})
+    cost = model_cost(model, size, options.get("LATENCY_TABLE"), options.get("RUNTIME_ENGINE"))
     return {"cost": asdict(cost), "scores": {k: dict(v) for k, v in by_dataset.items()}}
 
 
@@ -164,37 +207,20 @@ def final_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
     height, width = cost.input_size
     headers = [
         *("data set", "AP of", *COLUMNS, "Params (M)", f"MACs (G) {height}×{width}"),
-        *("MACs (G) 224×224", f"Runtime ({cost.runtime_unit})"),
+        *("MACs (G) 224×224", f"predicted ({cost.runtime_unit})", "measured (ms)"),
     ]
     params = cost.params_classifier or cost.params_backbone
     runtime: float | str | None = cost.runtime
     if runtime is None and cost.latency_table:
         runtime = NOT_COVERED
     costs = [params / 1e6, cost.macs_backbone / 1e9, _giga(cost.macs_classifier), runtime]
+    costs.append(cost.measured_runtime)
     rows = [
         [dataset, TASK_NAMES.get(task, task), *(_number(found.get(m)) for m in METRICS), *costs]
         for dataset, scores in results["scores"].items()
         for task, found in scores.items()
     ]
     return headers, rows
-
-
-def _runtime(architecture: Architecture, table: LatencyTable) -> float | None:
-    try:
-        return predict_runtime(architecture, table)
-    except UserError as error:
-        logging.getLogger(__name__).warning("No predicted runtime: %s", error)
-        return None
-
-
-def _count_parameters(module: nn.Module) -> int:
-    """Weights and biases; those of frozen batch norms are buffers, and count all the same."""
-    frozen = sum(
-        buffer.numel()
-        for name, buffer in module.named_buffers()
-        if name.rpartition(".")[2] in ("weight", "bias")
-    )
-    return frozen + sum(parameter.numel() for parameter in module.parameters())
 
 
 def _giga(value: int | None) -> float | None:

@@ -26,7 +26,7 @@ from detection.engine.trainer import ResumableTrainer
 from detection.engine.wandb_writer import WandbSettings, WandbWriter
 from detection.engine.writers import build_run_writers
 from detection.evaluation import build_evaluator
-from detection.report import final_results, final_rows, final_table
+from detection.report import check_cost_options, final_results, final_rows, final_table
 
 OPTIMIZERS = ("SGD", "AdamW")
 
@@ -51,6 +51,7 @@ class DetectionTrainer(ResumableTrainer, DefaultTrainer):
             UserError: if a data set cannot be used or a key has an impossible value.
         """
         check_solver(cfg)
+        check_cost_options(cfg)
         check_test_sets(cfg)
         self._writers: list[EventWriter] = []
         super().__init__(cfg)
@@ -201,6 +202,7 @@ def evaluate(cfg: CfgNode, model: nn.Module | None = None, resume: bool = False)
     Raises:
         UserError: if the weights are missing or do not fit the model completely.
     """
+    check_cost_options(cfg)
     check_test_sets(cfg)
     if not cfg.DATASETS.TEST:
         raise UserError("DATASETS.TEST is empty; name at least one data set, e.g. digits_val")

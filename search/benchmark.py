@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbones.engines.hardware import device_name
 from backbones.latency import LatencyTable
 from backbones.network import build_classifier
 from search.runtime import RuntimeModel
@@ -150,15 +151,6 @@ def search_step_report(
         "time_ratio": supernet.seconds / largest.seconds,
         "memory_ratio": supernet.peak_bytes / largest.peak_bytes,
     }
-
-
-def device_name(device: str) -> str:
-    """The processor or GPU that runs ``device``, as it calls itself."""
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    with open("/proc/cpuinfo") as file:
-        models = [line.split(":")[1].strip() for line in file if line.startswith("model name")]
-    return models[0] if models else "cpu"
 
 
 if __name__ == "__main__":

@@ -9,9 +9,10 @@ from detectron2.utils import comm
 
 from backbones.errors import UserError
 from backbones.factory import load_architecture
-from backbones.latency import LatencyTable, covers, predict_runtime
+from backbones.latency import LatencyTable
 from backbones.network import build_classifier
 from backbones.weights import load_weights, model_state, read_checkpoint
+from detection.deployment import predicted_runtime
 from search.data import count_classes
 from search.export import save_backbone
 from search.stage import ClassificationTrainer
@@ -71,7 +72,6 @@ class ClassifierTrainer(ClassificationTrainer):
         }
         if self.cfg.MODEL.SPNAS.LATENCY_TABLE:
             table = LatencyTable.load(self.cfg.MODEL.SPNAS.LATENCY_TABLE)
-            if covers(self.architecture, table):
-                summary["predicted_runtime"] = predict_runtime(self.architecture, table)
-                summary["unit"] = table.unit
+            summary["predicted_runtime"] = predicted_runtime(self.architecture, table)
+            summary["unit"] = table.unit
         return summary

@@ -52,8 +52,12 @@ def _add_search(cfg: CfgNode) -> None:
     cfg.SEARCH = node = CfgNode()
     # A name below configs/search/spaces, or the path of a space.
     node.SPACE = "imagenet"
-    # A name below configs/latency, or the path of a table: the device to search for.
+    # The device to search for: a name below configs/latency, the path of a table, or a proxy:
+    # "macs" or "params", in millions.
     node.LATENCY_TABLE = "pixel1"
+    # Height and width of the images that the network found will run on; the table has to be for
+    # them.
+    node.DEPLOY_SIZE = [224, 224]
     # "interpolation" uses every entry of the table; "paper" is Eq. 12-17.
     node.RUNTIME_MODEL = "interpolation"
     # Runtime to end at, in the table's unit; λ is found on the way. 0 uses LAMBDA.

@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from tabulate import tabulate
 
+from backbones.engines.hardware import device_name
 from backbones.errors import UserError
 from backbones.files import read_json, write_json
 from detection.report import final_table
-from search.benchmark import device_name
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ def demo_stages(output: Path) -> list[DemoStage]:
                 *("--config-file", "configs/detection/mask_rcnn_spnas_fpn_digits.yaml"),
                 *("MODEL.SPNAS.ARCH", str(classifier / "architecture.json")),
                 *("MODEL.WEIGHTS", str(classifier / "backbone.pth")),
+                *("MODEL.SPNAS.RUNTIME_ENGINE", "onnxruntime"),
             ),
             detector,
         ),
@@ -110,6 +111,7 @@ def demo_study(output: Path, minutes: float) -> dict[str, object]:
     )
     found = ("layers", "predicted_runtime", "target_runtime", "unit")
     (scores,) = detection["detection"]["scores"].values()
+    cost = detection["detection"]["cost"]
     return {
         "command": "make demo",
         "hardware": f"{device_name('cpu')}, {torch.get_num_threads()} threads",
@@ -119,6 +121,7 @@ def demo_study(output: Path, minutes: float) -> dict[str, object]:
         **{key: search["search"][key] for key in found},
         "top1": classifier["classification"]["val"]["top1"],
         "scores": scores,
+        **{key: cost[key] for key in ("measured_runtime", "measured_with")},
     }
 
 
@@ -128,12 +131,14 @@ def summary(output: Path) -> str:
         read_json(stage.folder / "results.json", "results") for stage in demo_stages(output)
     )
     found, trained = search["search"], classifier["classification"]
+    cost = detection["detection"]["cost"]
     unit, target = found["unit"], found["target_runtime"]
     off = 100 * (found["predicted_runtime"] / target - 1)
     facts = [
         ["searched layers", " ".join(found["layers"])],
         ["predicted runtime", f"{found['predicted_runtime']:.2f} {unit} ({off:+.2f} % of target)"],
         ["target runtime", f"{target:g} {unit} on '{found['latency_table']}'"],
+        ["measured runtime", f"{cost['measured_runtime']:.2f} ms ({cost['measured_with']})"],
         ["held-out digits, top-1", f"{trained['val']['top1']:.2f} %"],
     ]
     return f"\n{tabulate(facts, tablefmt='plain')}\n\n{final_table(detection['detection'])}"

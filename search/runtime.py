@@ -14,7 +14,7 @@ from search.space import SearchSpace
 
 
 def runtime_entries(space: SearchSpace, table: LatencyTable) -> Tensor:
-    """(L, K, E, S) runtime of every candidate of every searchable layer.
+    """(L, K, E, S) runtime of every candidate of every searchable layer, corrected.
 
     Raises:
         UserError: naming the layers that the table lacks.
@@ -49,7 +49,7 @@ class RuntimeModel(nn.Module):
         self.space = space
         self.table = table
         self.register_buffer("entries", runtime_entries(space, table).float())
-        self.register_buffer("constant", torch.tensor(table.constant.runtime))
+        self.register_buffer("constant", torch.tensor(table.corrected_constant))
 
     def layers(self, decisions: Sequence[Decision]) -> Tensor:
         """(L,) runtime of every searchable layer."""

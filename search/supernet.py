@@ -74,6 +74,7 @@ class Supernet(Classifier):
         self.subset_dropout = 0.0
         self.forced: list[Decision] | None = None
         self.decisions: list[Decision] = []
+        self.confidence: list[Decision] = []
         init_weights(self, zero_init_residual=False)
         for superkernel in superkernels:
             for name, parameter in superkernel.project.norm.named_parameters():
@@ -135,15 +136,19 @@ class Supernet(Classifier):
         return super().forward_intermediates(x)
 
     def _decide(self) -> None:
-        """Sets ``decisions`` (for the runtime) and each layer's decision (with dropout)."""
+        """Sets ``decisions`` (for the runtime) and each layer's decision (with dropout).
+
+        ``confidence`` is :meth:`relaxed_decisions` of the same logits, without gradient.
+        """
         if self.forced is not None:
-            self.decisions = self.forced
+            self.decisions = self.confidence = self.forced
             for layer, decision in zip(self.superkernels, self.forced, strict=True):
                 layer.decision = decision
             return
-        self.decisions = []
+        self.decisions, self.confidence = [], []
         for (layer, thresholds), logits in zip(self._judged, self.logits(), strict=True):
             gates = self.gate(logits)
+            self.confidence.append(thresholds.decision(logits.detach().sigmoid()))
             self.decisions.append(thresholds.decision(gates))
             if self.training and self.subset_dropout:
                 # a dropped subset is dropped: no rescaling of the others (0 or 1, never between)

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from backbones.architecture import Architecture
 from backbones.errors import UserError
-from backbones.latency import LatencyTable, predict_runtime
+from backbones.latency import predict_runtime
 from search.accuracy import evaluate
 from search.data import build_train_loader, build_val_loader, count_classes
 from search.export import export_network, save_backbone
+from search.proxies import load_table
 from search.runtime import RUNTIME_MODELS, RuntimeModel
 from search.space import Choice, SearchSpace
 from search.stage import ClassificationTrainer
@@ -49,14 +50,23 @@ def build_runtime_model(cfg: CfgNode, space: SearchSpace) -> RuntimeModel:
     """The runtime model that ``cfg.SEARCH`` describes.
 
     Raises:
-        UserError: if it is unknown, or the table does not cover the space.
+        UserError: if it is unknown, or the table is for another image size or does not cover the
+            space.
     """
     name = cfg.SEARCH.RUNTIME_MODEL
     if name not in RUNTIME_MODELS:
         raise UserError(
             f"unknown SEARCH.RUNTIME_MODEL '{name}'; expected one of {', '.join(RUNTIME_MODELS)}"
         )
-    return RUNTIME_MODELS[name](space, LatencyTable.load(cfg.SEARCH.LATENCY_TABLE))
+    height, width = cfg.SEARCH.DEPLOY_SIZE
+    table = load_table(cfg.SEARCH.LATENCY_TABLE, space, (height, width))
+    if table.input_size != (height, width):
+        raise UserError(
+            f"SEARCH.DEPLOY_SIZE is {height}×{width}, but latency table '{table.name}' is for "
+            f"{table.input_size[0]}×{table.input_size[1]} images; profile the size that you deploy "
+            "at, or set SEARCH.DEPLOY_SIZE to the table's"
+        )
+    return RUNTIME_MODELS[name](space, table)
 
 
 def build_tradeoff(cfg: CfgNode) -> FixedTradeOff | TargetTradeOff:
@@ -112,7 +122,7 @@ class SearchTrainer(ClassificationTrainer):
         losses = super().losses(logits, targets)
         runtime = self.runtime_model(self.supernet.decisions)
         with torch.no_grad():
-            relaxed = float(self.runtime_model(self.supernet.relaxed_decisions()))
+            relaxed = float(self.runtime_model(self.supernet.confidence))
         weight = self.tradeoff.update(relaxed, self.progress)
         losses["loss_runtime"] = weight * runtime.log()
         get_event_storage().put_scalars(

@@ -7,7 +7,7 @@ import argparse
 import json
 
 from backbones.files import write_json
-from detection.engine.cli import run
+from detection.engine.cli import run_tool
 from search.benchmark import search_step_report
 
 
@@ -38,7 +38,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    arguments = parse()
-    arguments.num_gpus = arguments.machine_rank = 0
-    arguments.num_machines = 1
-    run(main, arguments)
+    run_tool(main, parse())

@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from detectron2.config import CfgNode
 
-from detection.engine.cli import load_config, run
-from search.benchmark import device_name
+from backbones.engines.hardware import device_name
+from detection.engine.cli import load_config, run_tool
 from search.config import add_search_config
 from search.space import SearchSpace
 from search.study import IMPORTANCE_VARIANTS, live_thresholds, run_study
@@ -36,7 +36,6 @@ def parse() -> argparse.Namespace:
         default=Path("docs/results/importance.json"),
         help="where the study is kept (default: docs/results/importance.json)",
     )
-    parser.set_defaults(num_gpus=0, num_machines=1, machine_rank=0)
     return parser.parse_args()
 
 
@@ -66,4 +65,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run(main, parse())
+    run_tool(main, parse())

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from detection.engine.cli import run
+from detection.engine.cli import run_tool
 from search.demo import run_demo
 
 
@@ -23,5 +23,4 @@ if __name__ == "__main__":
         help="folder of the three runs; a demo that was interrupted goes on there "
         "(default: output/demo)",
     )
-    parser.set_defaults(num_gpus=0, num_machines=1, machine_rank=0)
-    run(main, parser.parse_args())
+    run_tool(main, parser.parse_args())

@@ -10,21 +10,12 @@ from __future__ import annotations
 
 import argparse
 
-from backbones.errors import UserError
 from detection.data.digits import prepare_digits, read_manifest, summary_table
+from detection.engine.cli import run_tool
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "--root", help="folder of the data sets (default: $DETECTRON2_DATASETS or 'datasets')"
-    )
-    parser.add_argument("--force", action="store_true", help="make it anew even if it is there")
-    args = parser.parse_args()
-    try:
-        folder = prepare_digits(args.root, force=args.force)
-    except UserError as error:
-        parser.error(str(error))
+def main(args: argparse.Namespace) -> None:
+    folder = prepare_digits(args.root, force=args.force)
     manifest = read_manifest(folder)
     assert manifest is not None
     print(folder)
@@ -32,4 +23,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--root", help="folder of the data sets (default: $DETECTRON2_DATASETS or 'datasets')"
+    )
+    parser.add_argument("--force", action="store_true", help="make it anew even if it is there")
+    run_tool(main, parser.parse_args())

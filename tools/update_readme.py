@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from backbones.files import write_atomic
-from detection.engine.cli import run
+from detection.engine.cli import run_tool
 from search.readme import render
 
 
@@ -19,5 +19,4 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--readme", type=Path, default=Path("README.md"))
     parser.add_argument("--results", type=Path, default=Path("docs/results"))
-    parser.set_defaults(num_gpus=0, num_machines=1, machine_rank=0)
-    run(main, parser.parse_args())
+    run_tool(main, parser.parse_args())

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from backbones.files import write_atomic
 from detection.engine.config_file import load_config
 from detection.engine.user_errors import user_message
 
-__all__ = ["argument_parser", "load_config", "run"]
+__all__ = ["argument_parser", "load_config", "run", "run_tool"]
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -117,17 +118,26 @@ def run(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) 
         main: a function at the top level of a module, so that new processes can import it.
         args: what :func:`argument_parser` parsed.
     """
-    try:
+    with _ending("the same command with --resume continues from the last checkpoint"):
         _check_processes(args)
         with tempfile.TemporaryDirectory(prefix="spnas-run-") as folder:
             _launch(main, args, Path(folder) / "error")
+
+
+def run_tool(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
+    """:func:`run` for tools of one process, whose arguments are their own."""
+    with _ending("the same command goes on with what is not done yet"):
+        _call(main, args)
+
+
+@contextlib.contextmanager
+def _ending(after_interruption: str) -> Iterator[None]:
+    try:
+        yield
     except UserError as error:
         _exit(f"error: {user_message(error)}", EXIT_USER_ERROR)
     except KeyboardInterrupt:
-        _exit(
-            "interrupted; the same command with --resume continues from the last checkpoint",
-            EXIT_INTERRUPTED,
-        )
+        _exit(f"interrupted; {after_interruption}", EXIT_INTERRUPTED)
 
 
 def _launch(main: Callable[..., object], args: argparse.Namespace, error_file: Path) -> None:
@@ -162,8 +172,9 @@ def _worker(main: Callable[..., object], args: Any, error_file: str) -> None:
 
 def _call(main: Callable[..., object], args: argparse.Namespace) -> None:
     # What is logged before the run folder is open goes to the console, not to stderr.
-    if not logging.getLogger("detection").handlers:
-        setup_logger(name="detection", distributed_rank=comm.get_rank())
+    for name in ("detection", "search"):
+        if not logging.getLogger(name).handlers:
+            setup_logger(name=name, distributed_rank=comm.get_rank())
     main(args)
 
 

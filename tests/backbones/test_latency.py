@@ -11,9 +11,14 @@ import pytest
 
 from backbones import LatencyTable, UserError, load_architecture, predict_runtime
 from backbones.architecture import Architecture, LayerSpec
-from backbones.latency import covers, layer_runtimes
+from backbones.latency import Correction, layer_runtimes
 from backbones.paths import config_path
 
+NAN_CORRECTION = {
+    **dict.fromkeys(("intercept", "per_layer", "per_se", "error"), 0.0),
+    "scale": float("nan"),
+    "networks": [],
+}
 UNDROPPABLE = (1, 5, 9, 13, 17)
 
 
@@ -62,9 +67,47 @@ def test_unprofiled_se_costs_nothing(table: LatencyTable) -> None:
     assert predict_runtime(se, table) == predict_runtime(plain, table)
 
 
+def test_only_tables_without_any_se_stand_for_se(table: LatencyTable) -> None:
+    """A table that profiled SE and lacks one entry must not answer with the entry without SE."""
+    row = table.layers[4]
+    profiled = dataclasses.replace(row, runtimes={**row.runtimes, "3x3-3-0.25": 9.0})
+    assert profiled.runtime("3x3-3-0.25") == 9.0
+    assert profiled.runtime("5x5-3-0.25") is None
+    assert row.runtime("5x5-3-0.25") == row.runtimes["5x5-3"]
+
+
+def test_correction_by_hand(table: LatencyTable) -> None:
+    fit = Correction(0.5, 1.1, -0.2, 0.3, networks=(), error=1.0)
+    corrected = dataclasses.replace(table, correction=fit)
+    base = load_architecture("spnas_100")
+    plain = predict_runtime(base, table)
+    kept = sum(spec.op != "skip" for spec in base.layers[1:21])
+    expected = 0.5 + 1.1 * plain - 0.2 * kept
+    assert predict_runtime(base, corrected) == pytest.approx(expected)
+    se = uniform(lambda i: mbconv(5, 3, 0.5))
+    expected = 0.5 + 1.1 * predict_runtime(se, table) + 20 * (0.3 - 0.2)
+    assert predict_runtime(se, corrected) == pytest.approx(expected)
+
+
+def test_a_detection_table_ignores_the_classifier_head(table: LatencyTable) -> None:
+    constant = dataclasses.replace(table.constant, head=None, fpn_channels=256)
+    detection = dataclasses.replace(table, constant=constant)
+    assert (table.task, detection.task) == ("classification", "detection")
+    base = load_architecture("spnas_100")
+    other = dataclasses.replace(base, head=dataclasses.replace(base.head, out_channels=640))
+    assert predict_runtime(other, detection) == predict_runtime(base, table)
+    with pytest.raises(UserError, match="head: not the one"):
+        predict_runtime(other, table)
+
+
 def test_round_trip(table: LatencyTable, tmp_path: Path) -> None:
-    table.save(tmp_path / "t.json")
-    assert LatencyTable.load(tmp_path / "t.json") == table
+    fit = Correction(0.5, 1.1, -0.2, 0.3, networks=("3x3-3 skip",), error=1.0)
+    for saved in (
+        table,
+        dataclasses.replace(table, correction=fit, threads=1, versions={"a": "1"}),
+    ):
+        saved.save(tmp_path / "t.json")
+        assert LatencyTable.load(tmp_path / "t.json") == saved
 
 
 def test_uncovered_layers_are_named(table: LatencyTable) -> None:
@@ -72,7 +115,6 @@ def test_uncovered_layers_are_named(table: LatencyTable) -> None:
     found, uncovered = layer_runtimes(seven, table)
     assert set(uncovered) == {"layers[2]"}
     assert sorted(found) == [i for i in range(1, 21) if i != 2]
-    assert not covers(seven, table)
     with pytest.raises(UserError, match=r"it lacks 1 parts, layers\[2\]: 7x7-6 with 24 → 24"):
         predict_runtime(seven, table)
     with pytest.raises(UserError, match="stem: not the one"):
@@ -90,6 +132,9 @@ def test_uncovered_layers_are_named(table: LatencyTable) -> None:
         (lambda t: t.pop("constant"), "the key 'constant' is missing"),
         (lambda t: t.update(input_size=[224]), r"input_size is \[224\]; expected 2 values"),
         (lambda t: t.update(schema_version=7), "schema_version is 7"),
+        (lambda t: t["layers"][0].update(spreads={"3x3-3": -0.1}), "spread of 3x3-3 is -0.1"),
+        (lambda t: t.update(correction={"scale": 1.0}), "the key 'intercept' is missing"),
+        (lambda t: t.update(correction=NAN_CORRECTION), "correction: scale is nan"),
     ],
 )
 def test_bad_tables(tmp_path: Path, edit: Any, message: str) -> None:

@@ -197,7 +197,7 @@ def test_model_cost(tiny_cfg: CfgNode) -> None:
     assert frozen.runtime is None
     assert frozen.latency_table is None
     assert model.training  # counting left the model as it was
-    assert count_macs(nn.Conv2d(3, 8, 3, bias=False), (5, 7)) == 3 * 5 * 8 * 27
+    assert count_macs(nn.Conv2d(3, 8, 3, bias=False), (3, 5, 7)) == 3 * 5 * 8 * 27
 
 
 def test_another_backbone_has_costs_too(tiny_cfg: CfgNode) -> None:
@@ -224,7 +224,8 @@ def test_final_table(tiny_cfg: CfgNode) -> None:
     assert rows[0][10] == pytest.approx(0.3335, abs=1e-3)
     text = final_table(results)
     assert "| 100.00 |" in text
-    assert "Runtime (ms)" in text
+    assert "predicted (ms)" in text
+    assert rows[0][12] is None  # no engine was asked for
     assert "–" in text
     assert len(text.splitlines()) == 4
     narrow = copy.deepcopy(results)

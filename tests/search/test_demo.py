@@ -29,6 +29,8 @@ def finished(tmp_path: Path) -> Path:
         "latency_table": "pixel1",
         "runtime": 79.5,
         "runtime_unit": "ms",
+        "measured_runtime": 9.87,
+        "measured_with": "onnxruntime, CPU, 1 thread, 224×224",
     }
     found = {
         "layers": ["3x3-3", "skip"],

@@ -1,0 +1,122 @@
+"""What an inference engine is: it compiles a module once, and times and runs the result."""
+
+from __future__ import annotations
+
+import abc
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from backbones.errors import UserError
+from backbones.files import write_atomic
+
+
+@dataclass(frozen=True)
+class Operator:
+    """What one operator of a network takes, as the engine's own profiler reports it.
+
+    Attributes:
+        name: of the node, as the engine calls it.
+        kind: of operation (``Conv``, ``aten::convolution``).
+        runtime: of one run in ms.
+    """
+
+    name: str
+    kind: str
+    runtime: float
+
+
+class Session(abc.ABC):
+    """A network that is loaded and ready to run on its example inputs."""
+
+    @abc.abstractmethod
+    def run(self) -> None:
+        """One inference; the outputs are dropped."""
+
+    @abc.abstractmethod
+    def outputs(self) -> list[Tensor]:
+        """The outputs of one inference, in the layout of the PyTorch module."""
+
+    def times(self, count: int) -> list[float]:
+        """Wall-clock ms of ``count`` inferences, one by one."""
+        found = []
+        for _ in range(count):
+            start = time.perf_counter()
+            self.run()
+            found.append(1e3 * (time.perf_counter() - start))
+        return found
+
+
+class Program(abc.ABC):
+    """A network in the form that an engine loads. Takes no memory but its weights'."""
+
+    @abc.abstractmethod
+    def load(self) -> Session:
+        """A session; what it allocates is freed with it."""
+
+    def operators(self) -> list[Operator]:
+        """The operators of one inference, in the order in which they ran.
+
+        Raises:
+            UserError: if the engine has no profiler.
+        """
+        raise UserError(
+            "this engine reports no operators to Python; take --runtime onnxruntime or torch for a "
+            "breakdown"
+        )
+
+
+class Engine(abc.ABC):
+    """An inference engine on one device with a fixed number of threads.
+
+    Args:
+        device: ``cpu`` or ``cuda``.
+        threads: of one inference on a CPU.
+
+    Raises:
+        UserError: if its packages are not installed, or it cannot use the device.
+    """
+
+    name: str
+    title: str
+
+    def __init__(self, device: str = "cpu", threads: int = 1) -> None:
+        if threads < 1:
+            raise UserError(f"--threads is {threads}; expected 1 or more")
+        self.device = device
+        self.threads = threads
+
+    @abc.abstractmethod
+    def versions(self) -> dict[str, str]:
+        """Version of every package that the figures depend on."""
+
+    @abc.abstractmethod
+    def compile(
+        self, build: Callable[[], nn.Module], inputs: Sequence[Tensor], path: Path | None = None
+    ) -> Program:
+        """Converts a module in eval mode, for inputs of exactly these shapes.
+
+        Args:
+            build: makes the module, which takes ``inputs`` as positional arguments and returns a
+                tensor or several. Not called where ``path`` has the converted model.
+            inputs: maps (1, C, H, W) in float32.
+            path: keeps the converted model, for engines that have such a file.
+        """
+
+
+def flatten(value: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    """The outputs of a module as a list."""
+    return [value] if isinstance(value, Tensor) else list(value)
+
+
+def converted(path: Path | None, convert: Callable[[], bytes]) -> bytes:
+    """The model in ``path``; made by ``convert``, and kept there, if it is not there yet."""
+    if path and path.exists():
+        return path.read_bytes()
+    model = convert()
+    if path:
+        write_atomic(path, model)
+    return model

@@ -1,0 +1,196 @@
+"""Latency tables: what every candidate layer costs on a device."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from backbones.architecture import SKIP, HeadSpec, LayerSpec, StemSpec
+from backbones.errors import UserError
+from backbones.files import write_json
+from backbones.schema import load_versioned, named_file
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ConstantPart:
+    """Everything that a search does not decide, and its runtime.
+
+    Attributes:
+        runtime: of all of it together, in the table's unit.
+        stem: the first convolution.
+        first: fixed layers before the searchable ones.
+        last: fixed layers after them.
+        head: the last convolution, with pooling and classifier after it; None where the feature
+            pyramid takes its place.
+        fpn_channels: of the feature pyramid; 0 without one.
+        spread: relative, as of the layers; None where it was not recorded.
+    """
+
+    runtime: float
+    stem: StemSpec
+    first: tuple[LayerSpec, ...]
+    last: tuple[LayerSpec, ...]
+    head: HeadSpec | None
+    fpn_channels: int = 0
+    spread: float | None = None
+
+
+@dataclass(frozen=True)
+class LayerRuntimes:
+    """Runtimes of one searchable layer at its input shape.
+
+    Attributes:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        stride: of the depthwise convolution.
+        input_size: height and width of the input in pixels.
+        runtimes: by candidate (``3x3-6``, ``5x5-3-0.25``), in the table's unit.
+        spreads: by candidate: half the interquartile range of the repeats over their median;
+            empty where it was not recorded.
+    """
+
+    in_channels: int
+    out_channels: int
+    stride: int
+    input_size: tuple[int, int]
+    runtimes: Mapping[str, float] = field(hash=False)
+    spreads: Mapping[str, float] = field(default_factory=dict, hash=False)
+
+    def runtime(self, name: str) -> float | None:
+        """Runtime of a candidate as measured; None if the table does not have it.
+
+        Where no candidate was profiled with squeeze-and-excitation, the scaling factor of Eq. 14
+        is taken as 1.0: it costs what the same candidate costs without.
+        """
+        if name == SKIP:
+            return 0.0
+        if name not in self.runtimes and not any(_has_se(known) for known in self.runtimes):
+            name = "-".join(name.split("-")[:2])
+        return self.runtimes.get(name)
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What whole networks take beside the sum of their separately measured parts.
+
+    A layer that runs alone pays for a call of its own and finds its input in another cache and
+    layout. The corrected runtime of a network is ``intercept + scale · sum + per_layer · (layers
+    not skipped) + per_se · (layers with SE)``: a sum over parts as well, so the search sees it.
+
+    Attributes:
+        intercept: in the table's unit.
+        scale: of every part.
+        per_layer: in the table's unit, for every searchable layer that is not skipped.
+        per_se: in the table's unit, for every searchable layer with squeeze-and-excitation.
+        networks: the types of the searchable layers of every network that it was fitted on.
+        error: mean absolute error over them in percent, each predicted by a fit to the others.
+    """
+
+    intercept: float
+    scale: float
+    per_layer: float
+    per_se: float
+    networks: tuple[str, ...]
+    error: float
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """Runtimes of all candidates on one device, at one image size.
+
+    Attributes:
+        name: what logs and tables call it.
+        device: the device measured.
+        runtime: the engine that ran the layers (``onnxruntime``, ``litert``, ``torch``, …).
+        unit: of every figure, usually ``ms``.
+        input_size: height and width of the image in pixels.
+        constant: what is not searched.
+        layers: one row a searchable layer, in order; a row may stand for all layers of its shape.
+        source: where the figures come from.
+        versions: of the engine and of what converted the layers.
+        threads: of one inference; None where it was not recorded.
+        precision: of weights and feature maps.
+        date: of the measurement (ISO 8601).
+        correction: from sums of layers to whole networks; None where sums are taken as they are.
+
+    Raises:
+        UserError: if a figure is negative or not finite, or there is no layer.
+    """
+
+    name: str
+    device: str
+    runtime: str
+    unit: str
+    input_size: tuple[int, int]
+    constant: ConstantPart
+    layers: tuple[LayerRuntimes, ...]
+    source: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict, hash=False)
+    threads: int | None = None
+    precision: str = "float32"
+    date: str = ""
+    correction: Correction | None = None
+
+    def __post_init__(self) -> None:
+        where = f"latency table '{self.name}'"
+        if not self.layers:
+            raise UserError(f"{where} has no layers; expected one entry a searchable layer")
+        figures = {
+            f"layers[{i}]: {kind}{name}": value
+            for i, layer in enumerate(self.layers)
+            for kind, entries in (("", layer.runtimes), ("spread of ", layer.spreads))
+            for name, value in entries.items()
+        }
+        figures["constant: runtime"] = self.constant.runtime
+        for entry, value in figures.items():
+            if not (math.isfinite(value) and value >= 0):
+                raise UserError(f"{where}: {entry} is {value}; expected a number of 0 or more")
+        if self.correction:
+            for name in ("intercept", "scale", "per_layer", "per_se"):
+                value = getattr(self.correction, name)
+                if not math.isfinite(value):
+                    raise UserError(f"{where}: correction: {name} is {value}; expected a number")
+
+    @property
+    def task(self) -> str:
+        """``detection`` where the constant part has a feature pyramid, else ``classification``."""
+        return "detection" if self.constant.fpn_channels else "classification"
+
+    @property
+    def corrected_constant(self) -> float:
+        """Runtime of the constant part in a whole network."""
+        if self.correction is None:
+            return self.constant.runtime
+        return self.correction.intercept + self.correction.scale * self.constant.runtime
+
+    def corrected_layer(self, runtime: float, name: str) -> float:
+        """What a layer of type ``name`` that takes ``runtime`` alone takes in a whole network."""
+        fit = self.correction
+        if fit is None or name == SKIP:
+            return runtime
+        corrected = fit.scale * runtime + fit.per_layer + fit.per_se * _has_se(name)
+        return max(corrected, 0.0)
+
+    @classmethod
+    def load(cls, name_or_path: str | os.PathLike[str]) -> LatencyTable:
+        """Reads a table by name (``configs/latency``) or by path.
+
+        Raises:
+            UserError: if it is missing, not JSON, or not a latency table of this schema.
+        """
+        path = named_file(name_or_path, "latency table", "latency")
+        table: LatencyTable = load_versioned(cls, path, "latency table", SCHEMA_VERSION)
+        return table
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the table as JSON, whole or not at all."""
+        write_json(path, {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)})
+
+
+def _has_se(name: str) -> bool:
+    return name.count("-") == 2

@@ -1,0 +1,42 @@
+"""Arguments that the two latency tools share."""
+
+from __future__ import annotations
+
+import argparse
+
+from backbones.errors import UserError
+from detection.engine.cli import load_config
+from search.config import add_search_config
+from search.space import SearchSpace
+
+
+def add_space_argument(parser: argparse.ArgumentParser) -> None:
+    """The search configuration that names the space."""
+    parser.add_argument(
+        "--config-file",
+        default="search/imagenet_pixel1_80ms.yaml",
+        metavar="FILE",
+        help="search configuration whose SEARCH.SPACE is meant (default: %(default)s)",
+    )
+
+
+def load_space(args: argparse.Namespace) -> SearchSpace:
+    """``SEARCH.SPACE`` of the configuration."""
+    args.opts = ["MODEL.DEVICE", "cpu"]
+    return SearchSpace.load(load_config(args, add_search_config).SEARCH.SPACE)
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """``HxW`` → height and width in pixels.
+
+    Raises:
+        UserError: if it is something else, or a side is below 32 pixels.
+    """
+    sides = text.lower().replace("×", "x").split("x")
+    if len(sides) != 2 or not all(side.isdigit() and int(side) >= 32 for side in sides):
+        raise UserError(
+            f"--input-size is '{text}'; expected HEIGHTxWIDTH in pixels, 32 or more each, e.g. "
+            "224x224 or 800x1333"
+        )
+    height, width = map(int, sides)
+    return height, width

@@ -1,0 +1,162 @@
+"""How far a latency table can be trusted: predicted against measured whole networks (Fig. 4)."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+
+from backbones.engines import ENGINES, Engine, make_engine
+from backbones.engines.hardware import device_name
+from backbones.errors import UserError
+from backbones.files import write_json
+from backbones.latency import LatencyTable, predict_runtime
+from detection.deployment import Deployment
+from search.profiling.journal import Journal
+from search.profiling.measuring import measure, report_noise
+from search.profiling.plots import plot_evaluation
+from search.profiling.workload import network_item, random_networks
+from search.runtime import runtime_entries
+from search.space import SearchSpace
+
+logger = logging.getLogger(__name__)
+
+
+def table_engine(table: LatencyTable) -> Engine:
+    """The engine that a table was made with, on the same device of this machine.
+
+    Raises:
+        UserError: if it is another device, or the engine is none of ours or not installed.
+    """
+    if table.runtime not in ENGINES:
+        raise UserError(
+            f"latency table '{table.name}' was measured with {table.runtime} on a {table.device}; "
+            f"only tables made with {', '.join(ENGINES)} can be measured again here"
+        )
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    here = {device_name(device): device for device in devices}
+    if table.device not in here:
+        raise UserError(
+            f"latency table '{table.name}' was measured on '{table.device}'; this machine is "
+            f"'{', '.join(here)}': profile it with tools/profile_latency.py"
+        )
+    return make_engine(table.runtime, here[table.device], table.threads or 1)
+
+
+def evaluate_table(
+    table: LatencyTable,
+    space: SearchSpace,
+    output: Path,
+    networks: int = 100,
+    seed: int = 2,
+    rounds: int = 8,
+    command: str = "",
+) -> dict[str, Any]:
+    """Draws random networks, predicts them, measures them whole, and writes the comparison.
+
+    Networks that the table's correction was fitted on are left out. What is measured is kept
+    beside ``output`` until that is written, so that an interruption loses nothing.
+
+    Args:
+        table: made on this machine.
+        space: the search space to draw from.
+        output: the JSON file; the plot is put beside it as PNG.
+        networks: how many; every other one without SE.
+        seed: of the draw.
+        rounds: visits to every network.
+        command: that made the report, to be written into it.
+
+    Returns:
+        What was written: the setting, ``scores``, ``networks`` and ``se_factors``.
+
+    Raises:
+        UserError: if the table does not cover the space, or was not made on this machine.
+    """
+    entries = runtime_entries(space, table)
+    engine = table_engine(table)
+    deployment = Deployment.of(table)
+    fitted = table.correction.networks if table.correction else ()
+    drawn = random_networks(space, networks, seed, exclude=fitted)
+    setting = {"table": dataclasses.asdict(table), "seed": seed, "rounds": rounds}
+    journal = Journal(output.with_suffix(".partial"), setting)
+    items = {types: network_item(network, deployment) for types, network in drawn.items()}
+    found = measure(list(items.values()), engine, journal, rounds)
+    noise = report_noise(found)
+    plain = dataclasses.replace(table, correction=None)
+    rows = [
+        {
+            "layers": types,
+            "measured": round(found[items[types].key].runtime, 4),
+            "spread": round(found[items[types].key].spread, 4),
+            "predicted": round(predict_runtime(network, table), 4),
+            "plain_sum": round(predict_runtime(network, plain), 4),
+        }
+        for types, network in drawn.items()
+    ]
+    report = {
+        "command": command,
+        "table": table.name,
+        "device": table.device,
+        "runtime": table.runtime,
+        "versions": engine.versions(),
+        "threads": engine.threads,
+        "task": table.task,
+        "input_size": list(table.input_size),
+        "space": space.name,
+        "seed": seed,
+        "rounds": rounds,
+        "noise": noise,
+        "scores": scores_by_group(rows),
+        "se_factors": se_factors(entries.numpy(), space),
+        "networks": rows,
+    }
+    write_json(output, report)
+    plot_evaluation(report, output.with_suffix(".png"))
+    journal.remove()
+    return report
+
+
+def scores_by_group(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """:func:`scores` of all networks, of those with and without SE, and of the plain sum."""
+    with_se = [row for row in rows if "-0." in row["layers"]]
+    without = [row for row in rows if "-0." not in row["layers"]]
+    groups = {"all": rows, "with SE": with_se, "without SE": without}
+    found = {name: scores(group, "predicted") for name, group in groups.items() if len(group) > 1}
+    return {**found, "all, plain sum": scores(rows, "plain_sum")}
+
+
+def scores(rows: Sequence[Mapping[str, Any]], key: str) -> dict[str, float]:
+    """RMSE (ms), mean and largest absolute error (%), bias (%) and Spearman's ρ of ``key``."""
+    predicted = np.array([row[key] for row in rows])
+    measured = np.array([row["measured"] for row in rows])
+    relative = 100 * (predicted / measured - 1)
+    return {
+        "networks": len(rows),
+        "rmse": float(np.sqrt(np.mean((predicted - measured) ** 2))),
+        "mean_error": float(np.mean(np.abs(relative))),
+        "largest_error": float(np.max(np.abs(relative))),
+        "bias": float(np.mean(relative)),
+        "spearman": float(spearmanr(predicted, measured)[0]),
+    }
+
+
+def se_factors(entries: np.ndarray, space: SearchSpace) -> dict[str, list[list[float]]]:
+    """The SE scaling factors of Eq. 14, by ratio: for every layer the smallest, mean and largest.
+
+    Args:
+        entries: (L, K, E, S) runtimes.
+        space: the search space.
+    """
+    found: dict[str, list[list[float]]] = {}
+    for index, ratio in enumerate(space.se_ratios):
+        if ratio:
+            factors = (entries[..., index] / entries[..., 0]).reshape(len(entries), -1)
+            columns = (factors.min(1), factors.mean(1), factors.max(1))
+            found[f"{ratio:g}"] = np.stack(columns, 1).round(4).tolist()
+    return found

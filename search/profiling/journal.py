@@ -1,0 +1,73 @@
+"""Every measurement on disk as soon as it is made, so that an interruption loses nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from backbones.errors import UserError
+from backbones.files import read_json, write_atomic, write_json
+
+
+class Journal:
+    """Visits and converted models of a profile that is under way.
+
+    Args:
+        folder: where it is kept; made if missing.
+        setting: what the figures depend on.
+
+    Raises:
+        UserError: if the folder has a profile with another setting.
+    """
+
+    def __init__(self, folder: Path, setting: Mapping[str, Any]) -> None:
+        self.folder = folder
+        known = folder / "setting.json"
+        wanted = json.loads(json.dumps(setting))
+        if known.exists():
+            found = read_json(known, "profile")
+            if found != wanted:
+                changed = [key for key in wanted if found.get(key) != wanted[key]]
+                raise UserError(
+                    f"'{folder}' has an unfinished profile with another {', '.join(changed)} "
+                    f"({found.get(changed[0])!r}); finish it as it was begun, delete the folder, "
+                    "or choose another --output"
+                )
+        else:
+            write_json(known, wanted)
+        self.visits: dict[str, dict[int, float]] = defaultdict(dict)
+        self._read()
+
+    @property
+    def _file(self) -> Path:
+        return self.folder / "visits.jsonl"
+
+    def _read(self) -> None:
+        if not self._file.exists():
+            return
+        whole = []
+        for line in self._file.read_text().splitlines():
+            with contextlib.suppress(ValueError):  # the line under way when it was killed
+                key, round_, runtime = json.loads(line)
+                self.visits[key][round_] = runtime
+                whole.append(f"{line}\n")
+        write_atomic(self._file, "".join(whole))
+
+    def model_path(self, key: str) -> Path:
+        """Where an item's converted model is kept."""
+        return self.folder / f"{key}.model"
+
+    def add(self, key: str, round_: int, runtime: float) -> None:
+        """Writes one visit down: ms of the item ``key`` in a round."""
+        self.visits[key][round_] = runtime
+        with self._file.open("a") as file:
+            file.write(json.dumps([key, round_, runtime]) + "\n")
+
+    def remove(self) -> None:
+        """Deletes the folder, once what it was kept for is written."""
+        shutil.rmtree(self.folder)

@@ -1,0 +1,96 @@
+"""Named networks measured directly, without a table."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from backbones.architecture import Architecture
+from backbones.engines import Engine
+from backbones.latency import LatencyTable
+from detection.deployment import Deployment, predicted_runtime
+from search.profiling.journal import Journal
+from search.profiling.measuring import measure, report_noise
+from search.profiling.workload import network_item
+
+
+def measure_architectures(
+    architectures: Sequence[Architecture],
+    engine: Engine,
+    deployment: Deployment,
+    rounds: int = 8,
+    table: LatencyTable | None = None,
+) -> list[dict[str, Any]]:
+    """Runtime of whole networks, measured in turns.
+
+    Args:
+        architectures: of any space or none.
+        engine: runs them.
+        deployment: what each is part of.
+        rounds: visits to each.
+        table: to predict them with as well; made for the same deployment.
+
+    Returns:
+        For every network ``architecture``, ``measured`` and ``spread``; with a table also
+        ``predicted`` (None where it does not cover the network) and ``error`` in percent.
+    """
+    items = [
+        network_item(architecture, deployment, f"network_{index}")
+        for index, architecture in enumerate(architectures)
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(items, engine, Journal(Path(folder) / "profile", {}), rounds)
+    report_noise(found)
+    rows: list[dict[str, Any]] = []
+    for item, architecture in zip(items, architectures, strict=True):
+        measured = found[item.key]
+        row = {
+            "architecture": architecture.name,
+            "measured": measured.runtime,
+            "spread": measured.spread,
+        }
+        if table:
+            row["predicted"] = predicted = predicted_runtime(architecture, table)
+            row["error"] = 100 * (predicted / measured.runtime - 1) if predicted else None
+        rows.append(row)
+    return rows
+
+
+def networks_table(rows: Sequence[dict[str, Any]]) -> str:
+    """What :func:`measure_architectures` returned, as a text table."""
+    titles = {
+        "architecture": "architecture",
+        "measured": "measured (ms)",
+        "spread": "spread (%)",
+        "predicted": "predicted (ms)",
+        "error": "error (%)",
+    }
+    keys = list(rows[0])
+    cells = [[100 * row[key] if key == "spread" else row[key] for key in keys] for row in rows]
+    headers = [titles[key] for key in keys]
+    return tabulate(cells, headers, tablefmt="github", floatfmt=".2f", missingval="not covered")
+
+
+def operators_table(architecture: Architecture, engine: Engine, deployment: Deployment) -> str:
+    """Runtime by kind of operation, as the engine's own profiler reports it.
+
+    Raises:
+        UserError: if the engine has no profiler.
+    """
+    item = network_item(architecture, deployment)
+    operators = engine.compile(item.build, item.inputs()).operators()
+    kinds: dict[str, list[float]] = defaultdict(list)
+    for operator in operators:
+        kinds[operator.kind].append(operator.runtime)
+    total = sum(operator.runtime for operator in operators)
+    rows = [
+        [kind, len(runtimes), sum(runtimes), 100 * sum(runtimes) / total]
+        for kind, runtimes in sorted(kinds.items(), key=lambda pair: -sum(pair[1]))
+    ]
+    headers = ["operation", "count", "ms", "%"]
+    return tabulate(rows, headers, tablefmt="github", floatfmt=("", "", ".3f", ".1f"))

@@ -1,0 +1,58 @@
+"""Figure 4 of the paper for a table of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from backbones.files import atomic_path
+
+
+def plot_evaluation(report: Mapping[str, Any], path: Path) -> None:
+    """Left: predicted against measured runtime. Right: SE scaling factors by layer.
+
+    Args:
+        report: what ``evaluate_table`` returned.
+        path: of the PNG.
+    """
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for label, marker, member in (("with SE", "o", True), ("without SE", "^", False)):
+        rows = [row for row in report["networks"] if ("-0." in row["layers"]) == member]
+        left.scatter(
+            [row["measured"] for row in rows],
+            [row["predicted"] for row in rows],
+            s=14,
+            marker=marker,
+            label=label,
+        )
+    ends = [extreme(row["measured"] for row in report["networks"]) for extreme in (min, max)]
+    left.plot(ends, ends, color="grey", linewidth=1)
+    scores = report["scores"]["all"]
+    left.set(
+        title=f"{scores['networks']} random networks: mean error {scores['mean_error']:.2f} %, "
+        f"ρ {scores['spearman']:.3f}",
+        xlabel="measured runtime (ms)",
+        ylabel="predicted runtime (ms)",
+    )
+    left.legend()
+    for ratio, rows in report["se_factors"].items():
+        layers = range(1, len(rows) + 1)
+        low, mean, high = zip(*rows, strict=True)
+        (line,) = right.plot(layers, mean, marker=".", label=f"SE {ratio}")
+        right.fill_between(layers, low, high, color=line.get_color(), alpha=0.2)
+    right.axhline(1, color="grey", linewidth=1)
+    right.set(
+        title="SE scaling factor (Eq. 14): mean and range over MBConv types",
+        xlabel="searchable layer",
+        ylabel="runtime with SE over runtime without",
+    )
+    right.legend()
+    height, width = report["input_size"]
+    setting = f"{report['threads']} thread(s), {height}×{width}, {report['task']}"
+    figure.suptitle(f"{report['runtime']} on {report['device']}, {setting}")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=100)

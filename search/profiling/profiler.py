@@ -1,0 +1,180 @@
+"""Profiles a search space on this machine: from measurements to a latency table."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from backbones.architecture import Architecture
+from backbones.engines import Engine
+from backbones.engines.hardware import device_name
+from backbones.engines.measurement import Measurement
+from backbones.latency import ConstantPart, Correction, LatencyTable, LayerRuntimes, layer_runtimes
+from detection.deployment import Deployment
+from search.profiling.correction import fit_correction, network_features
+from search.profiling.journal import Journal
+from search.profiling.measuring import measure, report_noise
+from search.profiling.workload import (
+    Item,
+    constant_items,
+    layer_items,
+    layer_shapes,
+    network_item,
+    random_networks,
+)
+from search.space import SearchSpace
+
+logger = logging.getLogger(__name__)
+
+CORRECTION_SEED = 1
+"""Of the networks that the correction is fitted on; evaluation leaves them out."""
+
+
+def profile_space(
+    space: SearchSpace,
+    engine: Engine,
+    deployment: Deployment,
+    output: Path,
+    rounds: int = 8,
+    correction_networks: int = 32,
+) -> LatencyTable:
+    """Measures everything that a table of the space needs, and writes it to ``output``.
+
+    What is measured is kept beside ``output`` until the table is written, so that an interrupted
+    profile goes on where it stopped.
+
+    Args:
+        space: the search space.
+        engine: runs the layers.
+        deployment: what the backbone is part of, and its image size.
+        output: the table's JSON file; its name is the table's.
+        rounds: visits to every item.
+        correction_networks: random networks to fit the correction on; 0 leaves it out.
+
+    Raises:
+        UserError: if an unfinished profile with another setting is in the way.
+    """
+    journal = Journal(output.with_suffix(".partial"), _setting(space, engine, deployment, rounds))
+    networks = random_networks(space, correction_networks, CORRECTION_SEED)
+    parts = [*constant_items(space, deployment), *layer_items(space, deployment)]
+    wholes = {
+        types: network_item(architecture, deployment) for types, architecture in networks.items()
+    }
+    found = measure([*parts, *wholes.values()], engine, journal, rounds)
+    report_noise(found)
+    table = _table(space, engine, deployment, output.stem, found)
+    if networks:
+        table = with_correction(table, networks, wholes, found)
+    table.save(output)
+    journal.remove()
+    return table
+
+
+def _setting(
+    space: SearchSpace, engine: Engine, deployment: Deployment, rounds: int
+) -> dict[str, object]:
+    return {
+        "space": space.to_dict(),
+        "device": device_name(engine.device),
+        "runtime": engine.name,
+        "versions": engine.versions(),
+        "threads": engine.threads,
+        "task": deployment.task,
+        "input_size": deployment.input_size,
+        "fpn_channels": deployment.fpn_channels,
+        "rounds": rounds,
+    }
+
+
+def _table(
+    space: SearchSpace,
+    engine: Engine,
+    deployment: Deployment,
+    name: str,
+    found: Mapping[str, Measurement],
+) -> LatencyTable:
+    """The table of the separately measured parts."""
+    detection = deployment.task == "detection"
+    constants = [found[item.key] for item in constant_items(space, deployment)]
+    constant = ConstantPart(
+        runtime=sum(part.runtime for part in constants),
+        stem=space.stem,
+        first=space.first,
+        last=space.last,
+        head=None if detection else space.head,
+        fpn_channels=deployment.fpn_channels if detection else 0,
+        spread=max(part.spread for part in constants),
+    )
+    names = [space.choice_name(candidate) for candidate in space.candidates]
+    rows = []
+    for shape in layer_shapes(space, deployment):
+        cells = {name: found[shape.key(name)] for name in names}
+        rows.append(
+            LayerRuntimes(
+                shape.in_channels,
+                shape.out_channels,
+                shape.stride,
+                shape.input_size,
+                {name: round(cell.runtime, 5) for name, cell in cells.items()},
+                {name: round(cell.spread, 4) for name, cell in cells.items()},
+            )
+        )
+    return LatencyTable(
+        name=name,
+        device=device_name(engine.device),
+        runtime=engine.name,
+        unit="ms",
+        input_size=deployment.padded_size,
+        constant=constant,
+        layers=tuple(rows),
+        source="tools/profile_latency.py",
+        versions=engine.versions(),
+        threads=engine.threads,
+        date=datetime.date.today().isoformat(),
+    )
+
+
+def with_correction(
+    table: LatencyTable,
+    networks: Mapping[str, Architecture],
+    items: Mapping[str, Item],
+    found: Mapping[str, Measurement],
+) -> LatencyTable:
+    """The table with a correction fitted on whole networks.
+
+    Args:
+        table: without a correction.
+        networks: by the types of their layers.
+        items: under which they were measured.
+        found: the measurements.
+    """
+    features = {
+        types: network_features(
+            types, list(layer_runtimes(architecture, table)[0].values()), table.constant.runtime
+        )
+        for types, architecture in networks.items()
+    }
+    measured = [found[items[types].key].runtime for types in networks]
+    correction = fit_correction(features, measured)
+    _log_correction(features, measured, correction)
+    return dataclasses.replace(table, correction=correction)
+
+
+def _log_correction(
+    features: Mapping[str, list[float]], measured: list[float], correction: Correction
+) -> None:
+    plain = [row[1] / whole - 1 for row, whole in zip(features.values(), measured, strict=True)]
+    logger.info(
+        "Correction from %d networks: %.3f ms + %.3f × sum + %.4f ms a layer + %.4f ms an SE "
+        "layer; mean error %.2f %% on networks left out of the fit (%.2f %% for the plain sum)",
+        len(measured),
+        correction.intercept,
+        correction.scale,
+        correction.per_layer,
+        correction.per_se,
+        correction.error,
+        100 * sum(map(abs, plain)) / len(plain),
+    )

@@ -1,0 +1,200 @@
+"""Profiling on an engine with known runtimes: table, correction, interruption, evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from backbones import LatencyTable, UserError, predict_runtime
+from backbones.engines.measurement import Measurement
+from detection.deployment import Deployment
+from search.decisions import hard_decision
+from search.profiling import measuring
+from search.profiling.correction import fit_correction
+from search.profiling.evaluation import evaluate_table, scores, se_factors
+from search.profiling.journal import Journal
+from search.profiling.measuring import report_noise
+from search.profiling.networks import measure_architectures, networks_table
+from search.profiling.profiler import profile_space
+from search.profiling.workload import network_item
+from search.runtime import RuntimeModel
+from search.space import SearchSpace
+from tests.search.profiling.conftest import KnownEngine
+
+DEPLOYMENT = Deployment("classification", (64, 64))
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "known.json"
+
+
+def profile(space: SearchSpace, engine: KnownEngine, output: Path, rounds: int = 2) -> LatencyTable:
+    return profile_space(space, engine, DEPLOYMENT, output, rounds, correction_networks=12)
+
+
+def test_the_table_predicts_whole_networks(
+    small_space: SearchSpace, engine: KnownEngine, output: Path, rng: random.Random
+) -> None:
+    profile(small_space, engine, output)
+    table = LatencyTable.load(output)
+    assert (table.name, table.runtime, table.input_size) == ("known", "known", (64, 64))
+    assert table.threads == 1
+    assert table.versions == {"known": "1.0"}
+    assert len(table.layers) == 8
+    assert all(set(row.spreads) == set(row.runtimes) for row in table.layers)
+    fit = table.correction
+    assert fit is not None
+    assert (fit.intercept, fit.scale) == pytest.approx((0.4, 1.1), abs=1e-2)
+    assert (fit.per_layer, fit.per_se) == pytest.approx((-0.005, 0.003), abs=1e-4)
+    assert fit.error < 0.01
+    model = RuntimeModel(small_space, table)
+    for _ in range(10):
+        choices = small_space.sample(rng)
+        architecture = small_space.architecture(choices, "random")
+        expected = network_item(architecture, DEPLOYMENT)
+        measured = engine.compile(expected.build, expected.inputs()).runtime
+        assert predict_runtime(architecture, table) == pytest.approx(measured, rel=1e-3)
+        decisions = [hard_decision(small_space, choice) for choice in choices]
+        assert float(model(decisions)) == pytest.approx(measured, rel=1e-3)
+    assert not output.with_suffix(".partial").exists()
+
+
+def test_detection_tables_have_a_pyramid_and_no_head(
+    small_space: SearchSpace, engine: KnownEngine, output: Path
+) -> None:
+    deployment = Deployment("detection", (60, 90), fpn_channels=16)
+    table = profile_space(small_space, engine, deployment, output, 1, correction_networks=0)
+    assert table.task == "detection"
+    assert table.constant.head is None
+    assert table.constant.fpn_channels == 16
+    assert table.input_size == (64, 96)
+    assert table.correction is None
+    assert Deployment.of(table).padded_size == deployment.padded_size
+
+
+def test_an_interrupted_profile_goes_on(
+    small_space: SearchSpace, engine: KnownEngine, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed at the 100th visit with a line half written, it makes only the others."""
+    real, visits = measuring.visit, []
+
+    def killed(session: object) -> float:
+        visits.append(session)
+        if len(visits) == 100:
+            raise KeyboardInterrupt
+        return real(session)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(measuring, "visit", killed)
+    with pytest.raises(KeyboardInterrupt):
+        profile(small_space, engine, output)
+    file = output.with_suffix(".partial") / "visits.jsonl"
+    assert len(file.read_text().splitlines()) == 99
+    with file.open("a") as handle:
+        handle.write('["layer_8_16_s2_')
+    total = 2 * (2 + 8 * 8 + 12)  # rounds × (constant parts, candidates, networks)
+    resumed = profile(small_space, engine, output)
+    assert len(visits) == 100 + total - 99
+    monkeypatch.setattr(measuring, "visit", real)
+    other = output.with_name("again.json")
+    again = dataclasses.replace(profile(small_space, engine, other), name=resumed.name)
+    assert again == resumed
+
+
+def test_another_setting_does_not_mix_in(
+    small_space: SearchSpace, engine: KnownEngine, output: Path
+) -> None:
+    Journal(output.with_suffix(".partial"), {"rounds": 9, "threads": 1})
+    with pytest.raises(UserError, match=r"unfinished profile with another .*rounds.*--output"):
+        profile(small_space, engine, output)
+
+
+def test_evaluation_leaves_the_fitted_networks_out(
+    small_space: SearchSpace, engine: KnownEngine, output: Path
+) -> None:
+    table = profile(small_space, engine, output)
+    path = output.with_name("report.json")
+    evaluate_table(table, small_space, path, networks=10, rounds=1)
+    report = json.loads(path.read_text())
+    assert table.correction is not None
+    assert not {row["layers"] for row in report["networks"]} & set(table.correction.networks)
+    assert report["scores"]["all"]["mean_error"] < 0.1
+    assert report["scores"]["all"]["spearman"] > 0.99
+    assert report["scores"]["all, plain sum"]["mean_error"] > 10
+    assert report["scores"]["with SE"]["networks"] == 5
+    assert set(report["se_factors"]) == {"0.25"}
+    assert path.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_tables_of_elsewhere_are_refused(
+    small_space: SearchSpace, engine: KnownEngine, output: Path, space: SearchSpace
+) -> None:
+    table = profile(small_space, engine, output)
+    arguments = (small_space, output.with_name("report.json"))
+    with pytest.raises(UserError, match="was measured on 'Pixel 9'; this machine is"):
+        evaluate_table(dataclasses.replace(table, device="Pixel 9"), *arguments)
+    with pytest.raises(UserError, match="measured with TFLite"):
+        evaluate_table(dataclasses.replace(table, runtime="TFLite"), *arguments)
+    with pytest.raises(UserError, match="does not cover search space 'imagenet'"):
+        evaluate_table(table, space, output.with_name("report.json"))
+
+
+def test_correction_against_the_normal_equations() -> None:
+    """Weighted least squares with a known answer, noise, and a column that tells nothing."""
+    rng = np.random.default_rng(0)
+    features = rng.uniform(1, 3, (40, 4))
+    features[:, 0], features[:, 3] = 1, 0
+    measured = features @ [0.2, 1.3, -0.1, 0] * (1 + 0.01 * rng.standard_normal(40))
+    fit = fit_correction({str(i): row for i, row in enumerate(features)}, measured)
+    weighted = features[:, :3] / measured[:, None]
+    expected = np.linalg.solve(weighted.T @ weighted, weighted.sum(0))
+    assert [fit.intercept, fit.scale, fit.per_layer] == pytest.approx(expected)
+    assert fit.per_se == 0
+    assert 0.3 < fit.error < 1.5  # |noise| of 1 % has mean 0.8 %
+
+
+def test_scores_by_hand() -> None:
+    rows = [
+        {"measured": 10.0, "predicted": 11.0},
+        {"measured": 20.0, "predicted": 19.0},
+        {"measured": 40.0, "predicted": 42.0},
+    ]
+    found = scores(rows, "predicted")
+    assert found["rmse"] == pytest.approx(2**0.5)
+    assert found["mean_error"] == pytest.approx((10 + 5 + 5) / 3)
+    assert found["bias"] == pytest.approx((10 - 5 + 5) / 3)
+    assert found["largest_error"] == pytest.approx(10)
+    assert found["spearman"] == pytest.approx(1)
+
+
+def test_se_factors_by_hand(small_space: SearchSpace) -> None:
+    entries = torch.tensor([[[[2.0, 3.0], [4.0, 4.0]], [[1.0, 1.5], [2.0, 4.0]]]])
+    assert se_factors(entries.numpy(), small_space) == {"0.25": [[1.0, 1.5, 2.0]]}
+
+
+def test_noise_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    quiet = {str(i): Measurement(1.0, 0.01) for i in range(20)}
+    with caplog.at_level("INFO"):
+        assert report_noise(quiet) == 0.01
+    assert "too noisy" not in caplog.text
+    noisy = {**quiet, **{str(i): Measurement(1.0, 0.2) for i in range(3)}}
+    with caplog.at_level("INFO"):
+        report_noise(noisy)
+    assert "3 of 20 repeat worse than ±5 %" in caplog.text
+
+
+def test_named_networks(small_space: SearchSpace, engine: KnownEngine, output: Path) -> None:
+    table = profile(small_space, engine, output)
+    smallest, largest = small_space.smallest(), small_space.largest()
+    narrow = largest.scaled(0.5)
+    rows = measure_architectures([smallest, largest, narrow], engine, DEPLOYMENT, 2, table)
+    assert [row["architecture"] for row in rows] == [a.name for a in (smallest, largest, narrow)]
+    assert all(abs(row["error"]) < 0.1 for row in rows[:2])
+    assert rows[2]["predicted"] is None
+    assert "not covered" in networks_table(rows)

@@ -1,0 +1,56 @@
+#!/usr/bin/env python
+"""Judges a latency table on random networks that are measured whole: error, rank, plot (Fig. 4)."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tabulate import tabulate
+
+from backbones.errors import UserError
+from backbones.latency import LatencyTable
+from detection.engine.cli import run_tool
+from search.profiling.cli import add_space_argument, load_space
+from search.profiling.evaluation import evaluate_table
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_space_argument(parser)
+    parser.add_argument("--table", required=True, help="name or path of a table of this machine")
+    parser.add_argument(
+        "--networks", type=int, default=100, help="every other one without SE (default: 100)"
+    )
+    parser.add_argument("--seed", type=int, default=2, help="of the draw (default: 2)")
+    parser.add_argument("--rounds", type=int, default=8, help="visits to each (default: 8)")
+    parser.add_argument(
+        "--output", type=Path, required=True, help="JSON file to write; the plot is put beside it"
+    )
+    return parser.parse_args()
+
+
+def main(args: argparse.Namespace) -> None:
+    if args.networks < 2 or args.rounds < 1:
+        raise UserError(
+            f"--networks is {args.networks} and --rounds {args.rounds}; expected 2 or more "
+            "networks and 1 or more rounds"
+        )
+    command = f"python tools/evaluate_latency.py --table {args.table} --networks {args.networks}"
+    report = evaluate_table(
+        LatencyTable.load(args.table),
+        load_space(args),
+        args.output,
+        args.networks,
+        args.seed,
+        args.rounds,
+        f"{command} --output {args.output}",
+    )
+    rows = [[name, *scores.values()] for name, scores in report["scores"].items()]
+    headers = ["", *next(iter(report["scores"].values()))]
+    print(tabulate(rows, headers, tablefmt="github", floatfmt=".3f"))
+    print(f"Wrote {args.output} and {args.output.with_suffix('.png')}")
+
+
+if __name__ == "__main__":
+    run_tool(main, parse())

@@ -1,0 +1,111 @@
+#!/usr/bin/env python
+"""Profiles this machine: a latency table for a search space, or the runtime of named networks."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from backbones.engines import ENGINES, make_engine
+from backbones.errors import UserError
+from backbones.factory import load_architecture
+from backbones.files import write_json
+from backbones.latency import LatencyTable
+from detection.deployment import Deployment
+from detection.engine.cli import run_tool
+from search.profiling.cli import add_space_argument, image_size, load_space
+from search.profiling.networks import measure_architectures, networks_table, operators_table
+from search.profiling.profiler import profile_space
+
+EPILOG = """
+examples:
+  a table of this CPU for the paper's space, one thread, ONNX Runtime:
+    %(prog)s --runtime onnxruntime --input-size 224x224 --output configs/latency/my_cpu.json
+  for a detector: the backbone at detection resolution under a feature pyramid:
+    %(prog)s --runtime litert --task detection --input-size 480x640 --output my_detector.json
+  two networks, measured whole, beside what a table predicts:
+    %(prog)s --runtime onnxruntime --architectures spnas_100 output/search/architecture.json \\
+        --table configs/latency/my_cpu.json
+"""
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_space_argument(parser)
+    parser.add_argument(
+        "--runtime",
+        required=True,
+        metavar="ENGINE",
+        help=f"inference engine: {', '.join(ENGINES)}",
+    )
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--threads", type=int, default=1, help="of one inference (default: 1)")
+    parser.add_argument(
+        "--input-size", default="224x224", metavar="HxW", help="of the image (default: 224x224)"
+    )
+    parser.add_argument(
+        "--task",
+        default="classification",
+        choices=("classification", "detection"),
+        help="what the backbone is part of: a classifier, or a feature pyramid without the "
+        "classification head (default: classification)",
+    )
+    parser.add_argument(
+        "--fpn-channels", type=int, default=256, help="of every pyramid level (default: 256)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=8, help="visits to every layer, in turns (default: 8)"
+    )
+    parser.add_argument(
+        "--networks",
+        type=int,
+        default=32,
+        help="random networks that the table's correction is fitted on; 0 leaves it out "
+        "(default: 32)",
+    )
+    parser.add_argument("--output", type=Path, help="JSON file to write")
+    parser.add_argument(
+        "--architectures",
+        nargs="+",
+        metavar="NAME",
+        help="measure these networks instead: names, or paths of architecture files",
+    )
+    parser.add_argument("--table", help="with --architectures: predict them by this table as well")
+    parser.add_argument(
+        "--breakdown",
+        action="store_true",
+        help="with --architectures: runtime by kind of operation, from the engine's profiler",
+    )
+    return parser.parse_args()
+
+
+def main(args: argparse.Namespace) -> None:
+    if args.rounds < 1 or args.networks < 0:
+        raise UserError(
+            f"--rounds is {args.rounds} and --networks {args.networks}; expected 1 or more rounds "
+            "and 0 or more networks"
+        )
+    engine = make_engine(args.runtime, args.device, args.threads)
+    size = image_size(args.input_size)
+    deployment = Deployment(args.task, size, fpn_channels=args.fpn_channels)
+    if not args.architectures:
+        if args.output is None:
+            raise UserError("--output is missing: the table to write, e.g. configs/latency/my.json")
+        space = load_space(args)
+        profile_space(space, engine, deployment, args.output, args.rounds, args.networks)
+        print(f"Wrote {args.output}")
+        return
+    architectures = [load_architecture(name) for name in args.architectures]
+    table = LatencyTable.load(args.table) if args.table else None
+    rows = measure_architectures(architectures, engine, deployment, args.rounds, table)
+    print(networks_table(rows))
+    for architecture in architectures if args.breakdown else ():
+        print(f"\n{architecture.name}\n{operators_table(architecture, engine, deployment)}")
+    if args.output:
+        write_json(args.output, rows)
+
+
+if __name__ == "__main__":
+    run_tool(main, parse())
