@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,35 @@ def search_step_section(study: Mapping[str, Any]) -> str:
     return f"{_table([setting, 'time', 'peak memory'], rows)}\n\n{_beside(study)}"
 
 
+def latency_section(reports: Sequence[Mapping[str, Any]]) -> str:
+    """How well tables predict whole networks, and the plots."""
+    rows = []
+    for report in reports:
+        found, plain = report["scores"]["all"], report["scores"]["all, plain sum"]
+        height, width = report["input_size"]
+        rows.append(
+            [
+                f"{report['runtime']}, {report['task']}, {height}×{width}",
+                f"{found['networks']}",
+                f"{plain['mean_error']:.2f} %",
+                f"**{found['mean_error']:.2f} %**",
+                f"{found['rmse']:.2f} ms",
+                f"{found['spearman']:.4f}",
+            ]
+        )
+    headers = [
+        *("table", "networks", "mean error, plain sum", "mean error, corrected"),
+        *("RMSE", "Spearman's ρ"),
+    ]
+    plots = [
+        f"![predicted against measured, and SE factors](docs/results/latency-{name}.png)"
+        for name in (report["table"] for report in reports)
+    ]
+    made = [f"`{report['command']}`; {report['table_source']}." for report in reports]
+    setting = f"{reports[0]['device']}, {reports[0]['threads']} thread."
+    return "\n\n".join([_table(headers, rows), setting, *made, *plots])
+
+
 SECTIONS = {
     "demo": demo_section,
     "importance": importance_section,
@@ -92,12 +121,16 @@ def render(readme: str, results: Path) -> str:
     Raises:
         UserError: if a marker or a study is missing.
     """
-    for name, section in SECTIONS.items():
-        study = read_json(results / f"{name}.json", "study")
+    studies = {name: read_json(results / f"{name}.json", "study") for name in SECTIONS}
+    sections = {name: section(studies[name]) for name, section in SECTIONS.items()}
+    reports = [read_json(path, "report") for path in sorted(results.glob("latency-*.json"))]
+    if reports:
+        sections["latency"] = latency_section(reports)
+    for name, text in sections.items():
         begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
         before, found, rest = readme.partition(begin)
         _, closed, after = rest.partition(end)
         if not found or not closed:
             raise UserError(f"the README has no '{begin.strip()}' … '{end}'")
-        readme = f"{before}{begin}{section(study)}\n{end}{after}"
+        readme = f"{before}{begin}{text}\n{end}{after}"
     return readme

@@ -36,7 +36,10 @@ def main(args: argparse.Namespace) -> None:
             f"--networks is {args.networks} and --rounds {args.rounds}; expected 2 or more "
             "networks and 1 or more rounds"
         )
-    command = f"python tools/evaluate_latency.py --table {args.table} --networks {args.networks}"
+    command = (
+        f"python tools/evaluate_latency.py --table {args.table} --networks {args.networks} "
+        f"--seed {args.seed} --rounds {args.rounds} --output {args.output}"
+    )
     report = evaluate_table(
         LatencyTable.load(args.table),
         load_space(args),
@@ -44,7 +47,7 @@ def main(args: argparse.Namespace) -> None:
         args.networks,
         args.seed,
         args.rounds,
-        f"{command} --output {args.output}",
+        command,
     )
     rows = [[name, *scores.values()] for name, scores in report["scores"].items()]
     headers = ["", *next(iter(report["scores"].values()))]

@@ -34,7 +34,7 @@ class Measurement:
         return cls(middle, (high - low) / 2 / middle)
 
 
-def visit(session: Session, milliseconds: float = 30.0, fewest: int = 3, most: int = 50) -> float:
+def visit(session: Session, milliseconds: float = 30.0, fewest: int = 2, most: int = 50) -> float:
     """Runtime of one inference in ms: the median over one short visit to the session.
 
     Visits to different networks are made in turns, so that all of them meet the same
@@ -42,11 +42,11 @@ def visit(session: Session, milliseconds: float = 30.0, fewest: int = 3, most: i
 
     Args:
         session: the network.
-        milliseconds: how long to stay.
+        milliseconds: how long to stay, after one inference that warms up.
         fewest: inferences to time, however long they take.
         most: inferences to time, however short they are.
     """
-    session.times(1)  # warm-up: packs weights, fills caches
+    session.times(1)  # packs weights, fills caches
     (first,) = session.times(1)
     count = min(max(round(milliseconds / first), fewest), most)
-    return statistics.median(session.times(count))
+    return statistics.median([first, *session.times(count - 1)])

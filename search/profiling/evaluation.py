@@ -102,6 +102,7 @@ def evaluate_table(
     report = {
         "command": command,
         "table": table.name,
+        "table_source": table.source,
         "device": table.device,
         "runtime": table.runtime,
         "versions": engine.versions(),

@@ -12,6 +12,7 @@ from tabulate import tabulate
 
 from backbones.architecture import Architecture
 from backbones.engines import Engine
+from backbones.errors import UserError
 from backbones.latency import LatencyTable
 from detection.deployment import Deployment, predicted_runtime
 from search.profiling.journal import Journal
@@ -38,7 +39,17 @@ def measure_architectures(
     Returns:
         For every network ``architecture``, ``measured`` and ``spread``; with a table also
         ``predicted`` (None where it does not cover the network) and ``error`` in percent.
+
+    Raises:
+        UserError: if the table was made for another task or image size.
     """
+    made_for = (deployment.task, deployment.padded_size)
+    if table and made_for != (table.task, table.input_size):
+        height, width = table.input_size
+        raise UserError(
+            f"latency table '{table.name}' is for {table.task} at {height}×{width}; measure with "
+            f"--task {table.task} --input-size {height}x{width}, or take another table"
+        )
     items = [
         network_item(architecture, deployment, f"network_{index}")
         for index, architecture in enumerate(architectures)

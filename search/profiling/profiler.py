@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import logging
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -57,6 +58,7 @@ def profile_space(
     Raises:
         UserError: if an unfinished profile with another setting is in the way.
     """
+    start = time.monotonic()
     journal = Journal(output.with_suffix(".partial"), _setting(space, engine, deployment, rounds))
     networks = random_networks(space, correction_networks, CORRECTION_SEED)
     parts = [*constant_items(space, deployment), *layer_items(space, deployment)]
@@ -68,6 +70,9 @@ def profile_space(
     table = _table(space, engine, deployment, output.stem, found)
     if networks:
         table = with_correction(table, networks, wholes, found)
+    minutes = (time.monotonic() - start) / 60
+    source = f"tools/profile_latency.py, {rounds} rounds; its last start took {minutes:.1f} minutes"
+    table = dataclasses.replace(table, source=source)
     table.save(output)
     journal.remove()
     return table
@@ -130,7 +135,6 @@ def _table(
         input_size=deployment.padded_size,
         constant=constant,
         layers=tuple(rows),
-        source="tools/profile_latency.py",
         versions=engine.versions(),
         threads=engine.threads,
         date=datetime.date.today().isoformat(),

@@ -103,7 +103,9 @@ def test_an_interrupted_profile_goes_on(
     assert len(visits) == 100 + total - 99
     monkeypatch.setattr(measuring, "visit", real)
     other = output.with_name("again.json")
-    again = dataclasses.replace(profile(small_space, engine, other), name=resumed.name)
+    again = dataclasses.replace(
+        profile(small_space, engine, other), name=resumed.name, source=resumed.source
+    )
     assert again == resumed
 
 

@@ -1,0 +1,77 @@
+"""The two latency tools as a user types them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from backbones import LatencyTable, UserError
+from backbones.files import write_json
+from search.profiling.cli import image_size
+from search.space import SearchSpace
+
+SPNAS = ("--architectures", "spnas_100")
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def tool(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "tools" / name), *arguments], capture_output=True, text=True
+    )
+
+
+def test_profile_then_evaluate(small_space: SearchSpace, tmp_path: Path) -> None:
+    write_json(tmp_path / "space.json", small_space.to_dict())
+    config = tmp_path / "search.yaml"
+    config.write_text(f"SEARCH:\n  SPACE: {tmp_path / 'space.json'}\nVERSION: 2\n")
+    table, report = tmp_path / "torch.json", tmp_path / "report.json"
+    base = ("--config-file", str(config), "--rounds", "1", "--networks", "6")
+    options = ("--runtime", "torch", "--input-size", "64x64", "--output", str(table))
+    run = tool("profile_latency.py", *base, *options)
+    assert run.returncode == 0, run.stderr
+    assert "72/72" in run.stderr  # 2 + 8 × 8 parts and 6 networks
+    assert LatencyTable.load(table).runtime == "torch"
+    run = tool("evaluate_latency.py", *base, "--table", str(table), "--output", str(report))
+    assert run.returncode == 0, run.stderr
+    assert "spearman" in run.stdout
+    assert len(json.loads(report.read_text())["networks"]) == 6
+
+
+def test_named_networks_with_a_breakdown() -> None:
+    options = ("--runtime", "torch", "--rounds", "1", "--breakdown")
+    run = tool("profile_latency.py", *options, "--architectures", "spnas_100", "--table", "pixel1")
+    assert run.returncode == 0, run.stderr
+    assert "| spnas_100" in run.stdout
+    assert "80.4" in run.stdout
+    assert "conv" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--runtime", "tensorrt", "--output", "t.json"), "unknown runtime 'tensorrt'; expected"),
+        (("--runtime", "torch"), "--output is missing"),
+        (("--runtime", "torch", "--input-size", "224"), "--input-size is '224'; expected HEIGHT"),
+        (
+            ("--runtime", "torch", "--input-size", "64x64", *SPNAS, "--table", "pixel1"),
+            "'pixel1' is for classification at 224×224",
+        ),
+        (("--runtime", "torch", "--architectures", "spnas_9"), "unknown architecture 'spnas_9'"),
+    ],
+)
+def test_mistakes_end_with_code_2(arguments: tuple[str, ...], message: str) -> None:
+    run = tool("profile_latency.py", *arguments)
+    assert run.returncode == 2
+    assert message in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_image_size() -> None:
+    assert image_size("800x1333") == (800, 1333)
+    for text in ("224", "16x224", "ax3", "1x2x3"):
+        with pytest.raises(UserError, match="expected HEIGHTxWIDTH"):
+            image_size(text)
