@@ -88,5 +88,8 @@ def _add_search(cfg: CfgNode) -> None:
     node.INTEGRAL_GAIN = 0.1
     # Largest part by which the network found may be faster than the target.
     node.TOLERANCE = 0.01
+    # What the network found maximises under the target: the "log_odds" of what it switches on, or
+    # its "likelihood" (search/decisions.py).
+    node.SELECTION = "log_odds"
     # Training batches to estimate the batch-norm statistics of the network found.
     node.CALIBRATION_BATCHES = 100

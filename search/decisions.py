@@ -37,18 +37,43 @@ class Decision:
 
     def log_weights(self, space: SearchSpace, layer: SearchLayer) -> Tensor:
         """(number of choices,) log of every choice's weight, as a product of its options'."""
-        tiny = torch.finfo(self.keep.dtype).tiny
-        kernel, expansion, se, keep = (
-            weight.clamp(tiny, 1).log()
-            for weight in (self.kernel, self.expansion, self.se, self.keep)
-        )
-        skip = (1 - self.keep).clamp(tiny, 1).log()
+        kernel, expansion, se, keep = map(_log, (self.kernel, self.expansion, self.se, self.keep))
+        skip = _log(1 - self.keep)
         return torch.stack(
             [
                 skip if c is None else keep + kernel[c.kernel] + expansion[c.expansion] + se[c.se]
                 for c in space.choices(layer)
             ]
         )
+
+    def log_odds(self, space: SearchSpace, layer: SearchLayer) -> Tensor:
+        """(number of choices,) log-odds of every choice: the sum of what it switches on.
+
+        Every option counts by its odds against the smallest one, and the layer itself by its
+        odds against the skip-op, which counts 0. By :meth:`log_weights`, a skipped layer has one
+        factor and any other choice four, so that dropping a layer is almost as likely as
+        shrinking its kernel; here it gives up everything that the layer has.
+        """
+        kernel, expansion, se = (
+            _log(w) - _log(w[0]) for w in (self.kernel, self.expansion, self.se)
+        )
+        keep = (
+            _log(self.keep) - _log(1 - self.keep)
+            if layer.droppable
+            else torch.zeros_like(self.keep)
+        )
+        return torch.stack(
+            [
+                torch.zeros_like(keep)
+                if c is None
+                else keep + kernel[c.kernel] + expansion[c.expansion] + se[c.se]
+                for c in space.choices(layer)
+            ]
+        )
+
+
+def _log(weight: Tensor) -> Tensor:
+    return weight.clamp(torch.finfo(weight.dtype).tiny, 1).log()
 
 
 def at_least(weights: Tensor) -> Tensor:

@@ -43,21 +43,39 @@ def demo_section(study: Mapping[str, Any]) -> str:
     return f"{facts}\n\n{table}\n\n{_beside(study)}"
 
 
+def study_table(study: Mapping[str, Any]) -> str:
+    """Methods at targets: accuracy, loss and runtime, and how far above chance."""
+    rows = [
+        [
+            f"`{row['method']}`",
+            f"{row['target']:g} {study['unit']}",
+            f"{row['seeds']}",
+            f"{row['top1_mean']:.2f} ± {row['top1_std']:.2f}",
+            f"{row['loss_mean']:.3f} ± {row['loss_std']:.3f}",
+            f"{row['runtime_mean']:.2f} ± {row['runtime_std']:.2f}",
+            "–" if row["margin"] is None else f"{row['margin']:+.1f} σ",
+        ]
+        for row in sorted(study["summary"], key=lambda row: row["target"])
+    ]
+    headers = [
+        *("method", "target", "seeds", "held-out top-1 (%)", "held-out loss"),
+        *(f"runtime ({study['unit']})", "above random"),
+    ]
+    return _table(headers, rows)
+
+
 def importance_section(study: Mapping[str, Any]) -> str:
     """What thresholds are judged by, compared at one target under one recipe."""
-    rows = []
-    for name, alive in study["live_thresholds"].items():
-        found = study["summary"].get(name)
-        row = [f"`{name}`", f"{100 * alive:.0f} %", f"{found['seeds']:.0f}" if found else "0"]
-        for key, digits in (("top1", 2), ("loss", 3), ("runtime", 2)):
-            mean, spread = (found[f"{key}_{kind}"] for kind in ("mean", "std")) if found else (0, 0)
-            row.append(f"{mean:.{digits}f} ± {spread:.{digits}f}" if found else "not run yet")
-        rows.append(row)
-    headers = [
-        *("`SEARCH.IMPORTANCE`", "thresholds with a gradient at step 0", "seeds"),
-        *("held-out top-1 (%)", "held-out loss", "runtime (ms)"),
-    ]
-    return f"{_table(headers, rows)}\n\n{_beside(study)}"
+    alive = ", ".join(f"`{name}` {100 * s:.0f} %" for name, s in study["live_thresholds"].items())
+    return (
+        f"Thresholds with a gradient at step 0 of the full space: {alive}.\n\n"
+        f"{compare_section(study)}"
+    )
+
+
+def compare_section(study: Mapping[str, Any]) -> str:
+    """A study of search methods."""
+    return f"{study_table(study)}\n\n{_beside(study)}"
 
 
 def search_step_section(study: Mapping[str, Any]) -> str:
@@ -107,6 +125,7 @@ def latency_section(reports: Sequence[Mapping[str, Any]]) -> str:
 SECTIONS = {
     "demo": demo_section,
     "importance": importance_section,
+    "compare-search": compare_section,
     "search-step": search_step_section,
 }
 
@@ -121,8 +140,11 @@ def render(readme: str, results: Path) -> str:
     Raises:
         UserError: if a marker or a study is missing.
     """
-    studies = {name: read_json(results / f"{name}.json", "study") for name in SECTIONS}
-    sections = {name: section(studies[name]) for name, section in SECTIONS.items()}
+    sections = {
+        name: section(read_json(results / f"{name}.json", "study"))
+        for name, section in SECTIONS.items()
+        if f"<!-- {name} -->" in readme
+    }
     reports = [read_json(path, "report") for path in sorted(results.glob("latency-*.json"))]
     if reports:
         sections["latency"] = latency_section(reports)

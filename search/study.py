@@ -1,8 +1,9 @@
-"""Studies: search variants × seeds under one recipe, resumable, as one JSON file."""
+"""Studies: search methods × targets × seeds under one recipe, resumable, as one JSON file."""
 
 from __future__ import annotations
 
 import logging
+import random
 import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -15,79 +16,117 @@ import torch.nn.functional as F
 from detectron2.config import CfgNode
 from detectron2.utils.env import seed_all_rng
 
+from backbones.architecture import Architecture
 from backbones.files import read_json, write_json
+from backbones.latency import predict_runtime
 from search.classifier import ClassifierTrainer
+from search.random_search import sample_at_target
 from search.space import SearchSpace
 from search.supernet import Supernet
-from search.trainer import SearchTrainer
+from search.trainer import SearchTrainer, build_runtime_model
 
 logger = logging.getLogger(__name__)
 
+KEYS = ("top1", "loss", "runtime")
+
 
 @dataclass(frozen=True)
-class Variant:
-    """A way to search: keys of the configuration that differ from the others."""
+class Method:
+    """A way to find a network at a target runtime.
+
+    Attributes:
+        name: in tables and on the command line.
+        overrides: keys of the search configuration that make it.
+        searches: False draws a network at random instead.
+    """
 
     name: str
-    overrides: tuple[str, ...]
+    overrides: tuple[str, ...] = ()
+    searches: bool = True
 
 
-IMPORTANCE_VARIANTS = tuple(
-    Variant(name, ("SEARCH.IMPORTANCE", name)) for name in ("relative", "norm", "literal")
-)
+METHODS = {
+    method.name: method
+    for method in (
+        Method("single-path"),
+        Method("ste", ("SEARCH.RELAXATION", "ste")),
+        Method("norm", ("SEARCH.IMPORTANCE", "norm")),
+        Method("literal", ("SEARCH.IMPORTANCE", "literal")),
+        Method("likelihood", ("SEARCH.SELECTION", "likelihood")),
+        Method("random", searches=False),
+    )
+}
+"""The paper's formulation with this project's defaults, one change at a time, and chance."""
 
 
 def run_trial(
-    search_cfg: CfgNode, classifier_cfg: CfgNode, variant: Variant, seed: int
+    search_cfg: CfgNode, classifier_cfg: CfgNode, method: Method, target: float, seed: int
 ) -> dict[str, Any]:
-    """One search, and its network trained from scratch by the recipe that all share.
+    """Finds one network, and trains it from scratch by the recipe that all share.
 
     Args:
-        search_cfg: of the search; the variant and the seed are added.
-        classifier_cfg: the recipe; the architecture and the seed are added.
-        variant: what differs.
+        search_cfg: of the search; method, target and seed are added.
+        classifier_cfg: the recipe; architecture and seed are added.
+        method: how the network is found.
+        target: runtime in the unit of the latency table.
         seed: of both.
 
     Returns:
         The layers found, the predicted runtime, and the accuracy of the trained network.
     """
+    cfg = _merged(search_cfg, seed, (*method.overrides, "SEARCH.TARGET", str(target)))
     with tempfile.TemporaryDirectory(prefix="spnas-study-") as folder:
-        found = Path(folder) / "search"
-        _train(SearchTrainer, search_cfg, seed, found, variant.overrides)
-        results = read_json(found / "results.json", "results")["search"]
-        trained = Path(folder) / "classifier"
-        architecture = ("MODEL.SPNAS.ARCH", str(found / "architecture.json"))
-        _train(ClassifierTrainer, classifier_cfg, seed, trained, architecture)
+        find = _search if method.searches else _draw
+        architecture = find(cfg, Path(folder) / "search")
+        file, trained = Path(folder) / "architecture.json", Path(folder) / "classifier"
+        architecture.save(file)
+        options = ("MODEL.SPNAS.ARCH", str(file), *_run_options(trained))
+        seed_all_rng(seed)
+        ClassifierTrainer(_merged(classifier_cfg, seed, options)).train()
         scores = read_json(trained / "results.json", "results")["classification"]["val"]
+    space = SearchSpace.load(cfg.SEARCH.SPACE)
+    choices = space.choices_of(architecture)
     return {
-        "variant": variant.name,
+        "method": method.name,
+        "target": target,
         "seed": seed,
-        "runtime": results["predicted_runtime"],
-        "layers": results["layers"],
+        "runtime": round(predict_runtime(architecture, build_runtime_model(cfg, space).table), 4),
+        "layers": " ".join(map(space.choice_name, choices)),
         **scores,
     }
 
 
-def _train(
-    trainer: type[SearchTrainer] | type[ClassifierTrainer],
-    cfg: CfgNode,
-    seed: int,
-    output: Path,
-    overrides: Sequence[str],
-) -> None:
+def _search(cfg: CfgNode, folder: Path) -> Architecture:
+    seed_all_rng(cfg.SEED)
+    trainer = SearchTrainer(_merged(cfg, cfg.SEED, _run_options(folder)))
+    trainer.train()
+    return Architecture.load(folder / "architecture.json")
+
+
+def _draw(cfg: CfgNode, folder: Path) -> Architecture:
+    space = SearchSpace.load(cfg.SEARCH.SPACE)
+    rng = random.Random(cfg.SEED)
+    runtime_model = build_runtime_model(cfg, space)
+    choices = sample_at_target(space, runtime_model, cfg.SEARCH.TARGET, rng, cfg.SEARCH.TOLERANCE)
+    return space.architecture(choices, f"random{cfg.SEED}")
+
+
+def _run_options(folder: Path) -> tuple[str, ...]:
+    return ("OUTPUT_DIR", str(folder), "WANDB.ENABLED", "False")
+
+
+def _merged(cfg: CfgNode, seed: int, options: Sequence[str]) -> CfgNode:
     cfg = cfg.clone()
     cfg.defrost()
-    cfg.merge_from_list([*overrides, "OUTPUT_DIR", str(output), "WANDB.ENABLED", "False"])
+    cfg.merge_from_list(list(options))
     cfg.SEED = seed
-    seed_all_rng(seed)
-    trainer(cfg).train()
+    return cfg
 
 
 def run_study(
     search_cfg: CfgNode,
     classifier_cfg: CfgNode,
-    variants: Sequence[Variant],
-    seeds: Sequence[int],
+    trials: Sequence[tuple[Method, float, int]],
     output: Path,
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -96,37 +135,50 @@ def run_study(
     Args:
         search_cfg: of every search.
         classifier_cfg: of every final training.
-        variants: what is compared.
-        seeds: of every variant.
+        trials: method, target and seed of each.
         output: JSON file of the study.
         facts: command, hardware and settings, written beside the trials.
     """
     study: dict[str, Any] = {"trials": []}
     if output.exists():
         study = read_json(output, "study")
-    done = {(trial["variant"], trial["seed"]) for trial in study["trials"]}
-    for seed in seeds:
-        for variant in variants:
-            if (variant.name, seed) in done:
-                continue
-            logger.info("Trial: %s, seed %d", variant.name, seed)
-            study["trials"].append(run_trial(search_cfg, classifier_cfg, variant, seed))
-            study.update(facts, summary=summarize(study["trials"]))
-            write_json(output, study)
+    done = {(trial["method"], trial["target"], trial["seed"]) for trial in study["trials"]}
+    for method, target, seed in trials:
+        if (method.name, target, seed) in done:
+            continue
+        logger.info("Trial: %s at %g, seed %d", method.name, target, seed)
+        study["trials"].append(run_trial(search_cfg, classifier_cfg, method, target, seed))
+        study.update(facts, summary=summarize(study["trials"]))
+        write_json(output, study)
     return study
 
 
-def summarize(trials: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Mean and sample standard deviation over the seeds of every variant."""
-    summary = {}
-    for name in dict.fromkeys(trial["variant"] for trial in trials):
-        mine = [trial for trial in trials if trial["variant"] == name]
-        summary[name] = {"seeds": float(len(mine))}
-        for key in ("top1", "loss", "runtime"):
-            values = [float(trial[key]) for trial in mine]
-            summary[name][f"{key}_mean"] = statistics.fmean(values)
-            summary[name][f"{key}_std"] = statistics.stdev(values) if len(values) > 1 else 0.0
-    return summary
+def summarize(trials: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Mean and sample standard deviation over the seeds of every method at every target.
+
+    ``margin`` is how far the mean accuracy is above that of the random networks at the same
+    target, in standard deviations of theirs; None where there are fewer than two.
+    """
+    groups: dict[tuple[str, float], list[Mapping[str, Any]]] = {}
+    for trial in trials:
+        groups.setdefault((trial["method"], trial["target"]), []).append(trial)
+    rows = []
+    for (method, target), group in groups.items():
+        row: dict[str, Any] = {"method": method, "target": target, "seeds": len(group)}
+        for key in KEYS:
+            row[f"{key}_mean"], row[f"{key}_std"] = _mean_and_spread(group, key)
+        row["margin"] = None
+        chance = groups.get(("random", target), [])
+        if method != "random" and len(chance) > 1:
+            mean, spread = _mean_and_spread(chance, "top1")
+            row["margin"] = (row["top1_mean"] - mean) / spread
+        rows.append(row)
+    return rows
+
+
+def _mean_and_spread(trials: Sequence[Mapping[str, Any]], key: str) -> tuple[float, float]:
+    values = [float(trial[key]) for trial in trials]
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def live_thresholds(space: SearchSpace, importance: str, seed: int = 0) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from backbones.errors import UserError
 from search.decisions import Decision
 from search.runtime import RuntimeModel
-from search.space import Choice, SearchSpace
+from search.space import Choice, SearchLayer, SearchSpace
 
 _BINS = 20_000
 
@@ -36,17 +36,25 @@ def check_target(space: SearchSpace, runtime_model: RuntimeModel, target: float)
         )
 
 
+VALUES: dict[str, Callable[[Decision, SearchSpace, SearchLayer], Tensor]] = {
+    "log_odds": Decision.log_odds,
+    "likelihood": Decision.log_weights,
+}
+"""What a choice is worth, by the name that ``SEARCH.SELECTION`` uses."""
+
+
 def select_at_target(
     space: SearchSpace,
     runtime_model: RuntimeModel,
     decisions: Sequence[Decision],
     target: float,
     tolerance: float = 0.01,
+    selection: str = "log_odds",
 ) -> list[Choice]:
-    """The most likely network whose runtime is at most the target, and close to it.
+    """The most valuable network whose runtime is at most the target, and close to it.
 
-    With every option's weight read as its probability, the log-likelihood of a network is a sum
-    over layers, and so is its runtime: a multiple-choice knapsack, solved exactly by dynamic
+    With every option's weight read as its probability, the value of a network is a sum over
+    layers, and so is its runtime: a multiple-choice knapsack, solved exactly by dynamic
     programming over the runtime in steps of target / 20,000.
 
     Args:
@@ -56,15 +64,20 @@ def select_at_target(
         target: in the unit of the latency table.
         tolerance: the runtime is between ``target · (1 - tolerance)`` and ``target``, or the
             closest below where the space has nothing there.
+        selection: one of ``VALUES``.
 
     Returns:
         One choice a searchable layer.
 
     Raises:
-        UserError: if the space has no network at or below the target.
+        UserError: if the selection is unknown, or the space has no network at or below the target.
     """
+    if selection not in VALUES:
+        raise UserError(
+            f"unknown SEARCH.SELECTION '{selection}'; expected one of {', '.join(VALUES)}"
+        )
     check_target(space, runtime_model, target)
-    values, costs = _tables(space, runtime_model, decisions)
+    values, costs = _tables(space, runtime_model, decisions, selection)
     budget = target - float(runtime_model.constant)
     step = budget / _BINS
     best = torch.full((_BINS + 1,), -torch.inf, dtype=torch.float64)
@@ -85,13 +98,13 @@ def select_at_target(
 
 
 def _tables(
-    space: SearchSpace, runtime_model: RuntimeModel, decisions: Sequence[Decision]
+    space: SearchSpace, runtime_model: RuntimeModel, decisions: Sequence[Decision], selection: str
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Log-likelihood and runtime of every choice of every layer."""
+    """Value and runtime of every choice of every layer."""
     values, costs = [], []
     entries = runtime_model.entries.double().cpu()
     for index, (layer, decision) in enumerate(zip(space.layers, decisions, strict=True)):
-        values.append(decision.log_weights(space, layer).detach().double().cpu())
+        values.append(VALUES[selection](decision, space, layer).detach().double().cpu())
         costs.append(
             torch.stack(
                 [

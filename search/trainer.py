@@ -178,6 +178,7 @@ class SearchTrainer(ClassificationTrainer):
             self.supernet.relaxed_decisions(),
             node.TARGET,
             node.TOLERANCE,
+            node.SELECTION,
         )
 
     def found(self) -> Architecture:

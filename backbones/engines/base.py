@@ -82,6 +82,8 @@ class Engine(abc.ABC):
 
     name: str
     title: str
+    converts: bool = True
+    """Whether it keeps a converted model in a file."""
 
     def __init__(self, device: str = "cpu", threads: int = 1) -> None:
         if threads < 1:

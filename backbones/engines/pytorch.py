@@ -94,6 +94,7 @@ class TorchEngine(Engine):
 
     name = "torch"
     title = "PyTorch"
+    converts = False
 
     def __init__(self, device: str = "cpu", threads: int = 1) -> None:
         super().__init__(device, threads)

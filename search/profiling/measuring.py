@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
+import os
 import random
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from backbones.engines import Engine, Program
+from backbones.engines import Engine, Program, make_engine
 from backbones.engines.measurement import NOISY, Measurement, visit
 from search.profiling.journal import Journal
 from search.profiling.workload import Item
 
 logger = logging.getLogger(__name__)
+
+_CONVERSIONS_A_WORKER = 4
+"""Fewer are converted sooner than another process has started."""
 
 
 def measure(
@@ -22,8 +29,8 @@ def measure(
 ) -> dict[str, Measurement]:
     """Visits every item once a round, in a new order each time.
 
-    The first round also converts what is not converted yet. Visits that the journal has are not
-    made again.
+    Models are converted first, with nothing measured beside it. Visits that the journal has are
+    not made again.
 
     Args:
         items: what to measure.
@@ -41,18 +48,52 @@ def measure(
         for item in random.Random(round_).sample(list(items), len(items))
         if round_ not in journal.visits[item.key]
     ]
+    _convert_missing([item for _, item in pending], engine, journal)
     programs: dict[str, Program] = {}
     with tqdm(pending, desc=f"{engine.title} on {engine.device}", unit="visit") as progress:
         for round_, item in progress:
             if item.key not in programs:
-                torch.manual_seed(0)
                 path = journal.model_path(item.key)
-                programs[item.key] = engine.compile(item.build, item.inputs(), path)
+                programs[item.key] = _compile(engine, item, path)
             journal.add(item.key, round_, visit(programs[item.key].load()))
     return {
         key: Measurement.of([journal.visits[key][round_] for round_ in range(rounds)])
         for key in keys
     }
+
+
+def _convert_missing(items: Sequence[Item], engine: Engine, journal: Journal) -> None:
+    """Converts on all cores what has no model file yet."""
+    missing = {
+        item.key: item
+        for item in items
+        if engine.converts and not journal.model_path(item.key).exists()
+    }
+    workers = min(os.cpu_count() or 1, len(missing) // _CONVERSIONS_A_WORKER)
+    if workers < 2:
+        return
+    setting = (engine.name, engine.device, engine.threads)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, torch.set_num_threads, (1,)) as pool:
+        futures = [
+            pool.submit(_convert, setting, item, journal.model_path(key))
+            for key, item in missing.items()
+        ]
+        try:
+            for future in tqdm(as_completed(futures), "Converting", len(futures), unit="model"):
+                future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _convert(setting: tuple[str, str, int], item: Item, path: Path) -> None:
+    _compile(make_engine(*setting), item, path)
+
+
+def _compile(engine: Engine, item: Item, path: Path) -> Program:
+    torch.manual_seed(0)
+    return engine.compile(item.build, item.inputs(), path)
 
 
 def report_noise(measurements: Mapping[str, Measurement]) -> float:

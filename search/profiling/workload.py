@@ -7,6 +7,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +15,9 @@ from torch import Tensor, nn
 from backbones.architecture import Architecture
 from backbones.blocks import init_weights, make_layer
 from backbones.latency import input_sizes
-from backbones.network import Classifier, batch_norm, build_classifier
+from backbones.network import batch_norm, build_classifier
 from detection.deployment import PYRAMID_STRIDES, Deployment
-from search.space import Candidate, Choice, SearchSpace
+from search.space import Candidate, Choice, SearchLayer, SearchSpace
 
 Shape = tuple[int, int, int]
 
@@ -27,7 +28,7 @@ class Item:
 
     Attributes:
         key: names it among all items, in a form that is also a file name.
-        build: makes the module.
+        build: makes the module; can be sent to another process.
         shapes: (C, H, W) of every input.
     """
 
@@ -70,19 +71,10 @@ def layer_shapes(space: SearchSpace, deployment: Deployment) -> list[LayerShape]
 
 def layer_items(space: SearchSpace, deployment: Deployment) -> list[Item]:
     """Every candidate of every shape."""
-    norm_layer = batch_norm(space.largest())
-    layers = {(la.in_channels, la.out_channels, la.stride): la for la in space.layers}
-
-    def build(shape: LayerShape, candidate: Candidate) -> nn.Module:
-        layer = layers[shape.in_channels, shape.out_channels, shape.stride]
-        module = make_layer(shape.in_channels, space.layer_spec(layer, candidate), norm_layer)
-        init_weights(module, zero_init_residual=False)
-        return module
-
     return [
         Item(
             shape.key(space.choice_name(candidate)),
-            lambda shape=shape, candidate=candidate: build(shape, candidate),  # type: ignore[misc]
+            partial(_build_layer, space, shape, candidate),
             ((shape.in_channels, *shape.input_size),),
         )
         for shape in layer_shapes(space, deployment)
@@ -93,36 +85,28 @@ def layer_items(space: SearchSpace, deployment: Deployment) -> list[Item]:
 def constant_items(space: SearchSpace, deployment: Deployment) -> list[Item]:
     """The parts that are not searched: what comes before the searchable layers, and after."""
     largest, size = space.largest(), deployment.padded_size
-    begin, end = len(space.first), len(largest.layers) - len(space.last)
+    end = len(largest.layers) - len(space.last)
     channels = (*largest.in_channels, largest.layers[-1].out_channels)
     sizes = [*input_sizes(largest, size), _map_size(size, 32)]
     tail_shape = (channels[end], *sizes[end])
-
-    def network() -> Classifier:
-        return build_classifier(largest, deployment.num_classes, zero_init_residual=False)
-
-    def stem() -> nn.Module:
-        whole = network()
-        return nn.Sequential(whole.stem, *whole.layers[:begin])
-
-    items = [Item("stem", stem, ((3, *size),))]
-    if deployment.task == "classification":
-        return [*items, Item("tail", lambda: _Tail(network(), end), (tail_shape,))]
-    if space.last:
-        items.append(Item("tail", lambda: nn.Sequential(*network().layers[end:]), (tail_shape,)))
-    taps = [largest.layers[index].out_channels for index in largest.feature_layers[1:]]
-    maps = tuple(
-        (count, *_map_size(size, stride))
-        for count, stride in zip(taps, PYRAMID_STRIDES, strict=True)
-    )
-    return [*items, Item("fpn", lambda: deployment.pyramid(taps), maps)]
+    items = [Item("stem", partial(_build_stem, space), ((3, *size),))]
+    if deployment.task == "classification" or space.last:
+        items.append(Item("tail", partial(_build_tail, space, deployment), (tail_shape,)))
+    if deployment.task == "detection":
+        taps = [largest.layers[index].out_channels for index in largest.feature_layers[1:]]
+        maps = tuple(
+            (count, *_map_size(size, stride))
+            for count, stride in zip(taps, PYRAMID_STRIDES, strict=True)
+        )
+        items.append(Item("fpn", partial(deployment.pyramid, taps), maps))
+    return items
 
 
 def network_item(architecture: Architecture, deployment: Deployment, key: str = "") -> Item:
     """A whole network."""
     return Item(
         key or f"network_{architecture.name}",
-        lambda: deployment.network(architecture),
+        partial(deployment.network, architecture),
         ((3, *deployment.padded_size),),
     )
 
@@ -155,19 +139,32 @@ def type_names(space: SearchSpace, choices: Sequence[Choice]) -> str:
     return " ".join(map(space.choice_name, choices))
 
 
-class _Tail(nn.Module):
-    """The last fixed layers, head, pooling and classifier of a network."""
+def _build_layer(space: SearchSpace, shape: LayerShape, candidate: Candidate) -> nn.Module:
+    layer = SearchLayer(shape.in_channels, shape.out_channels, shape.stride)
+    spec = space.layer_spec(layer, candidate)
+    module = make_layer(shape.in_channels, spec, batch_norm(space.largest()))
+    init_weights(module, zero_init_residual=False)
+    return module
 
-    def __init__(self, network: Classifier, begin: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(*network.layers[begin:])
-        self.head = network.head
-        self.classifier = network.classifier
 
+def _build_stem(space: SearchSpace) -> nn.Module:
+    network = build_classifier(space.largest(), zero_init_residual=False)
+    return nn.Sequential(network.stem, *network.layers[: len(space.first)])
+
+
+def _build_tail(space: SearchSpace, deployment: Deployment) -> nn.Module:
+    """The last fixed layers, and for classification head, pooling and classifier behind them."""
+    network = build_classifier(space.largest(), deployment.num_classes, zero_init_residual=False)
+    last = network.layers[len(network.layers) - len(space.last) :]
+    if deployment.task == "detection":
+        return nn.Sequential(*last)
+    # AdaptiveAvgPool2d would be another operation than the network's own mean
+    return nn.Sequential(*last, network.head, _GlobalMean(), network.classifier)
+
+
+class _GlobalMean(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (1, C, H/32, W/32) → logits (1, K)."""
-        logits: Tensor = self.classifier(self.head(self.layers(x)).mean((2, 3)))
-        return logits
+        return x.mean((2, 3))
 
 
 def _map_size(size: tuple[int, int], stride: int) -> tuple[int, int]:

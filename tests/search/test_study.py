@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import statistics
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,27 @@ from typing import Any
 import pytest
 
 from backbones.files import read_json
+from detection.engine.cli import load_config
 from search import study as module
+from search.config import add_search_config
+from search.readme import study_table
 from search.space import SearchSpace
-from search.study import Variant, live_thresholds, run_study, summarize
+from search.study import METHODS, Method, live_thresholds, run_study, run_trial, summarize
 
-VARIANTS = (Variant("a", ()), Variant("b", ("SEARCH.IMPORTANCE", "norm")))
+TRIALS = [
+    (METHODS[name], target, seed)
+    for seed in range(2)
+    for target in (60.0, 80.0)
+    for name in ("single-path", "random")
+]
 
 
-def fake_trial(search: Any, classifier: Any, variant: Variant, seed: int) -> dict[str, Any]:
-    value = 10.0 * seed + len(variant.overrides)
-    return {"variant": variant.name, "seed": seed, "top1": value, "loss": 1.0, "runtime": 80.0}
+def fake_trial(
+    search: Any, classifier: Any, method: Method, target: float, seed: int
+) -> dict[str, Any]:
+    value = target + 10.0 * seed + 5 * method.searches
+    known = {"method": method.name, "target": target, "seed": seed}
+    return {**known, "top1": value, "loss": 1.0, "runtime": target}
 
 
 def test_an_interrupted_study_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,23 +46,63 @@ def test_an_interrupted_study_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
     output = tmp_path / "study.json"
     none: Any = None
     with pytest.raises(KeyboardInterrupt):
-        run_study(none, none, VARIANTS, range(3), output, {"command": "x"})
+        run_study(none, none, TRIALS, output, {"command": "x"})
     assert len(read_json(output, "study")["trials"]) == 3
-    monkeypatch.setattr(module, "run_trial", fake_trial)
-    whole = run_study(none, none, VARIANTS, range(3), output, {"command": "x"})
-    seen = [(trial["seed"], trial["variant"]) for trial in whole["trials"]]
-    assert seen == [(seed, name) for seed in range(3) for name in "ab"]
+    again = []
+    monkeypatch.setattr(module, "run_trial", lambda *a: again.append(a) or fake_trial(*a))
+    whole = run_study(none, none, TRIALS, output, {"command": "x"})
+    assert len(again) == 5
+    seen = [(trial["method"], trial["target"], trial["seed"]) for trial in whole["trials"]]
+    assert seen == [(method.name, target, seed) for method, target, seed in TRIALS]
     assert read_json(output, "study") == whole
 
 
 def test_summary_is_mean_and_sample_deviation() -> None:
-    trials = [fake_trial(None, None, VARIANTS[0], seed) for seed in range(4)]
-    summary = summarize(trials)["a"]
-    values = [0.0, 10.0, 20.0, 30.0]
-    assert summary["top1_mean"] == statistics.mean(values)
-    assert summary["top1_std"] == pytest.approx(statistics.stdev(values))
-    assert summary["seeds"] == 4
-    assert summarize(trials[:1])["a"]["top1_std"] == 0
+    none: Any = None
+    trials = [
+        fake_trial(none, none, METHODS[name], 60.0, seed)
+        for seed in range(4)
+        for name in ("single-path", "random")
+    ]
+    mine, chance = summarize(trials)
+    values = [65.0, 75.0, 85.0, 95.0]
+    assert (mine["method"], mine["target"], mine["seeds"]) == ("single-path", 60.0, 4)
+    assert mine["top1_mean"] == statistics.mean(values)
+    assert mine["top1_std"] == pytest.approx(statistics.stdev(values))
+    assert mine["margin"] == pytest.approx(5 / statistics.stdev(values))
+    assert chance["margin"] is None
+    assert summarize(trials[:1])[0]["margin"] is None
+    text = study_table({"summary": [mine, chance], "unit": "ms"})
+    assert "| `single-path` | 60 ms" in text
+    assert "+0.4 σ" in text
+
+
+def test_a_random_network_is_trained_at_the_target(tmp_path: Path) -> None:
+    """The whole trial but the search, on a few images."""
+    from PIL import Image
+
+    for split in ("train", "val"):
+        for label in ("0", "1"):
+            folder = tmp_path / split / label
+            folder.mkdir(parents=True)
+            for index in range(4):
+                Image.new("RGB", (32, 32), (60 * index, 100, 0)).save(folder / f"{index}.png")
+    options = [
+        *("CLASSIFICATION.DATASET", str(tmp_path), "CLASSIFICATION.NUM_CLASSES", "2"),
+        *("CLASSIFICATION.INPUT_SIZE", "32", "CLASSIFICATION.EPOCHS", "1.0"),
+        *("SOLVER.IMS_PER_BATCH", "4"),
+    ]
+    search, classifier = (
+        load_config(
+            argparse.Namespace(config_file=f"{stage}/digits.yaml", opts=options), add_search_config
+        )
+        for stage in ("search", "classification")
+    )
+    trial = run_trial(search, classifier, METHODS["random"], 70.0, 3)
+    assert 69.3 <= trial["runtime"] <= 70.0
+    assert (trial["method"], trial["target"], trial["seed"]) == ("random", 70.0, 3)
+    assert len(trial["layers"].split()) == 20
+    assert 0 <= trial["top1"] <= 100
 
 
 def test_thresholds_alive_at_full_width(space: SearchSpace) -> None:

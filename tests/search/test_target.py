@@ -6,14 +6,15 @@ import dataclasses
 import itertools
 import math
 import random
+from collections.abc import Callable
 
 import pytest
 import torch
 
 from backbones import LatencyTable, UserError, predict_runtime
-from search.decisions import Decision
+from search.decisions import Decision, nested_weights
 from search.runtime import RuntimeModel
-from search.space import SearchSpace, Stage
+from search.space import Choice, SearchSpace, Stage
 from search.target import runtime_range, select_at_target
 from search.tradeoff import FixedTradeOff, TargetTradeOff
 
@@ -46,8 +47,34 @@ def random_decisions(space: SearchSpace, rng: random.Random) -> list[Decision]:
     return decisions
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_selection_equals_brute_force(small: tuple[SearchSpace, RuntimeModel], seed: int) -> None:
+def likelihood(decision: Decision, choice: Choice, droppable: bool) -> float:
+    keep = float(decision.keep)
+    if choice is None:
+        return math.log(1 - keep)
+    kernel, expansion = decision.kernel[choice.kernel], decision.expansion[choice.expansion]
+    return math.log(keep) + math.log(float(kernel)) + math.log(float(expansion))
+
+
+def log_odds(decision: Decision, choice: Choice, droppable: bool) -> float:
+    if choice is None:
+        return 0.0
+    keep = float(decision.keep)
+    value = math.log(keep / (1 - keep)) if droppable else 0.0
+    for weights, index in (
+        (decision.kernel, choice.kernel),
+        (decision.expansion, choice.expansion),
+    ):
+        value += math.log(float(weights[index] / weights[0]))
+    return value
+
+
+@pytest.mark.parametrize("value_of", [likelihood, log_odds])
+@pytest.mark.parametrize("seed", range(3))
+def test_selection_equals_brute_force(
+    small: tuple[SearchSpace, RuntimeModel],
+    seed: int,
+    value_of: Callable[[Decision, Choice, bool], float],
+) -> None:
     space, model = small
     rng = random.Random(seed)
     decisions = random_decisions(space, rng)
@@ -57,16 +84,40 @@ def test_selection_equals_brute_force(small: tuple[SearchSpace, RuntimeModel], s
     for choices in itertools.product(*map(space.choices, space.layers)):
         runtime, value = float(model.constant), 0.0
         for index, (choice, decision) in enumerate(zip(choices, decisions, strict=True)):
-            keep = float(decision.keep)
-            if choice is None:
-                value += math.log(1 - keep)
-                continue
-            runtime += float(model.entries[index, choice.kernel, choice.expansion, 0])
-            value += math.log(keep) + math.log(float(decision.kernel[choice.kernel]))
-            value += math.log(float(decision.expansion[choice.expansion]))
+            value += value_of(decision, choice, space.layers[index].droppable)
+            if choice is not None:
+                runtime += float(model.entries[index, choice.kernel, choice.expansion, 0])
         if target * (1 - tolerance) <= runtime <= target * 0.9995 and value > best_value:
             best, best_value = list(choices), value
-    assert select_at_target(space, model, decisions, target, tolerance) == best
+    found = select_at_target(space, model, decisions, target, tolerance, value_of.__name__)
+    assert found == best
+
+
+def test_log_odds_shrink_layers_before_they_drop_them(
+    space: SearchSpace, table: LatencyTable
+) -> None:
+    """Where a supernet is equally sure of everything, nothing is skipped at half the runtime."""
+    model, even = RuntimeModel(space, table), torch.tensor(0.88)
+    decision = Decision(
+        torch.stack([1 - even, even]),
+        torch.stack([1 - even, even]),
+        nested_weights(torch.stack([even, even])),
+        even,
+    )
+    arguments = (space, model, [decision] * 20, 80.0, 0.01)
+    skipped = [
+        select_at_target(*arguments, name).count(None) for name in ("log_odds", "likelihood")
+    ]
+    assert skipped[0] == 0
+    assert skipped[1] > 3
+
+
+def test_unknown_selection(space: SearchSpace, table: LatencyTable, rng: random.Random) -> None:
+    decisions = random_decisions(space, rng)
+    with pytest.raises(
+        UserError, match="unknown SEARCH.SELECTION 'luck'; expected one of log_odds"
+    ):
+        select_at_target(space, RuntimeModel(space, table), decisions, 80.0, selection="luck")
 
 
 @pytest.mark.parametrize("seed", range(10))

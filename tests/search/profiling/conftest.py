@@ -63,6 +63,7 @@ class KnownEngine(Engine):
 
     name = "known"
     title = "Known"
+    converts = False
 
     def versions(self) -> dict[str, str]:
         return {"known": "1.0"}

@@ -1,0 +1,91 @@
+"""Random networks at a target runtime: the baseline that a search has to beat."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import torch
+from torch import Tensor
+
+from backbones.errors import UserError
+from search.runtime import RuntimeModel
+from search.space import Choice, SearchSpace
+from search.target import check_target
+
+_ATTEMPTS = 100_000
+
+
+def sample_at_target(
+    space: SearchSpace,
+    runtime_model: RuntimeModel,
+    target: float,
+    rng: random.Random,
+    tolerance: float = 0.01,
+) -> list[Choice]:
+    """A network drawn uniformly among those whose runtime is within the tolerance below the target.
+
+    Plain rejection (Sec. VII-A) hardly ever hits a target far from the mean of the space. Here
+    every choice is drawn with a weight of exp(β · runtime), β such that the mean is in the middle
+    of the band. The weight of a network then depends on its runtime alone, which a second
+    rejection within the band takes out again.
+
+    Args:
+        space: the search space.
+        runtime_model: predicts every layer's candidates.
+        target: in the unit of the latency table.
+        rng: of the draw.
+        tolerance: the runtime is between ``target · (1 - tolerance)`` and ``target``.
+
+    Raises:
+        UserError: if the space has no network there, or none was found.
+    """
+    check_target(space, runtime_model, target)
+    runtimes = _choice_runtimes(space, runtime_model)
+    constant = float(runtime_model.constant)
+    lowest = target * (1 - tolerance)
+    beta, weights = _tilted(runtimes, (target + lowest) / 2 - constant)
+    lightest = lowest if beta > 0 else target
+    for _ in range(_ATTEMPTS):
+        picks = [
+            rng.choices(range(len(row)), layer_weights)[0]
+            for row, layer_weights in zip(runtimes, weights, strict=True)
+        ]
+        total = constant + sum(row[pick] for row, pick in zip(runtimes, picks, strict=True))
+        if not lowest <= total <= target:
+            continue
+        if rng.random() < math.exp(beta * (lightest - total)):
+            return [
+                space.choices(layer)[pick] for layer, pick in zip(space.layers, picks, strict=True)
+            ]
+    raise UserError(
+        f"no random network of search space '{space.name}' between {lowest:.2f} and {target:.2f} "
+        f"{runtime_model.table.unit} in {_ATTEMPTS} draws; widen the tolerance"
+    )
+
+
+def _choice_runtimes(space: SearchSpace, runtime_model: RuntimeModel) -> list[list[float]]:
+    """Runtime of every choice of every layer."""
+    return [
+        [
+            0.0 if choice is None else float(entries[choice.kernel, choice.expansion, choice.se])
+            for choice in space.choices(layer)
+        ]
+        for layer, entries in zip(space.layers, runtime_model.entries, strict=True)
+    ]
+
+
+def _tilted(runtimes: list[list[float]], mean: float) -> tuple[float, list[list[float]]]:
+    """The β that makes ``mean`` the mean sum, and the weights of every layer's choices."""
+    rows = [torch.tensor(row, dtype=torch.float64) for row in runtimes]
+
+    def probabilities(beta: float) -> list[Tensor]:
+        return [(beta * row).softmax(0) for row in rows]
+
+    scale = 1 / max(float(row.max()) for row in rows)
+    low, high = -200 * scale, 200 * scale
+    for _ in range(60):
+        beta = (low + high) / 2
+        expected = sum(float(p @ row) for p, row in zip(probabilities(beta), rows, strict=True))
+        low, high = (beta, high) if expected < mean else (low, beta)
+    return low, [p.tolist() for p in probabilities(low)]

@@ -1,0 +1,92 @@
+#!/usr/bin/env python
+"""Compares search methods × targets × seeds, every network found trained by one recipe.
+
+A study that was interrupted goes on where it was. Trailing KEY VALUE pairs change every search.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode
+
+from backbones.engines.hardware import device_name
+from backbones.errors import UserError
+from detection.engine.cli import load_config, run_tool
+from search.config import add_search_config
+from search.readme import study_table
+from search.space import SearchSpace
+from search.study import METHODS, live_thresholds, run_study
+from search.thresholds import IMPORTANCES
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--methods", nargs="+", default=list(METHODS), help=f"of {', '.join(METHODS)}"
+    )
+    parser.add_argument("--targets", nargs="+", type=float, default=[80.0], help="(default: 80)")
+    parser.add_argument("--seeds", type=int, default=5, help="of every method (default: 5)")
+    parser.add_argument(
+        "--random-seeds", type=int, default=20, help="random networks a target (default: 20)"
+    )
+    parser.add_argument("--search-config", default="search/digits.yaml", metavar="FILE")
+    parser.add_argument("--train-config", default="classification/digits.yaml", metavar="FILE")
+    parser.add_argument(
+        "--search-epochs", type=float, default=1.0, help="of every search (default: 1)"
+    )
+    parser.add_argument(
+        "--train-epochs", type=float, default=2.0, help="of every final training (default: 2)"
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, help="JSON file in which the study is kept"
+    )
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
+    return parser.parse_args()
+
+
+def config(file: str, epochs: float, opts: list[str]) -> CfgNode:
+    options = ["CLASSIFICATION.EPOCHS", str(epochs), *opts]
+    return load_config(argparse.Namespace(config_file=file, opts=options), add_search_config)
+
+
+def command(args: argparse.Namespace) -> str:
+    targets = " ".join(f"{target:g}" for target in args.targets)
+    parts = ["python tools/compare_search.py --methods", *args.methods, "--targets", targets]
+    parts += [f"--seeds {args.seeds} --random-seeds {args.random_seeds}"]
+    parts += [f"--search-epochs {args.search_epochs:g} --train-epochs {args.train_epochs:g}"]
+    return " ".join([*parts, "--output", str(args.output), *args.opts])
+
+
+def main(args: argparse.Namespace) -> None:
+    if unknown := [name for name in args.methods if name not in METHODS]:
+        raise UserError(f"unknown method '{unknown[0]}'; expected some of {', '.join(METHODS)}")
+    # the accuracy of the supernet's own weights is not looked at
+    search_opts = ["SEARCH.CALIBRATION_BATCHES", "1", *args.opts]
+    search_cfg = config(args.search_config, args.search_epochs, search_opts)
+    classifier_cfg = config(args.train_config, args.train_epochs, [])
+    trials = [
+        (METHODS[name], target, seed)
+        for seed in range(max(args.seeds, args.random_seeds))
+        for target in args.targets
+        for name in args.methods
+        if seed < (args.seeds if METHODS[name].searches else args.random_seeds)
+    ]
+    space = SearchSpace.load(search_cfg.SEARCH.SPACE)
+    facts = {
+        "command": command(args),
+        "hardware": f"{device_name('cpu')}, {torch.get_num_threads()} threads",
+        "torch": torch.__version__,
+        "unit": "ms",
+        "live_thresholds": {name: live_thresholds(space, name) for name in IMPORTANCES},
+    }
+    study = run_study(search_cfg, classifier_cfg, trials, args.output, facts)
+    print(study_table(study))
+
+
+if __name__ == "__main__":
+    run_tool(main, parse())

@@ -1,0 +1,111 @@
+#!/usr/bin/env python
+"""Finds the λ (SEARCH.LAMBDA) that lands at a target runtime, by maximising Eq. 19.
+
+Every trial is a search. The same command on several machines with one --storage shares the work;
+a killed worker loses only its own trial, and the command started again goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from backbones.engines.hardware import device_name
+from backbones.errors import UserError
+from backbones.files import write_json
+from detection.engine.cli import load_config, run_tool
+from search.config import add_search_config
+from search.tuning.objective import search_outcome
+from search.tuning.report import plot_tuning, study_record, summary_table
+from search.tuning.solvers import SOLVERS, Fidelities
+from search.tuning.worker import TuningTask, open_storage, work
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="of every search")
+    parser.add_argument(
+        "--solvers", nargs="+", default=["bayesian"], help=f"of {', '.join(SOLVERS)}"
+    )
+    parser.add_argument("--target", type=float, required=True, help="in the table's unit")
+    parser.add_argument(
+        "--budget", type=float, default=80.0, help="epochs of every study (default: 80)"
+    )
+    parser.add_argument("--repeats", type=int, default=1, help="studies a solver (default: 1)")
+    parser.add_argument(
+        "--lambda-range", nargs=2, type=float, default=(0.01, 10.0), metavar=("LOW", "HIGH")
+    )
+    parser.add_argument("--epochs-range", nargs=2, type=int, default=(2, 8), metavar=("MIN", "MAX"))
+    parser.add_argument(
+        "--storage",
+        default="sqlite:///tune.db",
+        metavar="URL",
+        help="database that all workers reach (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--heartbeat",
+        type=int,
+        default=30,
+        metavar="SECONDS",
+        help="a worker silent for four times as long is dead (default: 30)",
+    )
+    parser.add_argument("--output", type=Path, required=True, help="JSON file; the plot is beside")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
+    return parser.parse_args()
+
+
+def check(args: argparse.Namespace) -> Fidelities:
+    low, high = args.lambda_range
+    if not 0 < low < high:
+        raise UserError(f"--lambda-range is {low:g} {high:g}; expected 0 < LOW < HIGH")
+    fewest, most = args.epochs_range
+    if not 1 <= fewest <= most:
+        raise UserError(f"--epochs-range is {fewest} {most}; expected 1 ≤ MIN ≤ MAX")
+    if args.budget < most or args.repeats < 1:
+        raise UserError(
+            f"--budget is {args.budget:g} and --repeats {args.repeats}; expected at least {most} "
+            "epochs (one whole search) and one study"
+        )
+    if unknown := [name for name in args.solvers if name not in SOLVERS]:
+        raise UserError(f"unknown solver '{unknown[0]}'; expected some of {', '.join(SOLVERS)}")
+    return Fidelities(low, high, fewest, most)
+
+
+def main(args: argparse.Namespace) -> None:
+    fidelities = check(args)
+    cfg = load_config(args, add_search_config)
+    storage = open_storage(args.storage, args.heartbeat)
+    records = []
+    for seed in range(args.repeats):
+        for solver in args.solvers:
+            task = TuningTask(solver, args.target, args.budget, fidelities, seed)
+            study = work(task, storage, search_outcome(cfg, SOLVERS[solver].stops_early))
+            records.append(study_record(task, study))
+            facts = {
+                "command": command(args),
+                "hardware": f"{device_name('cpu')}, {torch.get_num_threads()} threads",
+                "target": args.target,
+                "budget": args.budget,
+            }
+            write_json(args.output, {**facts, "studies": records})
+            plot_tuning(records, args.output.with_suffix(".png"))
+    print(summary_table(records, "ms"))
+    print(f"Wrote {args.output} and {args.output.with_suffix('.png')}")
+
+
+def command(args: argparse.Namespace) -> str:
+    low, high = args.lambda_range
+    fewest, most = args.epochs_range
+    parts = ["python tools/tune_lambda.py --config-file", args.config_file, "--solvers"]
+    parts += [*args.solvers, f"--target {args.target:g} --budget {args.budget:g}"]
+    parts += [f"--repeats {args.repeats} --lambda-range {low:g} {high:g}"]
+    parts += [f"--epochs-range {fewest} {most} --output {args.output}", *args.opts]
+    return " ".join(parts)
+
+
+if __name__ == "__main__":
+    run_tool(main, parse())
