@@ -62,6 +62,8 @@ def _add_search(cfg: CfgNode) -> None:
     node.RUNTIME_MODEL = "interpolation"
     # Runtime to end at, in the table's unit; λ is found on the way. 0 uses LAMBDA.
     node.TARGET = 80.0
+    # Further targets: the search also leaves a network for each, in OUTPUT_DIR/family/<target>.
+    node.FAMILY = []
     # Used where TARGET is 0. Multiplies ln(runtime) beside the cross entropy (Eq. 10). The
     # original code multiplies its λ by 1,000 first: its 0.02 is 20 here.
     node.LAMBDA = 0.1

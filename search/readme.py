@@ -97,7 +97,7 @@ def latency_section(reports: Sequence[Mapping[str, Any]]) -> str:
     """How well tables predict whole networks, and the plots."""
     rows = []
     for report in reports:
-        found, plain = report["scores"]["all"], report["scores"]["all, plain sum"]
+        found, plain = report["scores"]["all"], report["scores"]["plain sum"]
         height, width = report["input_size"]
         rows.append(
             [
@@ -105,12 +105,13 @@ def latency_section(reports: Sequence[Mapping[str, Any]]) -> str:
                 f"{found['networks']}",
                 f"{plain['mean_error']:.2f} %",
                 f"**{found['mean_error']:.2f} %**",
+                f"{report['scores']['as measured']['mean_error']:.2f} %",
                 f"{found['rmse']:.2f} ms",
                 f"{found['spearman']:.4f}",
             ]
         )
     headers = [
-        *("table", "networks", "mean error, plain sum", "mean error, corrected"),
+        *("table", "networks", "mean error, plain sum", "corrected", "without drift taken out"),
         *("RMSE", "Spearman's ρ"),
     ]
     plots = [

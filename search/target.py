@@ -24,13 +24,15 @@ def runtime_range(space: SearchSpace, runtime_model: RuntimeModel) -> tuple[floa
     return smallest, largest
 
 
-def check_target(space: SearchSpace, runtime_model: RuntimeModel, target: float) -> None:
-    """Raises a UserError if no network of the space has the target runtime."""
+def check_target(
+    space: SearchSpace, runtime_model: RuntimeModel, target: float, key: str = "SEARCH.TARGET"
+) -> None:
+    """Raises a UserError that names ``key`` if no network of the space has the target runtime."""
     smallest, largest = runtime_range(space, runtime_model)
     if not smallest <= target <= largest:
         table = runtime_model.table
         raise UserError(
-            f"SEARCH.TARGET is {target:g} {table.unit}; the networks of search space "
+            f"{key} is {target:g} {table.unit}; the networks of search space "
             f"'{space.name}' take {smallest:.2f} to {largest:.2f} {table.unit} by latency table "
             f"'{table.name}'"
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from itertools import islice
+from pathlib import Path
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -105,6 +107,8 @@ class SearchTrainer(ClassificationTrainer):
         self.runtime_model = build_runtime_model(cfg, self.space).to(cfg.MODEL.DEVICE)
         if cfg.SEARCH.TARGET:
             check_target(self.space, self.runtime_model, cfg.SEARCH.TARGET)
+        for target in cfg.SEARCH.FAMILY:
+            check_target(self.space, self.runtime_model, target, "SEARCH.FAMILY")
         self.tradeoff = build_tradeoff(cfg)
         num_classes = count_classes(cfg)
         self.supernet = build_supernet(cfg, self.space, num_classes)
@@ -167,24 +171,28 @@ class SearchTrainer(ClassificationTrainer):
             storage.put_scalar("search/threshold_gradient", mean, smoothing_hint=False)
 
     @torch.no_grad()
-    def choices(self) -> list[Choice]:
-        """The network that the search would end with now."""
+    def choices(self, target: float) -> list[Choice]:
+        """The network that the search would end with now.
+
+        Args:
+            target: runtime to select at; 0 takes the supernet's own decisions.
+        """
         node = self.cfg.SEARCH
-        if not node.TARGET:
+        if not target:
             return self.supernet.choices()
         return select_at_target(
             self.space,
             self.runtime_model,
             self.supernet.relaxed_decisions(),
-            node.TARGET,
+            target,
             node.TOLERANCE,
             node.SELECTION,
         )
 
-    def found(self) -> Architecture:
+    def found(self, target: float) -> Architecture:
         """The architecture of :meth:`choices`, with its provenance."""
         node, table = self.cfg.SEARCH, self.runtime_model.table
-        choices = self.choices()
+        choices = self.choices(target)
         runtime = predict_runtime(self.space.architecture(choices, "found"), table)
         provenance = {
             "method": "single-path",
@@ -201,19 +209,41 @@ class SearchTrainer(ClassificationTrainer):
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Accuracy of the network found, after estimating its batch-norm statistics."""
-        architecture = self.found()
+        architecture, network, scores = self._judged(self.cfg.SEARCH.TARGET)
+        if self.complete:
+            family = [
+                self._export(*self._judged(target), Path(self.output_dir, "family", f"{target:g}"))
+                for target in self.cfg.SEARCH.FAMILY
+            ]
+            self._finish(architecture, network, scores, family)
+        return {"val": scores, "found": {"runtime": architecture.provenance["predicted_runtime"]}}
+
+    def _judged(self, target: float) -> tuple[Architecture, nn.Module, dict[str, float]]:
+        """The network found for a target, with statistics of its own, and its accuracy."""
+        architecture = self.found(target)
         network = self._calibrated(architecture)
         scores = evaluate(network, build_val_loader(self.cfg, self.val_data))
-        runtime = float(architecture.provenance["predicted_runtime"])
         logger.info(
             "network found: top-1 %.2f %% with the supernet's weights, %.2f %s predicted",
             scores["top1"],
-            runtime,
+            architecture.provenance["predicted_runtime"],
             self.runtime_model.table.unit,
         )
-        if self.complete:
-            self._finish(architecture, network, scores)
-        return {"val": scores, "found": {"runtime": runtime}}
+        return architecture, network, scores
+
+    def _export(
+        self, architecture: Architecture, network: nn.Module, scores: dict[str, float], folder: Path
+    ) -> dict[str, Any]:
+        """Writes a network into a folder; its row of ``results.json``."""
+        if comm.is_main_process():
+            save_backbone(folder, architecture, network.state_dict())
+        choices = self.space.choices_of(architecture)
+        return {
+            "architecture": architecture.name,
+            "layers": [self.space.choice_name(choice) for choice in choices],
+            "predicted_runtime": architecture.provenance["predicted_runtime"],
+            "val": scores,
+        }
 
     def _calibrated(self, architecture: Architecture) -> nn.Module:
         """The exported network with batch-norm statistics of its own.
@@ -233,33 +263,32 @@ class SearchTrainer(ClassificationTrainer):
         return network.eval()
 
     def _finish(
-        self, architecture: Architecture, network: nn.Module, scores: Mapping[str, float]
+        self,
+        architecture: Architecture,
+        network: nn.Module,
+        scores: dict[str, float],
+        family: Sequence[Mapping[str, Any]],
     ) -> None:
         """Exports the network, and writes and prints the results; rank 0 only."""
-        if not comm.is_main_process():
-            return
-        save_backbone(self.output_dir, architecture, network.state_dict())
         table, target = self.runtime_model.table, self.cfg.SEARCH.TARGET
         smallest, largest = runtime_range(self.space, self.runtime_model)
-        runtime = architecture.provenance["predicted_runtime"]
-        choices = self.space.choices_of(architecture)
         results = {
-            "architecture": architecture.name,
-            "layers": [self.space.choice_name(choice) for choice in choices],
-            "predicted_runtime": runtime,
+            **self._export(architecture, network, scores, Path(self.output_dir)),
             "target_runtime": target or None,
             "runtime_range": [smallest, largest],
             "unit": table.unit,
             "latency_table": table.name,
-            "val": dict(scores),
         }
+        if family:
+            results["family"] = list(family)
         self.write_results({"search": results})
+        if not comm.is_main_process():
+            return
+        choices = self.space.choices_of(architecture)
         logger.info("Searched layers:\n%s", layer_table(self.space, self.runtime_model, choices))
-        against = (
-            f"target {target:g} {table.unit} ({100 * (runtime / target - 1):+.2f} %), "
-            if target
-            else ""
-        )
+        runtime, against = results["predicted_runtime"], ""
+        if target:
+            against = f"target {target:g} {table.unit} ({100 * (runtime / target - 1):+.2f} %), "
         logger.info(
             "predicted runtime %.2f %s, %sspace %.2f to %.2f %s, latency table '%s'",
             runtime,

@@ -23,7 +23,7 @@ def parse() -> argparse.Namespace:
         "--networks", type=int, default=100, help="every other one without SE (default: 100)"
     )
     parser.add_argument("--seed", type=int, default=2, help="of the draw (default: 2)")
-    parser.add_argument("--rounds", type=int, default=8, help="visits to each (default: 8)")
+    parser.add_argument("--rounds", type=int, default=16, help="visits to each (default: 16)")
     parser.add_argument(
         "--output", type=Path, required=True, help="JSON file to write; the plot is put beside it"
     )

@@ -56,7 +56,7 @@ def parse() -> argparse.Namespace:
         "--fpn-channels", type=int, default=256, help="of every pyramid level (default: 256)"
     )
     parser.add_argument(
-        "--rounds", type=int, default=8, help="visits to every layer, in turns (default: 8)"
+        "--rounds", type=int, default=16, help="visits to every layer, in turns (default: 16)"
     )
     parser.add_argument(
         "--networks",

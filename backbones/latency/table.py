@@ -87,7 +87,8 @@ class Correction:
         scale: of every part.
         per_layer: in the table's unit, for every searchable layer that is not skipped.
         per_se: in the table's unit, for every searchable layer with squeeze-and-excitation.
-        networks: the types of the searchable layers of every network that it was fitted on.
+        networks: measured runtime of every network that it was fitted on, by the types of its
+            searchable layers.
         error: mean absolute error over them in percent, each predicted by a fit to the others.
     """
 
@@ -95,7 +96,7 @@ class Correction:
     scale: float
     per_layer: float
     per_se: float
-    networks: tuple[str, ...]
+    networks: Mapping[str, float] = field(hash=False)
     error: float
 
 

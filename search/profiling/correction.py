@@ -38,9 +38,9 @@ def fit_correction(
     matrix = np.array(list(features.values()), dtype=np.float64)
     target = np.array(measured, dtype=np.float64)
     intercept, scale, per_layer, per_se = map(float, _solve(matrix, target))
-    return Correction(
-        intercept, scale, per_layer, per_se, tuple(features), _held_out_error(matrix, target)
-    )
+    networks = {types: round(runtime, 4) for types, runtime in zip(features, measured, strict=True)}
+    error = _held_out_error(matrix, target)
+    return Correction(intercept, scale, per_layer, per_se, networks, error)
 
 
 def _solve(features: Features, measured: Features) -> Features:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,14 @@ from detection.deployment import Deployment
 from search.profiling.journal import Journal
 from search.profiling.measuring import measure, report_noise
 from search.profiling.plots import plot_evaluation
-from search.profiling.workload import network_item, random_networks
+from search.profiling.workload import choices_named, network_item, random_networks
 from search.runtime import runtime_entries
 from search.space import SearchSpace
 
 logger = logging.getLogger(__name__)
+
+ANCHORS = 8
+"""Networks of the correction that are measured again."""
 
 
 def table_engine(table: LatencyTable) -> Engine:
@@ -55,13 +59,15 @@ def evaluate_table(
     output: Path,
     networks: int = 100,
     seed: int = 2,
-    rounds: int = 8,
+    rounds: int = 16,
     command: str = "",
 ) -> dict[str, Any]:
     """Draws random networks, predicts them, measures them whole, and writes the comparison.
 
-    Networks that the table's correction was fitted on are left out. What is measured is kept
-    beside ``output`` until that is written, so that an interruption loses nothing.
+    Networks that the table's correction was fitted on are left out; some of them are measured
+    again as anchors, which tell how much slower or faster the machine is than it was. What is
+    measured is kept beside ``output`` until that is written, so that an interruption loses
+    nothing.
 
     Args:
         table: made on this machine.
@@ -81,13 +87,22 @@ def evaluate_table(
     entries = runtime_entries(space, table)
     engine = table_engine(table)
     deployment = Deployment.of(table)
-    fitted = table.correction.networks if table.correction else ()
-    drawn = random_networks(space, networks, seed, exclude=fitted)
+    fitted = table.correction.networks if table.correction else {}
+    drawn = random_networks(space, networks, seed, exclude=list(fitted))
     setting = {"table": dataclasses.asdict(table), "seed": seed, "rounds": rounds}
     journal = Journal(output.with_suffix(".partial"), setting)
     items = {types: network_item(network, deployment) for types, network in drawn.items()}
-    found = measure(list(items.values()), engine, journal, rounds)
+    anchors = {
+        types: network_item(
+            space.architecture(choices_named(space, types), f"anchor{index}"), deployment
+        )
+        for index, types in enumerate(list(fitted)[:ANCHORS])
+    }
+    found = measure([*items.values(), *anchors.values()], engine, journal, rounds)
     noise = report_noise(found)
+    ratios = [found[item.key].runtime / fitted[types] for types, item in anchors.items()]
+    drift = statistics.geometric_mean(ratios) if ratios else 1.0
+    logger.info("The machine is %.3f × as slow as when the table was made", drift)
     plain = dataclasses.replace(table, correction=None)
     rows = [
         {
@@ -113,7 +128,8 @@ def evaluate_table(
         "seed": seed,
         "rounds": rounds,
         "noise": noise,
-        "scores": scores_by_group(rows),
+        "drift": drift,
+        "scores": scores_by_group(rows, drift),
         "se_factors": se_factors(entries.numpy(), space),
         "networks": rows,
     }
@@ -123,13 +139,20 @@ def evaluate_table(
     return report
 
 
-def scores_by_group(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """:func:`scores` of all networks, of those with and without SE, and of the plain sum."""
-    with_se = [row for row in rows if "-0." in row["layers"]]
-    without = [row for row in rows if "-0." not in row["layers"]]
-    groups = {"all": rows, "with SE": with_se, "without SE": without}
+def scores_by_group(rows: Sequence[Mapping[str, Any]], drift: float) -> dict[str, dict[str, float]]:
+    """:func:`scores` of all networks, of those with and without SE, and of the plain sum.
+
+    Args:
+        rows: measured and predicted runtimes.
+        drift: how much slower the machine is than when the table was made. All groups but "as
+            measured" are judged at the table's speed.
+    """
+    then = [{**row, "measured": row["measured"] / drift} for row in rows]
+    with_se = [row for row in then if "-0." in row["layers"]]
+    without = [row for row in then if "-0." not in row["layers"]]
+    groups = {"all": then, "with SE": with_se, "without SE": without, "as measured": rows}
     found = {name: scores(group, "predicted") for name, group in groups.items() if len(group) > 1}
-    return {**found, "all, plain sum": scores(rows, "plain_sum")}
+    return {**found, "plain sum": scores(then, "plain_sum")}
 
 
 def scores(rows: Sequence[Mapping[str, Any]], key: str) -> dict[str, float]:

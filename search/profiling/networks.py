@@ -24,7 +24,7 @@ def measure_architectures(
     architectures: Sequence[Architecture],
     engine: Engine,
     deployment: Deployment,
-    rounds: int = 8,
+    rounds: int = 16,
     table: LatencyTable | None = None,
 ) -> list[dict[str, Any]]:
     """Runtime of whole networks, measured in turns.

@@ -39,7 +39,7 @@ def profile_space(
     engine: Engine,
     deployment: Deployment,
     output: Path,
-    rounds: int = 8,
+    rounds: int = 16,
     correction_networks: int = 32,
 ) -> LatencyTable:
     """Measures everything that a table of the space needs, and writes it to ``output``.

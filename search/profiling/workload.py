@@ -139,6 +139,14 @@ def type_names(space: SearchSpace, choices: Sequence[Choice]) -> str:
     return " ".join(map(space.choice_name, choices))
 
 
+def choices_named(space: SearchSpace, types: str) -> list[Choice]:
+    """The inverse of :func:`type_names`."""
+    return [
+        next(c for c in space.choices(layer) if space.choice_name(c) == name)
+        for layer, name in zip(space.layers, types.split(), strict=True)
+    ]
+
+
 def _build_layer(space: SearchSpace, shape: LayerShape, candidate: Candidate) -> nn.Module:
     layer = SearchLayer(shape.in_channels, shape.out_channels, shape.stride)
     spec = space.layer_spec(layer, candidate)

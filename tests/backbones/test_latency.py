@@ -17,7 +17,7 @@ from backbones.paths import config_path
 NAN_CORRECTION = {
     **dict.fromkeys(("intercept", "per_layer", "per_se", "error"), 0.0),
     "scale": float("nan"),
-    "networks": [],
+    "networks": {},
 }
 UNDROPPABLE = (1, 5, 9, 13, 17)
 
@@ -77,7 +77,7 @@ def test_only_tables_without_any_se_stand_for_se(table: LatencyTable) -> None:
 
 
 def test_correction_by_hand(table: LatencyTable) -> None:
-    fit = Correction(0.5, 1.1, -0.2, 0.3, networks=(), error=1.0)
+    fit = Correction(0.5, 1.1, -0.2, 0.3, networks={}, error=1.0)
     corrected = dataclasses.replace(table, correction=fit)
     base = load_architecture("spnas_100")
     plain = predict_runtime(base, table)
@@ -101,7 +101,7 @@ def test_a_detection_table_ignores_the_classifier_head(table: LatencyTable) -> N
 
 
 def test_round_trip(table: LatencyTable, tmp_path: Path) -> None:
-    fit = Correction(0.5, 1.1, -0.2, 0.3, networks=("3x3-3 skip",), error=1.0)
+    fit = Correction(0.5, 1.1, -0.2, 0.3, networks={"3x3-3 skip": 1.5}, error=1.0)
     for saved in (
         table,
         dataclasses.replace(table, correction=fit, threads=1, versions={"a": "1"}),
