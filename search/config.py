@@ -67,11 +67,18 @@ def _add_search(cfg: CfgNode) -> None:
     # Used where TARGET is 0. Multiplies ln(runtime) beside the cross entropy (Eq. 10). The
     # original code multiplies its λ by 1,000 first: its 0.02 is 20 here.
     node.LAMBDA = 0.1
-    # Gradient of the indicators: "sigmoid" or "ste".
+    # Gradient of the indicators: "sigmoid" or "ste"; "softmax" has no indicators (Eq. 18).
     node.RELAXATION = "sigmoid"
-    # What thresholds are compared with: "relative", "norm" or "literal" (search/thresholds.py).
+    # What thresholds are compared with: "relative", "norm", "literal", or "none"
+    # (search/thresholds.py).
     node.IMPORTANCE = "relative"
     node.TEMPERATURE = 1.0
+    # Train weights and thresholds in turns, as multi-path methods do, the thresholds on this part
+    # of the images.
+    node.BILEVEL = False
+    node.THRESHOLD_IMAGES = 0.2
+    # Networks to draw from the decisions' distribution besides the one found.
+    node.SAMPLES = 0
     # Where every decision starts: temperatures above its threshold.
     node.INITIAL_LOGIT = 2.0
     # Learning rate of the thresholds over SOLVER.BASE_LR.

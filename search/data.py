@@ -13,7 +13,7 @@ from detectron2.data.build import worker_init_reset_seed
 from detectron2.utils import comm
 from PIL import Image
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets import ImageFolder
 
 from backbones.errors import UserError
@@ -141,13 +141,11 @@ def per_process_batch(cfg: CfgNode) -> int:
     return checked_batch(cfg) // comm.get_world_size()
 
 
-def build_train_loader(
-    cfg: CfgNode, dataset: ClassificationFolder, start_iter: int = 0
-) -> DataLoader[Any]:
+def build_train_loader(cfg: CfgNode, dataset: Dataset[Any], start_iter: int = 0) -> DataLoader[Any]:
     """Endless shuffled batches of this process, from iteration ``start_iter`` on."""
     batch = per_process_batch(cfg)
     sampler = ResumableSampler(
-        len(dataset),
+        len(dataset),  # type: ignore[arg-type]
         shuffle=True,
         seed=max(cfg.SEED, 0),
         start=start_iter * cfg.SOLVER.IMS_PER_BATCH,

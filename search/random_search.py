@@ -1,14 +1,16 @@
-"""Random networks at a target runtime: the baseline that a search has to beat."""
+"""Networks drawn at random: at a target runtime, and from what a supernet has learnt."""
 
 from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from backbones.errors import UserError
+from search.decisions import Decision
 from search.runtime import RuntimeModel
 from search.space import Choice, SearchSpace
 from search.target import check_target
@@ -62,6 +64,23 @@ def sample_at_target(
         f"no random network of search space '{space.name}' between {lowest:.2f} and {target:.2f} "
         f"{runtime_model.table.unit} in {_ATTEMPTS} draws; widen the tolerance"
     )
+
+
+def sample_decisions(
+    space: SearchSpace, decisions: Sequence[Decision], rng: random.Random
+) -> list[Choice]:
+    """A network drawn from the distribution that relaxed decisions stand for.
+
+    Args:
+        space: the search space.
+        decisions: one a searchable layer.
+        rng: of the draw.
+    """
+    drawn = []
+    for layer, decision in zip(space.layers, decisions, strict=True):
+        weights = decision.log_weights(space, layer).exp().tolist()
+        drawn.append(rng.choices(space.choices(layer), weights)[0])
+    return drawn
 
 
 def _choice_runtimes(space: SearchSpace, runtime_model: RuntimeModel) -> list[list[float]]:

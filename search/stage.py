@@ -105,8 +105,12 @@ class ClassificationTrainer(StageTrainer):
 
     def before_train(self) -> None:
         """Starts the data where the run stands."""
-        self._batches = iter(build_train_loader(self.cfg, self.train_data, self.start_iter))
+        self._batches = self.train_batches(self.start_iter)
         super().before_train()
+
+    def train_batches(self, start_iter: int) -> Iterator[Any]:
+        """Endless batches from iteration ``start_iter`` on."""
+        return iter(build_train_loader(self.cfg, self.train_data, start_iter))
 
     def run_step(self) -> None:
         """One step on all processes."""
@@ -123,11 +127,15 @@ class ClassificationTrainer(StageTrainer):
             raise FloatingPointError(f"the loss is {float(total)} at iteration {self.iter}")
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(total).backward()
+        self.after_backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.ema:
             self.ema.update(self.unwrapped, step=self.iter)
         self._log(losses, logits, targets, data_time)
+
+    def after_backward(self) -> None:
+        """Between gradients and update; a subclass can drop the gradients of what is to stay."""
 
     def _autocast(self) -> Any:
         if not self.cfg.SOLVER.AMP.ENABLED:

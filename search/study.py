@@ -53,6 +53,14 @@ METHODS = {
         Method("norm", ("SEARCH.IMPORTANCE", "norm")),
         Method("literal", ("SEARCH.IMPORTANCE", "literal")),
         Method("likelihood", ("SEARCH.SELECTION", "likelihood")),
+        Method(
+            "softmax",
+            (
+                *("SEARCH.RELAXATION", "softmax", "SEARCH.IMPORTANCE", "none"),
+                *("SEARCH.INITIAL_LOGIT", "0.0", "SEARCH.BILEVEL", "True"),
+                *("SEARCH.SUBSET_DROPOUT", "0.0"),
+            ),
+        ),
         Method("random", searches=False),
     )
 }

@@ -30,8 +30,10 @@ class Supernet(Classifier):
         space: the search space.
         num_classes: outputs of the classifier.
         drop_rate: dropout before the classifier.
-        relaxation: gradient of the indicators: ``sigmoid`` or ``ste``.
-        importance: ``relative``, ``norm`` or ``literal`` (see :mod:`search.thresholds`).
+        relaxation: gradient of the indicators, ``sigmoid`` or ``ste``; or ``softmax``, which has
+            none and uses every option in part.
+        importance: ``relative``, ``norm``, ``literal`` or ``none`` (see
+            :mod:`search.thresholds`).
         temperature: of the relaxation.
         initial_logit: where every decision starts, in temperatures above its threshold.
         residual_scale: initial scale of every residual branch. Small, so that the deep supernet
@@ -112,7 +114,7 @@ class Supernet(Classifier):
         """The network that the thresholds have decided for."""
         with torch.no_grad():
             return [
-                thresholds.decision(self.gate(logits)).choice()
+                thresholds.decision(_hard(logits)).choice()
                 for (_, thresholds), logits in zip(self._judged, self.logits(), strict=True)
             ]
 
@@ -147,13 +149,17 @@ class Supernet(Classifier):
             return
         self.decisions, self.confidence = [], []
         for (layer, thresholds), logits in zip(self._judged, self.logits(), strict=True):
-            gates = self.gate(logits)
+            gates = self.gate(logits) if self.training else _hard(logits)
             self.confidence.append(thresholds.decision(logits.detach().sigmoid()))
             self.decisions.append(thresholds.decision(gates))
             if self.training and self.subset_dropout:
                 # a dropped subset is dropped: no rescaling of the others (0 or 1, never between)
                 gates = gates * (torch.rand_like(gates) >= self.subset_dropout)
             layer.decision = thresholds.decision(gates)
+
+
+def _hard(logits: Tensor) -> Tensor:
+    return (logits > 0).to(logits.dtype)
 
 
 def _fixed(specs: Sequence[LayerSpec], channels: int, norm_layer: NormLayer) -> list[nn.Module]:

@@ -50,6 +50,11 @@ def norm_importance(energy: Energy) -> Tensor:
     return energy.subset
 
 
+def no_importance(energy: Energy) -> Tensor:
+    """(G,) zeros: decisions are free parameters τ, as in other differentiable searches (Eq. 18)."""
+    return torch.zeros_like(energy.subset)
+
+
 @dataclass(frozen=True)
 class Importance:
     """A signal to compare with thresholds.
@@ -71,10 +76,12 @@ IMPORTANCES: dict[str, Importance] = {
     "relative": Importance(relative_importance),
     "norm": Importance(norm_importance, unit="initial"),
     "literal": Importance(norm_importance, start="zero"),
+    "none": Importance(no_importance),
 }
 """``relative`` is scale-free; ``norm`` is Eq. 2's ‖w‖² with thresholds and relaxation in units of
 its initial value; ``literal`` is Eq. 2 to the letter, σ(‖w‖² - t) with t = 0 at the start: at
-ImageNet widths σ′ is 0 in single precision, and the thresholds never move."""
+ImageNet widths σ′ is 0 in single precision, and the thresholds never move. With ``none`` the
+thresholds are path weights, apart from the kernels."""
 
 
 def sigmoid_gate(logits: Tensor) -> Tensor:
@@ -88,9 +95,19 @@ def straight_through_gate(logits: Tensor) -> Tensor:
     return (logits > 0).to(logits.dtype) + logits - logits.detach()
 
 
+def softmax_gate(logits: Tensor) -> Tensor:
+    """No indicator: every option is used in part (Sec. VII-A, variant 4).
+
+    The softmax over an option and the next (Eq. 18) is σ of the difference of their parameters,
+    which is the logit here.
+    """
+    return logits.sigmoid()
+
+
 GATES: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": sigmoid_gate,
     "ste": straight_through_gate,
+    "softmax": softmax_gate,
 }
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from itertools import islice
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from detectron2.utils.events import get_event_storage
 from fvcore.nn.precise_bn import update_bn_stats
 from tabulate import tabulate
 from torch import Tensor, nn
+from torch.utils.data import Subset
 
 from backbones.architecture import Architecture
 from backbones.errors import UserError
@@ -23,6 +25,7 @@ from search.accuracy import evaluate
 from search.data import build_train_loader, build_val_loader, count_classes
 from search.export import export_network, save_backbone
 from search.proxies import load_table
+from search.random_search import sample_decisions
 from search.runtime import RUNTIME_MODELS, RuntimeModel
 from search.space import Choice, SearchSpace
 from search.stage import ClassificationTrainer
@@ -93,6 +96,9 @@ def build_tradeoff(cfg: CfgNode) -> FixedTradeOff | TargetTradeOff:
 class SearchTrainer(ClassificationTrainer):
     """Trains weights and thresholds together (Eq. 9-11) and exports the network found.
 
+    With ``SEARCH.BILEVEL`` they are trained in turns, as in multi-path methods (Eq. 8): weights
+    in even iterations, thresholds in odd ones, each on images of their own.
+
     Everything is decided from the live supernet, not from averaged weights: an average crosses
     thresholds at other times than the model that it averages.
     """
@@ -120,6 +126,44 @@ class SearchTrainer(ClassificationTrainer):
         dropping = self.progress < node.SUBSET_DROPOUT_UNTIL
         self.supernet.subset_dropout = node.SUBSET_DROPOUT if dropping else 0.0
         super().run_step()
+
+    def train_batches(self, start_iter: int) -> Iterator[Any]:
+        """As for every classifier; in a bilevel search from the two parts in turns."""
+        if not self.cfg.SEARCH.BILEVEL:
+            return super().train_batches(start_iter)
+        starts = ((start_iter + 1) // 2, start_iter // 2)
+        loaders = [
+            iter(build_train_loader(self.cfg, part, start))
+            for part, start in zip(self.image_parts(), starts, strict=True)
+        ]
+        return (next(loaders[iteration % 2]) for iteration in count(start_iter))
+
+    def image_parts(self) -> tuple[Subset[Any], Subset[Any]]:
+        """The training images for the weights and those for the thresholds, of a bilevel search.
+
+        Raises:
+            UserError: if one of them has less than a batch.
+        """
+        share, batch = self.cfg.SEARCH.THRESHOLD_IMAGES, self.cfg.SOLVER.IMS_PER_BATCH
+        generator = torch.Generator().manual_seed(max(self.cfg.SEED, 0))
+        order = torch.randperm(len(self.train_data), generator=generator).tolist()
+        split = round(len(order) * (1 - share))
+        if not batch <= split <= len(order) - batch:
+            raise UserError(
+                f"SEARCH.THRESHOLD_IMAGES is {share:g}, which splits the {len(order)} training "
+                f"images into {split} and {len(order) - split}; expected at least "
+                f"SOLVER.IMS_PER_BATCH, {batch}, in each"
+            )
+        return Subset(self.train_data, order[:split]), Subset(self.train_data, order[split:])
+
+    def after_backward(self) -> None:
+        """In a bilevel search, keeps the gradients of the side whose turn it is."""
+        if not self.cfg.SEARCH.BILEVEL:
+            return
+        thresholds = set(self.supernet.thresholds.parameters())
+        for parameter in self.supernet.parameters():
+            if (parameter in thresholds) != bool(self.iter % 2):
+                parameter.grad = None
 
     def losses(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Cross entropy and λ·log R (Eq. 10)."""
@@ -191,8 +235,10 @@ class SearchTrainer(ClassificationTrainer):
 
     def found(self, target: float) -> Architecture:
         """The architecture of :meth:`choices`, with its provenance."""
+        return self._described(self.choices(target))
+
+    def _described(self, choices: Sequence[Choice]) -> Architecture:
         node, table = self.cfg.SEARCH, self.runtime_model.table
-        choices = self.choices(target)
         runtime = predict_runtime(self.space.architecture(choices, "found"), table)
         provenance = {
             "method": "single-path",
@@ -209,18 +255,35 @@ class SearchTrainer(ClassificationTrainer):
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Accuracy of the network found, after estimating its batch-norm statistics."""
-        architecture, network, scores = self._judged(self.cfg.SEARCH.TARGET)
+        architecture, network, scores = self._judged(self.found(self.cfg.SEARCH.TARGET))
         if self.complete:
-            family = [
-                self._export(*self._judged(target), Path(self.output_dir, "family", f"{target:g}"))
-                for target in self.cfg.SEARCH.FAMILY
-            ]
-            self._finish(architecture, network, scores, family)
+            further = {"family": self._family(), "samples": self._samples()}
+            self._finish(architecture, network, scores, further)
         return {"val": scores, "found": {"runtime": architecture.provenance["predicted_runtime"]}}
 
-    def _judged(self, target: float) -> tuple[Architecture, nn.Module, dict[str, float]]:
-        """The network found for a target, with statistics of its own, and its accuracy."""
-        architecture = self.found(target)
+    def _family(self) -> list[dict[str, Any]]:
+        """The networks of ``SEARCH.FAMILY``, exported."""
+        rows = []
+        for target in self.cfg.SEARCH.FAMILY:
+            found = self._judged(self.found(target))
+            rows.append(self._export(*found, Path(self.output_dir, "family", f"{target:g}")))
+        return rows
+
+    def _samples(self) -> list[dict[str, Any]]:
+        """Networks drawn from the decisions' distribution (intra-run samples of Sec. VII-A)."""
+        rng = random.Random(self.cfg.SEED)
+        rows = []
+        for index in range(self.cfg.SEARCH.SAMPLES):
+            with torch.no_grad():
+                choices = sample_decisions(self.space, self.supernet.relaxed_decisions(), rng)
+            found = self._judged(self._described(choices))
+            rows.append(self._export(*found, Path(self.output_dir, "samples", f"{index:02d}")))
+        return rows
+
+    def _judged(
+        self, architecture: Architecture
+    ) -> tuple[Architecture, nn.Module, dict[str, float]]:
+        """A network of the supernet with statistics of its own, and its accuracy."""
         network = self._calibrated(architecture)
         scores = evaluate(network, build_val_loader(self.cfg, self.val_data))
         logger.info(
@@ -267,7 +330,7 @@ class SearchTrainer(ClassificationTrainer):
         architecture: Architecture,
         network: nn.Module,
         scores: dict[str, float],
-        family: Sequence[Mapping[str, Any]],
+        further: Mapping[str, list[dict[str, Any]]],
     ) -> None:
         """Exports the network, and writes and prints the results; rank 0 only."""
         table, target = self.runtime_model.table, self.cfg.SEARCH.TARGET
@@ -278,9 +341,8 @@ class SearchTrainer(ClassificationTrainer):
             "runtime_range": [smallest, largest],
             "unit": table.unit,
             "latency_table": table.name,
+            **{name: rows for name, rows in further.items() if rows},
         }
-        if family:
-            results["family"] = list(family)
         self.write_results({"search": results})
         if not comm.is_main_process():
             return

@@ -8,9 +8,11 @@ import random
 from collections import Counter
 
 import pytest
+import torch
 
 from backbones import LatencyTable, UserError, predict_runtime
-from search.random_search import sample_at_target
+from search.decisions import Decision
+from search.random_search import sample_at_target, sample_decisions
 from search.runtime import RuntimeModel
 from search.space import SearchSpace, Stage
 
@@ -64,3 +66,22 @@ def test_a_target_that_the_space_lacks(
         sample_at_target(space, model, 20.0, rng)
     with pytest.raises(UserError, match="widen the tolerance"):
         sample_at_target(space, model, 131.4, rng, tolerance=1e-9)
+
+
+def test_sampling_follows_the_decisions(space: SearchSpace) -> None:
+    decision = Decision(
+        torch.tensor([0.25, 0.75]),
+        torch.tensor([1.0, 0.0]),
+        torch.tensor([0.5, 0.0, 0.5]),
+        torch.tensor(0.8),
+    )
+    rng = random.Random(0)
+    drawn = [sample_decisions(space, [decision] * 20, rng) for _ in range(300)]
+    droppable = [index for index, layer in enumerate(space.layers) if layer.droppable]
+    kept = [choices[index] for choices in drawn for index in droppable]
+    assert sum(choice is None for choice in kept) / len(kept) == pytest.approx(0.2, abs=0.02)
+    used = [choice for choice in kept if choice]
+    assert sum(choice.kernel for choice in used) / len(used) == pytest.approx(0.75, abs=0.02)
+    assert {choice.expansion for choice in used} == {0}
+    assert {choice.se for choice in used} == {0, 2}
+    assert all(choices[0] is not None for choices in drawn)

@@ -225,3 +225,27 @@ def test_initial_decisions_use_everything(space: SearchSpace) -> None:
         torch.testing.assert_close(logits, torch.full_like(logits, 1.5), rtol=1e-4, atol=1e-4)
     assert all(isinstance(thresholds, Thresholds) for thresholds in supernet.thresholds)
     assert set(supernet.choices()) == {space.candidates[-1]}
+
+
+def test_softmax_uses_options_in_part_and_exports_whole_ones(space: SearchSpace) -> None:
+    """Eq. 18: w = p_3·w_3x3 + p_5·w_5x5 with p = softmax(τ); in eval mode an exact network."""
+    torch.manual_seed(0)
+    supernet = Supernet(space, 10, relaxation="softmax", importance="none", initial_logit=0.0)
+    with torch.no_grad():
+        for thresholds in supernet.thresholds:
+            thresholds.values.uniform_(-2, 2)
+    supernet.train()
+    supernet(torch.randn(2, 3, 96, 96)).sum().backward()
+    for index, layer in enumerate(supernet.superkernels):
+        tau = -supernet.thresholds[index].values.detach()
+        expected = torch.stack([torch.zeros(()), tau[0]]).softmax(0)
+        torch.testing.assert_close(layer.decision.kernel.detach(), expected)
+        torch.testing.assert_close(supernet.decisions[index].kernel.detach(), expected)
+        assert (supernet.thresholds[index].values.grad.abs() > 0).all()
+    supernet.eval()
+    choices = supernet.choices()
+    assert {None} < set(choices)
+    network = export_network(supernet, choices, space.architecture(choices, "softmax"))
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(supernet(images), network(images), rtol=1e-4, atol=1e-5)

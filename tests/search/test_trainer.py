@@ -18,6 +18,7 @@ from backbones.paths import config_path
 from backbones.weights import read_checkpoint
 from search.classifier import ClassifierTrainer
 from search.config import add_search_config
+from search.study import METHODS
 from search.trainer import SearchTrainer
 
 SHORT = ("SOLVER.WARMUP_EPOCHS", "0.0")
@@ -121,6 +122,61 @@ def check_export(folder: Path, trainer: SearchTrainer) -> None:
     assert torch.equal(state["stem.conv.weight"], supernet["stem.conv.weight"])
     content = read_checkpoint(folder / "backbone.pth")
     assert content["matching_heuristics"] is True
+
+
+def test_a_bilevel_search_takes_turns(images: Path, tmp_path: Path) -> None:
+    """Even iterations move weights, odd ones path weights, on different images."""
+    options = (*METHODS["softmax"].overrides, "SEARCH.THRESHOLD_IMAGES", "0.5")
+    cfg = make_cfg("search/digits.yaml", images, tmp_path, *options, *SHORT)
+    trainer = SearchTrainer(cfg)
+    moved: list[tuple[bool, bool]] = []
+    step = trainer.run_step
+
+    def state() -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        thresholds = [p.detach().clone() for p in trainer.supernet.thresholds.parameters()]
+        known = {id(p) for p in trainer.supernet.thresholds.parameters()}
+        weights = [p.detach().clone() for p in trainer.supernet.parameters() if id(p) not in known]
+        return weights, thresholds
+
+    def run_step() -> None:
+        before = state()
+        step()
+        moved.append(
+            tuple(  # type: ignore[arg-type]
+                any(not torch.equal(a, b) for a, b in zip(old, new, strict=True))
+                for old, new in zip(before, state(), strict=True)
+            )
+        )
+
+    trainer.run_step = run_step  # type: ignore[method-assign]
+    trainer.train()
+    assert moved == [(True, False), (False, True)] * 2
+    weights, thresholds = (set(part.indices) for part in trainer.image_parts())
+    assert not weights & thresholds
+    assert len(weights | thresholds) == 16
+    cfg.SEARCH.THRESHOLD_IMAGES = 0.01
+    with pytest.raises(UserError, match=r"splits the 16 training images into 16 and 0"):
+        SearchTrainer(cfg).train_batches(0)
+
+
+def test_a_family_and_samples_come_with_the_network(images: Path, tmp_path: Path) -> None:
+    options = ("SEARCH.FAMILY", "[60.0, 100.0]", "SEARCH.SAMPLES", "2")
+    SearchTrainer(make_cfg("search/digits.yaml", images, tmp_path, *options)).train()
+    results = json.loads((tmp_path / "results.json").read_text())["search"]
+    assert [len(results[name]) for name in ("family", "samples")] == [2, 2]
+    for target, row in zip((60, 100), results["family"], strict=True):
+        folder = tmp_path / "family" / str(target)
+        architecture = Architecture.load(folder / "architecture.json")
+        assert 0.98 * target <= predict_runtime(architecture, LatencyTable.load("pixel1")) <= target
+        assert row["architecture"] == architecture.name
+        create_model(
+            folder / "architecture.json", num_classes=2, checkpoint_path=folder / "backbone.pth"
+        )
+    assert (tmp_path / "samples" / "01" / "backbone.pth").is_file()
+    with pytest.raises(UserError, match="SEARCH.FAMILY is 10 ms; the networks of search space"):
+        SearchTrainer(
+            make_cfg("search/digits.yaml", images, tmp_path / "b", "SEARCH.FAMILY", "[10.0]")
+        )
 
 
 @pytest.mark.slow
