@@ -1,17 +1,20 @@
 #!/usr/bin/env python
-"""Makes the README's result tables anew from docs/results/*.json."""
+"""Makes the README's result tables, and their plots, anew from docs/results/*.json."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from backbones.files import write_atomic
+from backbones.files import read_json, write_atomic
 from detection.engine.cli import run_tool
+from search.profiling.plots import plot_evaluation
 from search.readme import render
 
 
 def main(args: argparse.Namespace) -> None:
+    for path in args.results.glob("latency-*.json"):
+        plot_evaluation(read_json(path, "report"), path.with_suffix(".png"))
     write_atomic(args.readme, render(args.readme.read_text(), args.results))
 
 
