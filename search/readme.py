@@ -111,7 +111,7 @@ def latency_section(reports: Sequence[Mapping[str, Any]]) -> str:
             ]
         )
     headers = [
-        *("table", "networks", "mean error, plain sum", "corrected", "without drift taken out"),
+        *("table", "networks", "mean error, plain sum", "corrected", "corrected, as measured"),
         *("RMSE", "Spearman's ρ"),
     ]
     plots = [

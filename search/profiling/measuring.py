@@ -20,7 +20,7 @@ from search.profiling.workload import Item
 
 logger = logging.getLogger(__name__)
 
-_CONVERSIONS_A_WORKER = 4
+CONVERSIONS_A_WORKER = 4
 """Fewer are converted sooner than another process has started."""
 
 
@@ -69,7 +69,7 @@ def _convert_missing(items: Sequence[Item], engine: Engine, journal: Journal) ->
         for item in items
         if engine.converts and not journal.model_path(item.key).exists()
     }
-    workers = min(os.cpu_count() or 1, len(missing) // _CONVERSIONS_A_WORKER)
+    workers = min(os.cpu_count() or 1, len(missing) // CONVERSIONS_A_WORKER)
     if workers < 2:
         return
     setting = (engine.name, engine.device, engine.threads)

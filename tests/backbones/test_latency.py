@@ -13,6 +13,7 @@ from backbones import LatencyTable, UserError, load_architecture, predict_runtim
 from backbones.architecture import Architecture, LayerSpec
 from backbones.latency import Correction, layer_runtimes
 from backbones.paths import config_path
+from backbones.schema import named_files
 
 NAN_CORRECTION = {
     **dict.fromkeys(("intercept", "per_layer", "per_se", "error"), 0.0),
@@ -145,6 +146,14 @@ def test_bad_tables(tmp_path: Path, edit: Any, message: str) -> None:
         LatencyTable.load(tmp_path / "t.json")
 
 
+@pytest.mark.parametrize("name", named_files("latency"))
+def test_shipped_tables_predict_the_published_network(name: str) -> None:
+    table = LatencyTable.load(name)
+    base = load_architecture("spnas_100")
+    assert 0 < table.corrected_constant < predict_runtime(base, table)
+    assert layer_runtimes(uniform(lambda i: mbconv(5, 6, 0.25)), table)[1] == {}
+
+
 def test_unknown_table() -> None:
-    with pytest.raises(UserError, match="unknown latency table 'pixel9'; expected one of pixel1"):
+    with pytest.raises(UserError, match="unknown latency table 'pixel9'; expected one of .*pixel1"):
         LatencyTable.load("pixel9")

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from backbones import LatencyTable, UserError, predict_runtime
+from backbones.engines import make_engine
 from backbones.engines.measurement import Measurement
 from detection.deployment import Deployment
 from search.decisions import hard_decision
@@ -22,7 +23,7 @@ from search.profiling.journal import Journal
 from search.profiling.measuring import report_noise
 from search.profiling.networks import measure_architectures, networks_table
 from search.profiling.profiler import profile_space
-from search.profiling.workload import network_item
+from search.profiling.workload import layer_items, network_item
 from search.runtime import RuntimeModel
 from search.space import SearchSpace
 from tests.search.profiling.conftest import KnownEngine
@@ -107,6 +108,16 @@ def test_an_interrupted_profile_goes_on(
         profile(small_space, engine, other), name=resumed.name, source=resumed.source
     )
     assert again == resumed
+
+
+@pytest.mark.slow
+def test_models_are_converted_on_all_cores(small_space: SearchSpace, tmp_path: Path) -> None:
+    """Other processes make the model files that the measuring process then loads."""
+    journal = Journal(tmp_path, {})
+    items = layer_items(small_space, DEPLOYMENT)[: 2 * measuring.CONVERSIONS_A_WORKER]
+    found = measuring.measure(items, make_engine("onnxruntime"), journal, rounds=1)
+    assert all(journal.model_path(item.key).is_file() for item in items)
+    assert all(found[item.key].runtime > 0 for item in items)
 
 
 def test_another_setting_does_not_mix_in(
