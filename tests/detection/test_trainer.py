@@ -51,7 +51,7 @@ def test_train_resume_and_evaluate(train_net: TrainNet, tmp_path: Path) -> None:
     code, output = train_net("OUTPUT_DIR", str(whole), *options)
     assert code == 0, output
     assert "tiny_val |     box |" in output
-    assert "Runtime (ms)" in output
+    assert "predicted (ms)" in output
     found = results_of(whole)
     assert found["cost"]["params_classifier"] == 4_421_616
     assert set(found["scores"]["tiny_val"]) == {"bbox", "segm"}

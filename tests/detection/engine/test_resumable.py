@@ -184,6 +184,7 @@ def _two_ranks(rank: int, folder: str) -> None:
     resumed.resume_or_load(resume=True)
     resumed.train()
     torch.save({"whole": whole.losses, "resumed": resumed.losses}, f"{folder}/losses{rank}.pth")
+    dist.barrier()  # neither leaves while the other still talks to it
     dist.destroy_process_group()
 
 
