@@ -99,6 +99,6 @@ def _add_search(cfg: CfgNode) -> None:
     node.TOLERANCE = 0.01
     # What the network found maximises under the target: the "log_odds" of what it switches on, or
     # its "likelihood" (search/decisions.py).
-    node.SELECTION = "log_odds"
+    node.SELECTION = "likelihood"
     # Training batches to estimate the batch-norm statistics of the network found.
     node.CALIBRATION_BATCHES = 100

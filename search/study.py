@@ -52,7 +52,7 @@ METHODS = {
         Method("ste", ("SEARCH.RELAXATION", "ste")),
         Method("norm", ("SEARCH.IMPORTANCE", "norm")),
         Method("literal", ("SEARCH.IMPORTANCE", "literal")),
-        Method("likelihood", ("SEARCH.SELECTION", "likelihood")),
+        Method("log-odds", ("SEARCH.SELECTION", "log_odds")),
         Method(
             "softmax",
             (

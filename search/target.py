@@ -51,7 +51,7 @@ def select_at_target(
     decisions: Sequence[Decision],
     target: float,
     tolerance: float = 0.01,
-    selection: str = "log_odds",
+    selection: str = "likelihood",
 ) -> list[Choice]:
     """The most valuable network whose runtime is at most the target, and close to it.
 

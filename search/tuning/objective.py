@@ -57,7 +57,7 @@ class _ReportingTrainer(SearchTrainer):
     def evaluate(self) -> dict[str, dict[str, float]]:
         """As the search's; an exception from ``report`` ends the search."""
         results = super().evaluate()
-        done = round((self.iter + 1) / self.max_iter * self.cfg.CLASSIFICATION.EPOCHS)
+        done = round(min((self.iter + 1) / self.max_iter, 1) * self.cfg.CLASSIFICATION.EPOCHS)
         self.outcome = Outcome(done, results["val"]["top1"], results["found"]["runtime"])
         self.report(self.outcome)
         return results
