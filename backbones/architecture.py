@@ -88,6 +88,11 @@ def candidate_name(kernel_size: int, expansion: float, se_ratio: float = 0) -> s
     return f"{name}-{se_ratio:g}" if se_ratio else name
 
 
+def has_se(type_name: str) -> bool:
+    """Whether a type, as :func:`candidate_name` calls it, has squeeze-and-excitation."""
+    return type_name.count("-") == 2
+
+
 @dataclass(frozen=True)
 class HeadSpec:
     """The 1×1 convolution before global pooling and the classifier."""

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.engines.hardware import device_name
+from backbones.engines.hardware import hardware
 from backbones.latency import LatencyTable
 from backbones.network import build_classifier
 from search.runtime import RuntimeModel
@@ -142,7 +142,7 @@ def search_step_report(
     return {
         "command": f"python tools/benchmark.py search-step --device {device} --batch {batch} "
         f"--size {size} --repeats {repeats}",
-        "hardware": f"{device_name(device)}, {torch.get_num_threads()} threads",
+        "hardware": hardware(device),
         "torch": torch.__version__,
         "batch": batch,
         "size": size,

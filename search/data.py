@@ -13,7 +13,7 @@ from detectron2.data.build import worker_init_reset_seed
 from detectron2.utils import comm
 from PIL import Image
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Subset
 from torchvision.datasets import ImageFolder
 
 from backbones.errors import UserError
@@ -141,11 +141,13 @@ def per_process_batch(cfg: CfgNode) -> int:
     return checked_batch(cfg) // comm.get_world_size()
 
 
-def build_train_loader(cfg: CfgNode, dataset: Dataset[Any], start_iter: int = 0) -> DataLoader[Any]:
+def build_train_loader(
+    cfg: CfgNode, dataset: ClassificationFolder | Subset[Any], start_iter: int = 0
+) -> DataLoader[Any]:
     """Endless shuffled batches of this process, from iteration ``start_iter`` on."""
     batch = per_process_batch(cfg)
     sampler = ResumableSampler(
-        len(dataset),  # type: ignore[arg-type]
+        len(dataset),
         shuffle=True,
         seed=max(cfg.SEED, 0),
         start=start_iter * cfg.SOLVER.IMS_PER_BATCH,
@@ -165,7 +167,7 @@ def build_val_loader(cfg: CfgNode, dataset: ClassificationFolder) -> DataLoader[
     """The validation images of this process, once, in order."""
     indices = range(comm.get_rank(), len(dataset), comm.get_world_size())
     return DataLoader(
-        torch.utils.data.Subset(dataset, indices),
+        Subset(dataset, indices),
         batch_size=per_process_batch(cfg),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         pin_memory=torch.cuda.is_available(),

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from tabulate import tabulate
 
-from backbones.engines.hardware import device_name
+from backbones.engines.hardware import hardware
 from backbones.errors import UserError
 from backbones.files import read_json, write_json
 from detection.report import final_table
@@ -114,7 +114,7 @@ def demo_study(output: Path, minutes: float) -> dict[str, object]:
     cost = detection["detection"]["cost"]
     return {
         "command": "make demo",
-        "hardware": f"{device_name('cpu')}, {torch.get_num_threads()} threads",
+        "hardware": hardware(),
         "torch": torch.__version__,
         "seed": 0,
         "minutes": minutes,

@@ -7,10 +7,10 @@ from functools import cache
 
 from torch import nn
 
-from backbones.latency import ConstantPart, LatencyTable, LayerRuntimes
+from backbones.latency import LatencyTable
 from detection.deployment import Deployment
 from detection.report import count_macs, count_parameters
-from search.profiling.workload import Item, constant_items, layer_items, layer_shapes
+from search.profiling.workload import Item, constant_items, layer_items, table_parts
 from search.space import SearchSpace
 
 PROXIES: dict[str, tuple[str, Callable[[nn.Module, Item], float]]] = {
@@ -49,29 +49,15 @@ def proxy_table(name: str, space: SearchSpace, input_size: tuple[int, int]) -> L
     deployment = Deployment("classification", input_size)
     items = [*constant_items(space, deployment), *layer_items(space, deployment)]
     costs = {item.key: count(item.build().eval(), item) for item in items}
-    candidates = [space.choice_name(candidate) for candidate in space.candidates]
+    constant = sum(costs[item.key] for item in constant_items(space, deployment))
+    part, layers = table_parts(space, deployment, constant, costs)
     return LatencyTable(
         name=name,
         device="any",
         runtime="counted",
         unit=unit,
         input_size=input_size,
-        constant=ConstantPart(
-            sum(costs[item.key] for item in constant_items(space, deployment)),
-            space.stem,
-            space.first,
-            space.last,
-            space.head,
-        ),
-        layers=tuple(
-            LayerRuntimes(
-                shape.in_channels,
-                shape.out_channels,
-                shape.stride,
-                shape.input_size,
-                {candidate: costs[shape.key(candidate)] for candidate in candidates},
-            )
-            for shape in layer_shapes(space, deployment)
-        ),
+        constant=part,
+        layers=layers,
         source="search/proxies.py",
     )

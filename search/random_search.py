@@ -43,7 +43,7 @@ def sample_at_target(
         UserError: if the space has no network there, or none was found.
     """
     check_target(space, runtime_model, target)
-    runtimes = _choice_runtimes(space, runtime_model)
+    runtimes = [runtime_model.choice_runtimes(index) for index in range(len(space.layers))]
     constant = float(runtime_model.constant)
     lowest = target * (1 - tolerance)
     beta, weights = _tilted(runtimes, (target + lowest) / 2 - constant)
@@ -81,17 +81,6 @@ def sample_decisions(
         weights = decision.log_weights(space, layer).exp().tolist()
         drawn.append(rng.choices(space.choices(layer), weights)[0])
     return drawn
-
-
-def _choice_runtimes(space: SearchSpace, runtime_model: RuntimeModel) -> list[list[float]]:
-    """Runtime of every choice of every layer."""
-    return [
-        [
-            0.0 if choice is None else float(entries[choice.kernel, choice.expansion, choice.se])
-            for choice in space.choices(layer)
-        ]
-        for layer, entries in zip(space.layers, runtime_model.entries, strict=True)
-    ]
 
 
 def _tilted(runtimes: list[list[float]], mean: float) -> tuple[float, list[list[float]]]:

@@ -56,6 +56,14 @@ class RuntimeModel(nn.Module):
         kernel, expansion, se, keep = _stacked(decisions)
         return keep * torch.einsum("lkes,lk,le,ls->l", self.entries, kernel, expansion, se)
 
+    def choice_runtimes(self, index: int) -> list[float]:
+        """Runtime of every choice of the layer ``index``, in the order of ``space.choices``."""
+        entries = self.entries[index].tolist()
+        return [
+            0.0 if choice is None else entries[choice.kernel][choice.expansion][choice.se]
+            for choice in self.space.choices(self.space.layers[index])
+        ]
+
     def forward(self, decisions: Sequence[Decision]) -> Tensor:
         """() runtime of the network."""
         return self.constant + self.layers(decisions).sum()

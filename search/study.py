@@ -20,10 +20,11 @@ from backbones.architecture import Architecture
 from backbones.files import read_json, write_json
 from backbones.latency import predict_runtime
 from search.classifier import ClassifierTrainer
+from search.profiling.workload import type_names
 from search.random_search import sample_at_target
 from search.space import SearchSpace
 from search.supernet import Supernet
-from search.trainer import SearchTrainer, build_runtime_model
+from search.trainer import SearchTrainer, build_latency_table, build_runtime_model
 
 logger = logging.getLogger(__name__)
 
@@ -93,13 +94,13 @@ def run_trial(
         ClassifierTrainer(_merged(classifier_cfg, seed, options)).train()
         scores = read_json(trained / "results.json", "results")["classification"]["val"]
     space = SearchSpace.load(cfg.SEARCH.SPACE)
-    choices = space.choices_of(architecture)
+    table = build_latency_table(cfg, space)
     return {
         "method": method.name,
         "target": target,
         "seed": seed,
-        "runtime": round(predict_runtime(architecture, build_runtime_model(cfg, space).table), 4),
-        "layers": " ".join(map(space.choice_name, choices)),
+        "runtime": round(predict_runtime(architecture, table), 4),
+        "layers": type_names(space, space.choices_of(architecture)),
         **scores,
     }
 

@@ -104,19 +104,9 @@ def _tables(
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Value and runtime of every choice of every layer."""
     values, costs = [], []
-    entries = runtime_model.entries.double().cpu()
     for index, (layer, decision) in enumerate(zip(space.layers, decisions, strict=True)):
         values.append(VALUES[selection](decision, space, layer).detach().double().cpu())
-        costs.append(
-            torch.stack(
-                [
-                    entries.new_zeros(())
-                    if c is None
-                    else entries[index, c.kernel, c.expansion, c.se]
-                    for c in space.choices(layer)
-                ]
-            )
-        )
+        costs.append(torch.tensor(runtime_model.choice_runtimes(index), dtype=torch.float64))
     return values, costs
 
 

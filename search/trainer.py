@@ -20,7 +20,7 @@ from torch.utils.data import Subset
 
 from backbones.architecture import Architecture
 from backbones.errors import UserError
-from backbones.latency import predict_runtime
+from backbones.latency import LatencyTable, predict_runtime
 from search.accuracy import evaluate
 from search.data import build_train_loader, build_val_loader, count_classes
 from search.export import export_network, save_backbone
@@ -51,6 +51,23 @@ def build_supernet(cfg: CfgNode, space: SearchSpace, num_classes: int) -> Supern
     )
 
 
+def build_latency_table(cfg: CfgNode, space: SearchSpace) -> LatencyTable:
+    """The table or proxy that ``cfg.SEARCH`` names.
+
+    Raises:
+        UserError: if there is none of that name, or it is for another image size.
+    """
+    height, width = cfg.SEARCH.DEPLOY_SIZE
+    table = load_table(cfg.SEARCH.LATENCY_TABLE, space, (height, width))
+    if table.input_size != (height, width):
+        raise UserError(
+            f"SEARCH.DEPLOY_SIZE is {height}×{width}, but latency table '{table.name}' is for "
+            f"{table.input_size[0]}×{table.input_size[1]} images; profile the size that you deploy "
+            "at, or set SEARCH.DEPLOY_SIZE to the table's"
+        )
+    return table
+
+
 def build_runtime_model(cfg: CfgNode, space: SearchSpace) -> RuntimeModel:
     """The runtime model that ``cfg.SEARCH`` describes.
 
@@ -63,15 +80,7 @@ def build_runtime_model(cfg: CfgNode, space: SearchSpace) -> RuntimeModel:
         raise UserError(
             f"unknown SEARCH.RUNTIME_MODEL '{name}'; expected one of {', '.join(RUNTIME_MODELS)}"
         )
-    height, width = cfg.SEARCH.DEPLOY_SIZE
-    table = load_table(cfg.SEARCH.LATENCY_TABLE, space, (height, width))
-    if table.input_size != (height, width):
-        raise UserError(
-            f"SEARCH.DEPLOY_SIZE is {height}×{width}, but latency table '{table.name}' is for "
-            f"{table.input_size[0]}×{table.input_size[1]} images; profile the size that you deploy "
-            "at, or set SEARCH.DEPLOY_SIZE to the table's"
-        )
-    return RUNTIME_MODELS[name](space, table)
+    return RUNTIME_MODELS[name](space, build_latency_table(cfg, space))
 
 
 def build_tradeoff(cfg: CfgNode) -> FixedTradeOff | TargetTradeOff:
@@ -367,13 +376,9 @@ class SearchTrainer(ClassificationTrainer):
 def layer_table(space: SearchSpace, runtime_model: RuntimeModel, choices: Sequence[Choice]) -> str:
     """The searched layers as a text table: shape, type, and runtime."""
     rows = []
-    entries = runtime_model.entries
     for index, (layer, choice) in enumerate(zip(space.layers, choices, strict=True)):
-        runtime = (
-            0.0
-            if choice is None
-            else float(entries[index, choice.kernel, choice.expansion, choice.se])
-        )
+        position = space.choices(layer).index(choice)
+        runtime = runtime_model.choice_runtimes(index)[position]
         shape = f"{layer.in_channels} → {layer.out_channels}"
         rows.append([index + 1, shape, layer.stride, space.choice_name(choice), f"{runtime:.2f}"])
     headers = ["layer", "channels", "stride", "MBConv", runtime_model.table.unit]

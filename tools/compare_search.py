@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from detectron2.config import CfgNode
 
-from backbones.engines.hardware import device_name
+from backbones.engines.hardware import hardware
 from backbones.errors import UserError
 from detection.engine.cli import load_config, run_tool
 from search.config import add_search_config
@@ -79,7 +79,7 @@ def main(args: argparse.Namespace) -> None:
     space = SearchSpace.load(search_cfg.SEARCH.SPACE)
     facts = {
         "command": command(args),
-        "hardware": f"{device_name('cpu')}, {torch.get_num_threads()} threads",
+        "hardware": hardware(),
         "torch": torch.__version__,
         "unit": "ms",
         "live_thresholds": {name: live_thresholds(space, name) for name in IMPORTANCES},

@@ -11,19 +11,18 @@ from tabulate import tabulate
 from backbones.errors import UserError
 from backbones.latency import LatencyTable
 from detection.engine.cli import run_tool
-from search.profiling.cli import add_space_argument, load_space
+from search.profiling.cli import add_profiling_arguments, load_space
 from search.profiling.evaluation import evaluate_table
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    add_space_argument(parser)
+    add_profiling_arguments(parser)
     parser.add_argument("--table", required=True, help="name or path of a table of this machine")
     parser.add_argument(
         "--networks", type=int, default=100, help="every other one without SE (default: 100)"
     )
     parser.add_argument("--seed", type=int, default=2, help="of the draw (default: 2)")
-    parser.add_argument("--rounds", type=int, default=16, help="visits to each (default: 16)")
     parser.add_argument(
         "--output", type=Path, required=True, help="JSON file to write; the plot is put beside it"
     )

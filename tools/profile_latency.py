@@ -13,7 +13,7 @@ from backbones.files import write_json
 from backbones.latency import LatencyTable
 from detection.deployment import Deployment
 from detection.engine.cli import run_tool
-from search.profiling.cli import add_space_argument, image_size, load_space
+from search.profiling.cli import add_profiling_arguments, image_size, load_space
 from search.profiling.networks import measure_architectures, networks_table, operators_table
 from search.profiling.profiler import profile_space
 
@@ -33,7 +33,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_space_argument(parser)
+    add_profiling_arguments(parser)
     parser.add_argument(
         "--runtime",
         required=True,
@@ -54,9 +54,6 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument(
         "--fpn-channels", type=int, default=256, help="of every pyramid level (default: 256)"
-    )
-    parser.add_argument(
-        "--rounds", type=int, default=16, help="visits to every layer, in turns (default: 16)"
     )
     parser.add_argument(
         "--networks",

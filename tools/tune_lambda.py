@@ -10,9 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import torch
-
-from backbones.engines.hardware import device_name
+from backbones.engines.hardware import hardware
 from backbones.errors import UserError
 from backbones.files import write_json
 from detection.engine.cli import load_config, run_tool
@@ -87,7 +85,7 @@ def main(args: argparse.Namespace) -> None:
             records.append(study_record(task, study))
             facts = {
                 "command": command(args),
-                "hardware": f"{device_name('cpu')}, {torch.get_num_threads()} threads",
+                "hardware": hardware(),
                 "target": args.target,
                 "budget": args.budget,
             }

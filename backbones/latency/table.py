@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from backbones.architecture import SKIP, HeadSpec, LayerSpec, StemSpec
+from backbones.architecture import SKIP, HeadSpec, LayerSpec, StemSpec, has_se
 from backbones.errors import UserError
 from backbones.files import write_json
 from backbones.schema import load_versioned, named_file
@@ -69,7 +69,7 @@ class LayerRuntimes:
         """
         if name == SKIP:
             return 0.0
-        if name not in self.runtimes and not any(_has_se(known) for known in self.runtimes):
+        if name not in self.runtimes and not any(has_se(known) for known in self.runtimes):
             name = "-".join(name.split("-")[:2])
         return self.runtimes.get(name)
 
@@ -174,7 +174,7 @@ class LatencyTable:
         fit = self.correction
         if fit is None or name == SKIP:
             return runtime
-        corrected = fit.scale * runtime + fit.per_layer + fit.per_se * _has_se(name)
+        corrected = fit.scale * runtime + fit.per_layer + fit.per_se * has_se(name)
         return max(corrected, 0.0)
 
     @classmethod
@@ -191,7 +191,3 @@ class LatencyTable:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the table as JSON, whole or not at all."""
         write_json(path, {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)})
-
-
-def _has_se(name: str) -> bool:
-    return name.count("-") == 2

@@ -10,13 +10,16 @@ from search.config import add_search_config
 from search.space import SearchSpace
 
 
-def add_space_argument(parser: argparse.ArgumentParser) -> None:
-    """The search configuration that names the space."""
+def add_profiling_arguments(parser: argparse.ArgumentParser) -> None:
+    """The search configuration that names the space, and how often everything is measured."""
     parser.add_argument(
         "--config-file",
         default="search/imagenet_pixel1_80ms.yaml",
         metavar="FILE",
         help="search configuration whose SEARCH.SPACE is meant (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=16, help="visits to everything, in turns (default: 16)"
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from backbones.architecture import has_se
 from backbones.latency import Correction
 
 Features = NDArray[np.floating]
@@ -22,7 +23,7 @@ def network_features(types: str, layers: Sequence[float], constant: float) -> li
     """
     names = types.split()
     kept = sum(name != "skip" for name in names)
-    with_se = sum(name.count("-") == 2 for name in names)
+    with_se = sum(map(has_se, names))
     return [1.0, constant + sum(layers), float(kept), float(with_se)]
 
 

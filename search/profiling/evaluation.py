@@ -22,7 +22,7 @@ from detection.deployment import Deployment
 from search.profiling.journal import Journal
 from search.profiling.measuring import measure, report_noise
 from search.profiling.plots import plot_evaluation
-from search.profiling.workload import choices_named, network_item, random_networks
+from search.profiling.workload import choices_named, network_item, random_networks, uses_se
 from search.runtime import runtime_entries
 from search.space import SearchSpace
 
@@ -148,8 +148,8 @@ def scores_by_group(rows: Sequence[Mapping[str, Any]], drift: float) -> dict[str
             measured" are judged at the table's speed.
     """
     then = [{**row, "measured": row["measured"] / drift} for row in rows]
-    with_se = [row for row in then if "-0." in row["layers"]]
-    without = [row for row in then if "-0." not in row["layers"]]
+    with_se = [row for row in then if uses_se(row["layers"])]
+    without = [row for row in then if not uses_se(row["layers"])]
     groups = {"all": then, "with SE": with_se, "without SE": without, "as measured": rows}
     found = {name: scores(group, "predicted") for name, group in groups.items() if len(group) > 1}
     return {**found, "plain sum": scores(then, "plain_sum")}

@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from backbones.files import atomic_path
+from search.profiling.workload import uses_se
 
 
 def plot_evaluation(report: Mapping[str, Any], path: Path) -> None:
@@ -21,7 +22,7 @@ def plot_evaluation(report: Mapping[str, Any], path: Path) -> None:
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     for label, marker, member in (("with SE", "o", True), ("without SE", "^", False)):
-        rows = [row for row in report["networks"] if ("-0." in row["layers"]) == member]
+        rows = [row for row in report["networks"] if uses_se(row["layers"]) == member]
         measured = [row["measured"] / report["drift"] for row in rows]
         left.scatter(measured, [row["predicted"] for row in rows], s=14, marker=marker, label=label)
     predicted = [row["predicted"] for row in report["networks"]]

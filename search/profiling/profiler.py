@@ -13,7 +13,7 @@ from backbones.architecture import Architecture
 from backbones.engines import Engine
 from backbones.engines.hardware import device_name
 from backbones.engines.measurement import Measurement
-from backbones.latency import ConstantPart, Correction, LatencyTable, LayerRuntimes, layer_runtimes
+from backbones.latency import Correction, LatencyTable, layer_runtimes
 from detection.deployment import Deployment
 from search.profiling.correction import fit_correction, network_features
 from search.profiling.journal import Journal
@@ -22,9 +22,9 @@ from search.profiling.workload import (
     Item,
     constant_items,
     layer_items,
-    layer_shapes,
     network_item,
     random_networks,
+    table_parts,
 )
 from search.space import SearchSpace
 
@@ -102,39 +102,22 @@ def _table(
     found: Mapping[str, Measurement],
 ) -> LatencyTable:
     """The table of the separately measured parts."""
-    detection = deployment.task == "detection"
     constants = [found[item.key] for item in constant_items(space, deployment)]
-    constant = ConstantPart(
-        runtime=sum(part.runtime for part in constants),
-        stem=space.stem,
-        first=space.first,
-        last=space.last,
-        head=None if detection else space.head,
-        fpn_channels=deployment.fpn_channels if detection else 0,
-        spread=max(part.spread for part in constants),
+    constant, layers = table_parts(
+        space,
+        deployment,
+        sum(part.runtime for part in constants),
+        {key: round(cell.runtime, 5) for key, cell in found.items()},
+        {key: round(cell.spread, 4) for key, cell in found.items()},
     )
-    names = [space.choice_name(candidate) for candidate in space.candidates]
-    rows = []
-    for shape in layer_shapes(space, deployment):
-        cells = {name: found[shape.key(name)] for name in names}
-        rows.append(
-            LayerRuntimes(
-                shape.in_channels,
-                shape.out_channels,
-                shape.stride,
-                shape.input_size,
-                {name: round(cell.runtime, 5) for name, cell in cells.items()},
-                {name: round(cell.spread, 4) for name, cell in cells.items()},
-            )
-        )
     return LatencyTable(
         name=name,
         device=device_name(engine.device),
         runtime=engine.name,
         unit="ms",
         input_size=deployment.padded_size,
-        constant=constant,
-        layers=tuple(rows),
+        constant=dataclasses.replace(constant, spread=max(part.spread for part in constants)),
+        layers=layers,
         versions=engine.versions(),
         threads=engine.threads,
         date=datetime.date.today().isoformat(),

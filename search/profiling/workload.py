@@ -5,16 +5,16 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from backbones.architecture import Architecture
+from backbones.architecture import Architecture, has_se
 from backbones.blocks import init_weights, make_layer
-from backbones.latency import input_sizes
+from backbones.latency import ConstantPart, LayerRuntimes, input_sizes
 from backbones.network import batch_norm, build_classifier
 from detection.deployment import PYRAMID_STRIDES, Deployment
 from search.space import Candidate, Choice, SearchLayer, SearchSpace
@@ -102,6 +102,46 @@ def constant_items(space: SearchSpace, deployment: Deployment) -> list[Item]:
     return items
 
 
+def table_parts(
+    space: SearchSpace,
+    deployment: Deployment,
+    constant: float,
+    costs: Mapping[str, float],
+    spreads: Mapping[str, float] | None = None,
+) -> tuple[ConstantPart, tuple[LayerRuntimes, ...]]:
+    """The constant part of a table, and a row for every shape.
+
+    Args:
+        space: the search space.
+        deployment: what its networks are part of.
+        constant: cost of everything that is not searched.
+        costs: of every item of :func:`layer_items`, by key.
+        spreads: of them, where they were measured.
+    """
+    detection = deployment.task == "detection"
+    part = ConstantPart(
+        constant,
+        space.stem,
+        space.first,
+        space.last,
+        head=None if detection else space.head,
+        fpn_channels=deployment.fpn_channels if detection else 0,
+    )
+    names = [space.choice_name(candidate) for candidate in space.candidates]
+    rows = tuple(
+        LayerRuntimes(
+            shape.in_channels,
+            shape.out_channels,
+            shape.stride,
+            shape.input_size,
+            {name: costs[shape.key(name)] for name in names},
+            {name: spreads[shape.key(name)] for name in names} if spreads else {},
+        )
+        for shape in layer_shapes(space, deployment)
+    )
+    return part, rows
+
+
 def network_item(architecture: Architecture, deployment: Deployment, key: str = "") -> Item:
     """A whole network."""
     return Item(
@@ -137,6 +177,11 @@ def random_networks(
 def type_names(space: SearchSpace, choices: Sequence[Choice]) -> str:
     """The types of a network's searchable layers in one line."""
     return " ".join(map(space.choice_name, choices))
+
+
+def uses_se(types: str) -> bool:
+    """Whether any of a network's layers, as :func:`type_names` lists them, has SE."""
+    return any(map(has_se, types.split()))
 
 
 def choices_named(space: SearchSpace, types: str) -> list[Choice]:

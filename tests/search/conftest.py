@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from backbones import LatencyTable
 from search.space import SearchSpace
@@ -22,6 +24,22 @@ def space() -> SearchSpace:
 def table() -> LatencyTable:
     """The Pixel 1 table."""
     return LatencyTable.load("pixel1")
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes that colour tells apart."""
+    root = tmp_path_factory.mktemp("images")
+    generator = torch.Generator().manual_seed(0)
+    for split in ("train", "val"):
+        for index, name in enumerate(("blue", "red")):
+            (root / split / name).mkdir(parents=True)
+            for number in range(8):
+                pixels = torch.randint(0, 90, (32, 32, 3), generator=generator)
+                pixels[..., 2 * (1 - index)] += 150
+                image = Image.fromarray(pixels.to(torch.uint8).numpy())
+                image.save(root / split / name / f"{number}.png")
+    return root
 
 
 @pytest.fixture

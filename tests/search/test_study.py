@@ -77,18 +77,10 @@ def test_summary_is_mean_and_sample_deviation() -> None:
     assert "+0.4 σ" in text
 
 
-def test_a_random_network_is_trained_at_the_target(tmp_path: Path) -> None:
+def test_a_random_network_is_trained_at_the_target(images: Path) -> None:
     """The whole trial but the search, on a few images."""
-    from PIL import Image
-
-    for split in ("train", "val"):
-        for label in ("0", "1"):
-            folder = tmp_path / split / label
-            folder.mkdir(parents=True)
-            for index in range(4):
-                Image.new("RGB", (32, 32), (60 * index, 100, 0)).save(folder / f"{index}.png")
     options = [
-        *("CLASSIFICATION.DATASET", str(tmp_path), "CLASSIFICATION.NUM_CLASSES", "2"),
+        *("CLASSIFICATION.DATASET", str(images), "CLASSIFICATION.NUM_CLASSES", "2"),
         *("CLASSIFICATION.INPUT_SIZE", "32", "CLASSIFICATION.EPOCHS", "1.0"),
         *("SOLVER.IMS_PER_BATCH", "4"),
     ]

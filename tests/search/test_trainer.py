@@ -11,7 +11,6 @@ import pytest
 import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.utils.env import seed_all_rng
-from PIL import Image
 
 from backbones import Architecture, LatencyTable, UserError, create_model, predict_runtime
 from backbones.paths import config_path
@@ -23,22 +22,6 @@ from search.trainer import SearchTrainer
 
 SHORT = ("SOLVER.WARMUP_EPOCHS", "0.0")
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes that colour tells apart."""
-    root = tmp_path_factory.mktemp("images")
-    generator = torch.Generator().manual_seed(0)
-    for split in ("train", "val"):
-        for index, name in enumerate(("blue", "red")):
-            (root / split / name).mkdir(parents=True)
-            for number in range(8):
-                pixels = torch.randint(0, 90, (32, 32, 3), generator=generator)
-                pixels[..., 2 * (1 - index)] += 150
-                image = Image.fromarray(pixels.to(torch.uint8).numpy())
-                image.save(root / split / name / f"{number}.png")
-    return root
 
 
 def overrides(images: Path, output: Path) -> list[str]:
