@@ -83,18 +83,11 @@ def run_trial(
     Returns:
         The layers found, the predicted runtime, and the accuracy of the trained network.
     """
-    cfg = _merged(search_cfg, seed, (*method.overrides, "SEARCH.TARGET", str(target)))
     with tempfile.TemporaryDirectory(prefix="spnas-study-") as folder:
-        find = _search if method.searches else _draw
-        architecture = find(cfg, Path(folder) / "search")
-        file, trained = Path(folder) / "architecture.json", Path(folder) / "classifier"
-        architecture.save(file)
-        options = ("MODEL.SPNAS.ARCH", str(file), *_run_options(trained))
-        seed_all_rng(seed)
-        ClassifierTrainer(_merged(classifier_cfg, seed, options)).train()
-        scores = read_json(trained / "results.json", "results")["classification"]["val"]
-    space = SearchSpace.load(cfg.SEARCH.SPACE)
-    table = build_latency_table(cfg, space)
+        architecture = find_architecture(search_cfg, method, target, seed, Path(folder, "search"))
+        scores = train_architecture(classifier_cfg, architecture, seed, Path(folder, "classifier"))
+    space = SearchSpace.load(search_cfg.SEARCH.SPACE)
+    table = build_latency_table(search_cfg, space)
     return {
         "method": method.name,
         "target": target,
@@ -105,6 +98,45 @@ def run_trial(
     }
 
 
+def find_architecture(
+    search_cfg: CfgNode, method: Method, target: float, seed: int, folder: Path
+) -> Architecture:
+    """The network that a method finds at a target runtime.
+
+    Args:
+        search_cfg: of the search; method, target and seed are added.
+        method: how the network is found.
+        target: runtime in the unit of the latency table.
+        seed: of the search.
+        folder: for what the search leaves.
+    """
+    cfg = _merged(search_cfg, seed, (*method.overrides, "SEARCH.TARGET", str(target)))
+    return _search(cfg, folder) if method.searches else _draw(cfg)
+
+
+def train_architecture(
+    classifier_cfg: CfgNode, architecture: Architecture, seed: int, folder: Path
+) -> dict[str, float]:
+    """Held-out accuracy of a network that is trained from scratch.
+
+    Args:
+        classifier_cfg: the recipe; architecture and seed are added.
+        architecture: the network.
+        seed: of the weights and of the order of the images.
+        folder: for what the training leaves.
+
+    Returns:
+        ``top1`` and ``top5`` in percent, and ``loss``.
+    """
+    file = folder / "trained.json"
+    architecture.save(file)
+    options = ("MODEL.SPNAS.ARCH", str(file), *_run_options(folder))
+    seed_all_rng(seed)
+    ClassifierTrainer(_merged(classifier_cfg, seed, options)).train()
+    scores: dict[str, float] = read_json(folder / "results.json", "results")["classification"]["val"]
+    return scores
+
+
 def _search(cfg: CfgNode, folder: Path) -> Architecture:
     seed_all_rng(cfg.SEED)
     trainer = SearchTrainer(_merged(cfg, cfg.SEED, _run_options(folder)))
@@ -112,7 +144,7 @@ def _search(cfg: CfgNode, folder: Path) -> Architecture:
     return Architecture.load(folder / "architecture.json")
 
 
-def _draw(cfg: CfgNode, folder: Path) -> Architecture:
+def _draw(cfg: CfgNode) -> Architecture:
     space = SearchSpace.load(cfg.SEARCH.SPACE)
     rng = random.Random(cfg.SEED)
     runtime_model = build_runtime_model(cfg, space)

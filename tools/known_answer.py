@@ -1,0 +1,98 @@
+#!/usr/bin/env python
+"""Trains every network of a small space, and judges search methods by their regret.
+
+train: every network several times by one recipe, into a file that is the truth from then on.
+search: methods × targets × seeds; every network found is looked up in the truth.
+
+A command that was interrupted goes on where it was. Trailing KEY VALUE pairs change the recipe of
+the trainings, or every search.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode
+
+from backbones.engines.hardware import device_name
+from backbones.errors import UserError
+from detection.engine.cli import load_config, run_tool
+from search.config import add_search_config
+from search.known_answer import run_searches, train_truth, truth_facts
+from search.readme import regret_table, reliability_table
+from search.study import METHODS
+from search.truth import Truth
+
+RESULTS = Path("docs/results")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    steps = parser.add_subparsers(dest="step", required=True)
+    train = steps.add_parser("train", help="train every network of the space")
+    train.add_argument("--train-config", default="classification/digits_small.yaml", metavar="FILE")
+    train.add_argument("--seeds", type=int, default=5, help="of every network (default: 5)")
+    search = steps.add_parser("search", help="search, and look up what was found")
+    search.add_argument("--methods", nargs="+", default=["single-path", "random"], metavar="METHOD",
+                        help=f"of {', '.join(METHODS)}")  # fmt: skip
+    search.add_argument("--targets", nargs="+", type=float, required=True)
+    search.add_argument("--seeds", type=int, default=10, help="of every method (default: 10)")
+    for step in (train, search):
+        step.add_argument("--search-config", default="search/digits_small.yaml", metavar="FILE")
+        step.add_argument(
+            "--workers",
+            type=int,
+            default=os.cpu_count() or 1,
+            help="processes, of one thread each (default: the number of cores)",
+        )
+        step.add_argument("--truth", type=Path, default=RESULTS / "known-answer-truth.json")
+    search.add_argument("--output", type=Path, default=RESULTS / "known-answer.json")
+    for step in (train, search):
+        step.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
+    return parser.parse_args()
+
+
+def config(file: str, opts: list[str]) -> CfgNode:
+    return load_config(argparse.Namespace(config_file=file, opts=opts), add_search_config)
+
+
+def main(args: argparse.Namespace) -> None:
+    if args.workers < 1 or args.seeds < 1:
+        raise UserError(
+            f"--workers is {args.workers} and --seeds {args.seeds}; expected 1 or more of each"
+        )
+    hardware = f"{device_name('cpu')}, {args.workers} processes of 1 thread"
+    facts = {"command": command(args), "hardware": hardware, "torch": torch.__version__}
+    if args.step == "train":
+        cfgs = config(args.search_config, []), config(args.train_config, args.opts)
+        train_truth(*cfgs, args.seeds, args.workers, args.truth, facts)
+        print(reliability_table(truth_facts(Truth.load(args.truth))))
+        return
+    # the accuracy of the supernet's own weights is not looked at
+    search_cfg = config(args.search_config, ["SEARCH.CALIBRATION_BATCHES", "1", *args.opts])
+    trials = [
+        (method, target, seed)
+        for seed in range(args.seeds)
+        for target in args.targets
+        for method in args.methods
+    ]
+    truth = Truth.load(args.truth)
+    study = run_searches(search_cfg, truth, trials, args.workers, args.output, facts)
+    print(regret_table(study))
+
+
+def command(args: argparse.Namespace) -> str:
+    parts = [f"python tools/known_answer.py {args.step}"]
+    if args.step == "search":
+        targets = " ".join(f"{target:g}" for target in args.targets)
+        parts += ["--methods", *args.methods, "--targets", targets]
+    return " ".join([*parts, f"--seeds {args.seeds} --workers {args.workers}", *args.opts])
+
+
+if __name__ == "__main__":
+    run_tool(main, parse())
