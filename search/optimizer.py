@@ -17,6 +17,7 @@ from timm.optim import create_optimizer_v2, list_optimizers
 from torch import nn
 
 from backbones.errors import UserError
+from search.one_shot import DECISION_MODULES
 
 MNASNET_DECAY = 0.97
 MNASNET_DECAY_EPOCHS = 2.4
@@ -33,7 +34,7 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, Any]]:
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        if "thresholds." in name:
+        if name.partition(".")[0] in DECISION_MODULES:
             thresholds.append(parameter)
         else:
             (plain if parameter.dim() == 1 else decayed).append(parameter)

@@ -78,6 +78,13 @@ def compare_section(study: Mapping[str, Any]) -> str:
     return f"{study_table(study)}\n\n{_beside(study)}"
 
 
+STEP_LABELS = {
+    "supernet": "single-path supernet",
+    "multi_path": "multi-path supernet, half width",
+    "largest": "largest fixed network",
+}
+
+
 def search_step_section(study: Mapping[str, Any]) -> str:
     """A training step of the supernet beside one of the largest fixed network."""
     rows = [
@@ -85,12 +92,14 @@ def search_step_section(study: Mapping[str, Any]) -> str:
             label,
             f"{study[name]['seconds']:.2f} s",
             f"{study[name]['peak_bytes'] / 2**30:.2f} GiB",
+            f"{study[name]['time_ratio']:.3f}",
+            f"{study[name]['memory_ratio']:.3f}",
         ]
-        for name, label in (("supernet", "supernet"), ("largest", "largest fixed network"))
+        for name, label in STEP_LABELS.items()
     ]
-    rows.append(["ratio", f"{study['time_ratio']:.3f}", f"{study['memory_ratio']:.3f}"])
     setting = f"training step, {study['size']} px, batch {study['batch']}"
-    return f"{_table([setting, 'time', 'peak memory'], rows)}\n\n{_beside(study)}"
+    headers = [setting, "time", "peak memory", "time, ratio", "memory, ratio"]
+    return f"{_table(headers, rows)}\n\n{_beside(study)}"
 
 
 def latency_section(reports: Sequence[Mapping[str, Any]]) -> str:

@@ -41,8 +41,7 @@ class ClassificationTrainer(StageTrainer):
     ) -> None:
         self.cfg = cfg
         self.device = torch.device(cfg.MODEL.DEVICE)
-        self.train_data = build_dataset(cfg, "train", augment=True)
-        self.val_data = build_dataset(cfg, "val", augment=False)
+        self.train_data, self.val_data = self.datasets()
         steps_per_epoch = max(len(self.train_data) / checked_batch(cfg), 1.0)
         max_iter = _steps(cfg.CLASSIFICATION.EPOCHS, steps_per_epoch)
         model = model.to(self.device).to(memory_format=torch.channels_last).train()
@@ -77,6 +76,13 @@ class ClassificationTrainer(StageTrainer):
             ]
         )
         self._batches: Iterator[Any] = iter(())
+
+    def datasets(self) -> tuple[Any, Any]:
+        """The images to train on, augmented, and those to evaluate on."""
+        return (
+            build_dataset(self.cfg, "train", augment=True),
+            build_dataset(self.cfg, "val", augment=False),
+        )
 
     @property
     def averaged_model(self) -> nn.Module:

@@ -19,12 +19,13 @@ from detectron2.utils.env import seed_all_rng
 from backbones.architecture import Architecture
 from backbones.files import read_json, write_json
 from backbones.latency import predict_runtime
+from search.build import build_latency_table, build_runtime_model
 from search.classifier import ClassifierTrainer
 from search.profiling.workload import type_names
 from search.random_search import sample_at_target
+from search.run import run_search
 from search.space import SearchSpace
 from search.supernet import Supernet
-from search.trainer import SearchTrainer, build_latency_table, build_runtime_model
 
 logger = logging.getLogger(__name__)
 
@@ -46,22 +47,21 @@ class Method:
     searches: bool = True
 
 
+_SLIM = ("SEARCH.WIDTH_MULT", "0.5")
+
 METHODS = {
     method.name: method
     for method in (
         Method("single-path"),
-        Method("ste", ("SEARCH.RELAXATION", "ste")),
+        Method("ste", ("SEARCH.FORMULATION", "ste")),
         Method("norm", ("SEARCH.IMPORTANCE", "norm")),
         Method("literal", ("SEARCH.IMPORTANCE", "literal")),
         Method("log-odds", ("SEARCH.SELECTION", "log_odds")),
-        Method(
-            "softmax",
-            (
-                *("SEARCH.RELAXATION", "softmax", "SEARCH.IMPORTANCE", "none"),
-                *("SEARCH.INITIAL_LOGIT", "0.0", "SEARCH.BILEVEL", "True"),
-                *("SEARCH.SUBSET_DROPOUT", "0.0"),
-            ),
-        ),
+        Method("softmax", ("SEARCH.FORMULATION", "softmax")),
+        Method("multi-path", ("SEARCH.FORMULATION", "multi-path", *_SLIM)),
+        Method("multi-path-gumbel", ("SEARCH.FORMULATION", "multi-path-gumbel", *_SLIM)),
+        Method("evolution", ("SEARCH.FORMULATION", "evolution")),
+        Method("random-search", ("SEARCH.FORMULATION", "random")),
         Method("random", searches=False),
     )
 }
@@ -107,8 +107,7 @@ def run_trial(
 
 def _search(cfg: CfgNode, folder: Path) -> Architecture:
     seed_all_rng(cfg.SEED)
-    trainer = SearchTrainer(_merged(cfg, cfg.SEED, _run_options(folder)))
-    trainer.train()
+    run_search(_merged(cfg, cfg.SEED, _run_options(folder)))
     return Architecture.load(folder / "architecture.json")
 
 
