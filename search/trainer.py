@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import count, islice
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
-from fvcore.nn.precise_bn import update_bn_stats
 from tabulate import tabulate
 from torch import Tensor, nn
 from torch.utils.data import Subset
@@ -22,6 +21,7 @@ from backbones.architecture import Architecture
 from backbones.errors import UserError
 from backbones.latency import LatencyTable, predict_runtime
 from search.accuracy import evaluate
+from search.calibration import calibrated
 from search.data import build_train_loader, build_val_loader, count_classes
 from search.export import export_network, save_backbone
 from search.proxies import load_table
@@ -318,21 +318,10 @@ class SearchTrainer(ClassificationTrainer):
         }
 
     def _calibrated(self, architecture: Architecture) -> nn.Module:
-        """The exported network with batch-norm statistics of its own.
-
-        The supernet's statistics are a mixture over all decisions that it made on the way.
-        """
-        network = export_network(
-            self.supernet, self.space.choices_of(architecture), architecture
-        ).train()
-        batches = self.cfg.SEARCH.CALIBRATION_BATCHES
-        if batches:
-            loader = build_train_loader(self.cfg, self.train_data, self.max_iter)
-            images = (images.to(self.device) for images, _ in islice(loader, batches))
-            with torch.no_grad():
-                update_bn_stats(network, images, batches)
-            _average_statistics(network)
-        return network.eval()
+        """The exported network with batch-norm statistics of its own."""
+        choices = self.space.choices_of(architecture)
+        network = export_network(self.supernet, choices, architecture)
+        return calibrated(network, self.cfg, self.train_data, self.max_iter)
 
     def _finish(
         self,
@@ -383,13 +372,3 @@ def layer_table(space: SearchSpace, runtime_model: RuntimeModel, choices: Sequen
         rows.append([index + 1, shape, layer.stride, space.choice_name(choice), f"{runtime:.2f}"])
     headers = ["layer", "channels", "stride", "MBConv", runtime_model.table.unit]
     return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
-
-
-def _average_statistics(network: nn.Module) -> None:
-    """In several processes, averages the batch-norm statistics that each one estimated."""
-    if comm.get_world_size() == 1:
-        return
-    for name, buffer in network.named_buffers():
-        if "running_" in name:
-            torch.distributed.all_reduce(buffer)
-            buffer /= comm.get_world_size()
