@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import statistics
 import tempfile
 from collections.abc import Sequence
 from functools import partial
@@ -37,6 +36,11 @@ KEYS = ("top1", "top5", "loss")
 
 TRAININGS = {"3x3 alone": (3,), "5x5 alone": (5,), "3x3 in 5x5": (3, 5)}
 """Kernel sizes that one set of weights is trained for, by the name that tables use."""
+
+
+def kernel_name(size: int) -> str:
+    """``3x3``."""
+    return f"{size}x{size}"
 
 
 def kernel_space(space: SearchSpace, kernel_sizes: Sequence[int]) -> SearchSpace:
@@ -75,7 +79,7 @@ class KernelTrainer(ClassificationTrainer):
             )
         self.space = space
         self.choices: dict[str, list[Choice]] = {
-            f"{size}x{size}": [Candidate(index, 0, 0)] * len(space.layers)
+            kernel_name(size): [Candidate(index, 0, 0)] * len(space.layers)
             for index, size in enumerate(space.kernel_sizes)
         }
         # residual branches start as those of a fixed network: here no threshold needs a gradient
@@ -153,17 +157,16 @@ def summarize(trials: Sequence[Record]) -> list[dict[str, Any]]:
     """Mean and sample standard deviation over the seeds of every training and kernel.
 
     ``gap`` is how far the shared kernel's top-1 accuracy is above that of the same kernel trained
-    alone from the same seed: mean, and standard error, over the seeds of both; None where there
-    are fewer than two.
+    alone from the same seed, mean and spread over the seeds of both; None where there are none.
     """
     groups: dict[tuple[str, str], dict[int, Record]] = {}
     for trial in trials:
         for kernel, scores in trial["scores"].items():
             groups.setdefault((trial["training"], kernel), {})[trial["seed"]] = scores
     rows = []
-    for training in TRAININGS:
-        for (name, kernel), group in groups.items():
-            if name == training:
+    for training, sizes in TRAININGS.items():
+        for kernel in map(kernel_name, sizes):
+            if group := groups.get((training, kernel)):
                 alone = groups.get((f"{kernel} alone", kernel), {})
                 rows.append(_row(training, kernel, group, alone))
     return rows
@@ -175,8 +178,9 @@ def _row(
     row: dict[str, Any] = {"training": training, "kernel": kernel, "seeds": len(group), "gap": None}
     for key in KEYS:
         row[f"{key}_mean"], row[f"{key}_std"] = mean_and_spread(list(group.values()), key)
-    gaps = [group[seed]["top1"] - alone[seed]["top1"] for seed in group if seed in alone]
-    if group is not alone and len(gaps) > 1:
-        error = statistics.stdev(gaps) / len(gaps) ** 0.5
-        row["gap"] = [statistics.fmean(gaps), error]
+    gaps = [
+        {"gap": group[seed]["top1"] - alone[seed]["top1"]} for seed in group if seed in alone
+    ]
+    if group is not alone and gaps:
+        row["gap"] = list(mean_and_spread(gaps, "gap"))
     return row
