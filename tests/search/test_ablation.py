@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import runpy
 import statistics
 import sys
@@ -50,12 +51,14 @@ def make_cfg(images: Path, output: Path, *more: str) -> CfgNode:
     return cfg
 
 
-@pytest.fixture
-def double() -> Iterator[None]:
-    """Double precision, so that sums in another order agree to many digits."""
+@contextlib.contextmanager
+def double_precision() -> Iterator[None]:
+    """New tensors in double precision, in which sums in another order agree to many digits."""
     torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def network_by_hand(supernet: Supernet, kernel: int) -> nn.Module:
@@ -85,29 +88,29 @@ def randomize_norms(supernet: Supernet) -> None:
 
 @pytest.mark.parametrize("kernels", [(3,), (5,), (3, 5)])
 def test_a_step_sums_the_gradients_of_fixed_networks(
-    space: SearchSpace, images: Path, tmp_path: Path, kernels: tuple[int, ...], double: None
+    space: SearchSpace, images: Path, tmp_path: Path, kernels: tuple[int, ...]
 ) -> None:
     """Each network by itself, from copies of the same weights; one update with the sum."""
     torch.manual_seed(0)
-    sgd = ("SOLVER.OPTIMIZER", "sgd", "SOLVER.MOMENTUM", "0.0", "SOLVER.WEIGHT_DECAY", "0.0")
+    sgd = ("SOLVER.OPTIMIZER", "sgd", "SOLVER.MOMENTUM", "0.9", "SOLVER.WEIGHT_DECAY", "0.0")
     cfg = make_cfg(images, tmp_path, *sgd, "SOLVER.BASE_LR", "0.1")
     trainer = KernelTrainer(cfg, kernel_space(space, kernels))
     supernet = trainer.supernet.double()
-    randomize_norms(supernet)
-    batch, targets = torch.randn(8, 3, 64, 64), torch.arange(8) % 2
-    expected = {name: torch.zeros_like(p) for name, p in supernet.named_parameters()}
-    for kernel in kernels:
-        network = network_by_hand(supernet, kernel)
-        F.cross_entropy(network(batch), targets, label_smoothing=0.1).backward()
-        for name, parameter in network.named_parameters():
-            assert parameter.grad is not None
-            centre(expected[name], parameter.shape).add_(parameter.grad)
-
-    before = {name: p.detach().clone() for name, p in supernet.named_parameters()}
-    trainer.iter = 0
-    trainer._batches = iter([(batch, targets)])
-    with EventStorage(0):
-        trainer.run_step()
+    with double_precision():
+        randomize_norms(supernet)
+        batch, targets = torch.randn(8, 3, 64, 64), torch.arange(8) % 2
+        expected = {name: torch.zeros_like(p) for name, p in supernet.named_parameters()}
+        for kernel in kernels:
+            network = network_by_hand(supernet, kernel)
+            F.cross_entropy(network(batch), targets, label_smoothing=0.1).backward()
+            for name, parameter in network.named_parameters():
+                assert parameter.grad is not None
+                centre(expected[name], parameter.shape).add_(parameter.grad)
+        before = {name: p.detach().clone() for name, p in supernet.named_parameters()}
+        trainer.iter = 0
+        trainer._batches = iter([(batch, targets)])
+        with EventStorage(0):
+            trainer.run_step()
     for name, parameter in supernet.named_parameters():
         if name.startswith("thresholds."):
             assert parameter.grad is None
@@ -116,7 +119,8 @@ def test_a_step_sums_the_gradients_of_fixed_networks(
         scale = float(expected[name].abs().max())
         assert scale > 1e-9, name
         torch.testing.assert_close(parameter.grad, expected[name], rtol=0, atol=1e-5 * scale)
-        torch.testing.assert_close(parameter.detach(), before[name] - 0.1 * parameter.grad)
+        # a first step with Nesterov's momentum of 0.9
+        torch.testing.assert_close(parameter.detach(), before[name] - 0.19 * parameter.grad)
 
 
 def test_each_kernel_is_judged_as_a_network_of_its_own(
