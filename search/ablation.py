@@ -1,4 +1,4 @@
-"""Does a kernel trained as a subset of another match one trained alone? (Sec. V-A, Table II)
+"""Table II: does a kernel trained as a subset of another match one trained alone?
 
 Three trainings of MBConv-6 networks without SE: 3×3 kernels alone, 5×5 kernels alone, and 5×5
 kernels of which every step trains the inner 3×3 weights as well ("switchable" training, as Yu et
@@ -178,9 +178,7 @@ def _row(
     row: dict[str, Any] = {"training": training, "kernel": kernel, "seeds": len(group), "gap": None}
     for key in KEYS:
         row[f"{key}_mean"], row[f"{key}_std"] = mean_and_spread(list(group.values()), key)
-    gaps = [
-        {"gap": group[seed]["top1"] - alone[seed]["top1"]} for seed in group if seed in alone
-    ]
+    gaps = [{"gap": group[seed]["top1"] - alone[seed]["top1"]} for seed in group if seed in alone]
     if group is not alone and gaps:
         row["gap"] = list(mean_and_spread(gaps, "gap"))
     return row

@@ -48,7 +48,7 @@ def _panel(axes: Axes, trials: Sequence[Record], figure_of: Callable[[Record], f
     targets = sorted({trial["target"] for trial in trials})
     step = _WIDTH / len(targets)
     for index, target in enumerate(targets):
-        dots, bars = [], []
+        color, dots, bars = f"C{index}", [], []
         for position, method in enumerate(methods):
             group = [
                 {"value": figure_of(trial)}
@@ -59,10 +59,8 @@ def _panel(axes: Axes, trials: Sequence[Record], figure_of: Callable[[Record], f
                 place = position + (index + 0.5) * step - _WIDTH / 2
                 dots += [(place, row["value"]) for row in group]
                 bars.append((place + step / 4, *mean_and_spread(group, "value")))
-        color = f"C{index}"
-        axes.scatter(*zip(*dots, strict=True), s=14, color=color, alpha=0.5)
-        places, means, spreads = zip(*bars, strict=True)
-        axes.errorbar(
-            places, means, spreads, fmt="D", markersize=5, capsize=3, color=color, label=f"{target:g}"
-        )
+        x, y = zip(*dots, strict=True)
+        axes.scatter(x, y, s=14, color=color, alpha=0.5)
+        x, mean, spread = zip(*bars, strict=True)
+        axes.errorbar(x, mean, spread, fmt="D", ms=5, capsize=3, color=color, label=f"{target:g}")
     axes.set_xticks(range(len(methods)), methods, rotation=20)

@@ -24,9 +24,7 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, default=3, help="of every training (default: 3)")
-    parser.add_argument(
-        "--epochs", type=float, default=2.0, help="of every training (default: 2)"
-    )
+    parser.add_argument("--epochs", type=float, default=2.0, help="of every training (default: 2)")
     parser.add_argument("--config", default="classification/digits.yaml", metavar="FILE")
     parser.add_argument(
         "--output", type=Path, required=True, help="JSON file in which the study is kept"

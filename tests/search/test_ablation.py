@@ -117,8 +117,9 @@ def test_a_step_sums_the_gradients_of_fixed_networks(
             continue
         assert parameter.grad is not None
         scale = float(expected[name].abs().max())
-        assert scale > 1e-9, name
-        torch.testing.assert_close(parameter.grad, expected[name], rtol=0, atol=1e-5 * scale)
+        assert scale > 1e-9 or not name.endswith("conv.weight"), name
+        tolerance = 1e-5 * scale + 1e-12  # a shift before another norm has no gradient
+        torch.testing.assert_close(parameter.grad, expected[name], rtol=0, atol=tolerance)
         # a first step with Nesterov's momentum of 0.9
         torch.testing.assert_close(parameter.detach(), before[name] - 0.19 * parameter.grad)
 
@@ -186,9 +187,7 @@ def test_an_interrupted_ablation_goes_on(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(UserError, match="holds trials of the recipe short, and this is long"):
         run_ablation(none, 2, output, {"recipe": "long"})
     again: list[tuple[str, int]] = []
-    monkeypatch.setattr(
-        module, "run_training", lambda *a: again.append(a[1:]) or fake_training(*a)
-    )
+    monkeypatch.setattr(module, "run_training", lambda *a: again.append(a[1:]) or fake_training(*a))
     whole = run_ablation(none, 2, output, {"recipe": "short"})
     assert again == [("5x5 alone", 1), ("3x3 in 5x5", 1)]
     assert [(trial["training"], trial["seed"]) for trial in whole["trials"]] == done + again
@@ -220,7 +219,10 @@ def test_summary_pairs_the_seeds() -> None:
 
 
 def test_the_tool_and_its_file(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     output = tmp_path / "ablation.json"
     arguments = ["--seeds", "1", "--epochs", "1", "--output", str(output), *options(images)]
@@ -233,7 +235,11 @@ def test_the_tool_and_its_file(
         ("5x5 alone", 0),
         ("3x3 in 5x5", 0),
     ]
-    assert [list(trial["scores"]) for trial in study["trials"]] == [["3x3"], ["5x5"], ["3x3", "5x5"]]
+    assert [list(trial["scores"]) for trial in study["trials"]] == [
+        ["3x3"],
+        ["5x5"],
+        ["3x3", "5x5"],
+    ]
     assert study["command"].startswith("python tools/ablate_subsets.py --seeds 1 --output ")
     assert ablation_table(study) in capsys.readouterr().out
     runpy.run_path(tool, run_name="__main__")
