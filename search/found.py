@@ -5,21 +5,20 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.utils import comm
-from fvcore.nn.precise_bn import update_bn_stats
 from tabulate import tabulate
 from torch import nn
 
 from backbones.architecture import Architecture
 from backbones.latency import predict_runtime
 from search.accuracy import evaluate
-from search.data import ImageSet, build_train_loader, build_val_loader
+from search.calibration import calibrated
+from search.data import ImageSet, build_val_loader
 from search.evolution import evolve
 from search.export import export_network, save_backbone
 from search.formulations import formulation_of
@@ -165,16 +164,8 @@ class FoundNetworks:
             batches: training batches to estimate the statistics on; 0 keeps the supernet's.
         """
         architecture = self.supernet.space.architecture(choices, "found")
-        network = export_network(self.supernet, choices, architecture).train()
-        if batches:
-            # one past the training's last epoch, the same for all networks
-            loader = build_train_loader(self.cfg, self.train_data, 10**6)
-            device = self.supernet.stem.conv.weight.device
-            images = (images.to(device) for images, _ in islice(loader, batches))
-            with torch.no_grad():
-                update_bn_stats(network, images, batches)
-            _average_statistics(network)
-        return network.eval()
+        network = export_network(self.supernet, choices, architecture)
+        return calibrated(network, self.cfg, self.train_data, batches)
 
     def _fitness(self, choices: Sequence[Choice]) -> float:
         network = self.calibrated(choices, self.cfg.SEARCH.EVOLUTION.CALIBRATION_BATCHES)
@@ -232,13 +223,3 @@ def layer_table(runtime_model: RuntimeModel, names: Sequence[str]) -> str:
         rows.append([index + 1, shape, layer.stride, name, f"{runtime:.2f}"])
     headers = ["layer", "channels", "stride", "MBConv", runtime_model.table.unit]
     return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
-
-
-def _average_statistics(network: nn.Module) -> None:
-    """In several processes, averages the batch-norm statistics that each one estimated."""
-    if comm.get_world_size() == 1:
-        return
-    for name, buffer in network.named_buffers():
-        if "running_" in name:
-            torch.distributed.all_reduce(buffer)
-            buffer /= comm.get_world_size()

@@ -69,13 +69,38 @@ def importance_section(study: Mapping[str, Any]) -> str:
     alive = ", ".join(f"`{name}` {100 * s:.0f} %" for name, s in study["live_thresholds"].items())
     return (
         f"Thresholds with a gradient at step 0 of the full space: {alive}.\n\n"
-        f"{compare_section(study)}"
+        f"{study_table(study)}\n\n{_beside(study)}"
     )
 
 
 def compare_section(study: Mapping[str, Any]) -> str:
-    """A study of search methods."""
-    return f"{study_table(study)}\n\n{_beside(study)}"
+    """A study of search methods, with its plot."""
+    plot = "![accuracy, and runtime over the target, by method](docs/results/compare-search.png)"
+    return f"{study_table(study)}\n\n{_beside(study)}\n\n{plot}"
+
+
+def ablation_table(study: Mapping[str, Any]) -> str:
+    """Table II: kernels trained alone and as subsets of larger ones."""
+    rows = []
+    for row in study["summary"]:
+        trained = row["training"].replace("x", "×")
+        gap = "–" if row["gap"] is None else f"{row['gap'][0]:+.2f} ± {row['gap'][1]:.2f}"
+        spreads = [
+            f"{row[f'{key}_mean']:.{digits}f} ± {row[f'{key}_std']:.{digits}f}"
+            for key, digits in (("top1", 2), ("top5", 2), ("loss", 3))
+        ]
+        kernel = row["kernel"].replace("x", "×")
+        rows.append([trained, kernel, f"{row['seeds']}", *spreads, gap])
+    headers = [
+        *("kernels trained", "evaluated with", "seeds", "held-out top-1 (%)"),
+        *("held-out top-5 (%)", "held-out loss", "top-1 against alone"),
+    ]
+    return _table(headers, rows)
+
+
+def ablation_section(study: Mapping[str, Any]) -> str:
+    """The ablation of kernel subsets."""
+    return f"{ablation_table(study)}\n\n{_beside(study)}"
 
 
 STEP_LABELS = {
@@ -136,8 +161,12 @@ SECTIONS = {
     "demo": demo_section,
     "importance": importance_section,
     "compare-search": compare_section,
+    "ablation": ablation_section,
     "search-step": search_step_section,
 }
+
+PLOTTED_STUDIES = ("compare-search",)
+"""Studies of search methods whose plot a section shows."""
 
 
 def render(readme: str, results: Path) -> str:

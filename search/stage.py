@@ -125,20 +125,35 @@ class ClassificationTrainer(StageTrainer):
         data_time = time.perf_counter() - start
         images = images.to(self.device, non_blocking=True, memory_format=torch.channels_last)
         targets = targets.to(self.device, non_blocking=True)
-        with self._autocast():
-            logits = self.model(images)
-        losses = self.losses(logits.float(), targets)
-        total = torch.stack(list(losses.values())).sum()
-        if not torch.isfinite(total):
-            raise FloatingPointError(f"the loss is {float(total)} at iteration {self.iter}")
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(total).backward()
+        losses, logits = self.backward(images, targets)
         self.after_backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.ema:
             self.ema.update(self.unwrapped, step=self.iter)
         self._log(losses, logits, targets, data_time)
+
+    def backward(self, images: Tensor, targets: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Adds the gradients of the losses on a batch to those of the weights.
+
+        A subclass can sum those of several networks in one set of weights.
+
+        Args:
+            images: (N, 3, H, W).
+            targets: (N,) class indices.
+
+        Returns:
+            The losses, and the (N, C) logits that they are of.
+        """
+        with self._autocast():
+            logits = self.model(images)
+        losses = self.losses(logits.float(), targets)
+        total = torch.stack(list(losses.values())).sum()
+        if not torch.isfinite(total):
+            raise FloatingPointError(f"the loss is {float(total)} at iteration {self.iter}")
+        self.scaler.scale(total).backward()
+        return losses, logits
 
     def after_backward(self) -> None:
         """Between gradients and update; a subclass can drop the gradients of what is to stay."""

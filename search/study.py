@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import random
-import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from detectron2.config import CfgNode
 from detectron2.utils.env import seed_all_rng
 
 from backbones.architecture import Architecture
-from backbones.files import read_json, write_json
+from backbones.files import read_json
 from backbones.latency import predict_runtime
 from search.build import build_latency_table, build_runtime_model
 from search.classifier import ClassifierTrainer
@@ -26,8 +25,7 @@ from search.random_search import sample_at_target
 from search.run import run_search
 from search.space import SearchSpace
 from search.supernet import Supernet
-
-logger = logging.getLogger(__name__)
+from search.trials import Job, mean_and_spread, run_trials, trial_config
 
 KEYS = ("top1", "loss", "runtime")
 
@@ -83,15 +81,16 @@ def run_trial(
     Returns:
         The layers found, the predicted runtime, and the accuracy of the trained network.
     """
-    cfg = _merged(search_cfg, seed, (*method.overrides, "SEARCH.TARGET", str(target)))
+    searched = (*method.overrides, "SEARCH.TARGET", str(target))
+    cfg = trial_config(search_cfg, seed, options=searched)
     with tempfile.TemporaryDirectory(prefix="spnas-study-") as folder:
         find = _search if method.searches else _draw
         architecture = find(cfg, Path(folder) / "search")
         file, trained = Path(folder) / "architecture.json", Path(folder) / "classifier"
         architecture.save(file)
-        options = ("MODEL.SPNAS.ARCH", str(file), *_run_options(trained))
         seed_all_rng(seed)
-        ClassifierTrainer(_merged(classifier_cfg, seed, options)).train()
+        options = ("MODEL.SPNAS.ARCH", str(file))
+        ClassifierTrainer(trial_config(classifier_cfg, seed, trained, options)).train()
         scores = read_json(trained / "results.json", "results")["classification"]["val"]
     space = SearchSpace.load(cfg.SEARCH.SPACE)
     table = build_latency_table(cfg, space)
@@ -107,7 +106,7 @@ def run_trial(
 
 def _search(cfg: CfgNode, folder: Path) -> Architecture:
     seed_all_rng(cfg.SEED)
-    run_search(_merged(cfg, cfg.SEED, _run_options(folder)))
+    run_search(trial_config(cfg, cfg.SEED, folder))
     return Architecture.load(folder / "architecture.json")
 
 
@@ -117,18 +116,6 @@ def _draw(cfg: CfgNode, folder: Path) -> Architecture:
     runtime_model = build_runtime_model(cfg, space)
     choices = sample_at_target(space, runtime_model, cfg.SEARCH.TARGET, rng, cfg.SEARCH.TOLERANCE)
     return space.architecture(choices, f"random{cfg.SEED}")
-
-
-def _run_options(folder: Path) -> tuple[str, ...]:
-    return ("OUTPUT_DIR", str(folder), "WANDB.ENABLED", "False")
-
-
-def _merged(cfg: CfgNode, seed: int, options: Sequence[str]) -> CfgNode:
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.merge_from_list(list(options))
-    cfg.SEED = seed
-    return cfg
 
 
 def run_study(
@@ -147,18 +134,14 @@ def run_study(
         output: JSON file of the study.
         facts: command, hardware and settings, written beside the trials.
     """
-    study: dict[str, Any] = {"trials": []}
-    if output.exists():
-        study = read_json(output, "study")
-    done = {(trial["method"], trial["target"], trial["seed"]) for trial in study["trials"]}
-    for method, target, seed in trials:
-        if (method.name, target, seed) in done:
-            continue
-        logger.info("Trial: %s at %g, seed %d", method.name, target, seed)
-        study["trials"].append(run_trial(search_cfg, classifier_cfg, method, target, seed))
-        study.update(facts, summary=summarize(study["trials"]))
-        write_json(output, study)
-    return study
+    jobs: list[Job] = [
+        (
+            {"method": method.name, "target": target, "seed": seed},
+            partial(run_trial, search_cfg, classifier_cfg, method, target, seed),
+        )
+        for method, target, seed in trials
+    ]
+    return run_trials(jobs, output, facts, summarize)
 
 
 def summarize(trials: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -174,19 +157,14 @@ def summarize(trials: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for (method, target), group in groups.items():
         row: dict[str, Any] = {"method": method, "target": target, "seeds": len(group)}
         for key in KEYS:
-            row[f"{key}_mean"], row[f"{key}_std"] = _mean_and_spread(group, key)
+            row[f"{key}_mean"], row[f"{key}_std"] = mean_and_spread(group, key)
         row["margin"] = None
         chance = groups.get(("random", target), [])
         if method != "random" and len(chance) > 1:
-            mean, spread = _mean_and_spread(chance, "top1")
+            mean, spread = mean_and_spread(chance, "top1")
             row["margin"] = (row["top1_mean"] - mean) / spread
         rows.append(row)
     return rows
-
-
-def _mean_and_spread(trials: Sequence[Mapping[str, Any]], key: str) -> tuple[float, float]:
-    values = [float(trial[key]) for trial in trials]
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def live_thresholds(space: SearchSpace, importance: str, seed: int = 0) -> float:
