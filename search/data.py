@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,9 @@ class ClassificationFolder(ImageFolder):
         try:
             super().__init__(str(folder), transform=transform)
         except FileNotFoundError as error:
+            reason = textwrap.shorten(str(error), 200, placeholder=" …")
             raise UserError(
-                f"the data set '{folder}' is empty or has a class without images ({error}); "
+                f"the data set '{folder}' is empty or has a class without images ({reason}); "
                 "expected images in one folder a class"
             ) from None
         if num_classes and len(self.classes) != num_classes:
@@ -115,6 +117,20 @@ def build_dataset(cfg: CfgNode, split: str, augment: bool) -> ClassificationFold
         build_transform(cfg, augment),
         cfg.CLASSIFICATION.NUM_CLASSES,
     )
+
+
+def check_same_classes(train: ClassificationFolder, val: ClassificationFolder) -> None:
+    """Insists on the same class folders in both splits, since their order numbers the classes.
+
+    Raises:
+        UserError: naming the first folders that only one of them has.
+    """
+    if odd := sorted(set(train.classes) ^ set(val.classes)):
+        names = ", ".join(odd[:3]) + (", …" if len(odd) > 3 else "")
+        raise UserError(
+            f"'{train.root}' and '{val.root}' have different class folders: only one of them "
+            f"has {names}; the folders number the classes, so both need the same ones"
+        )
 
 
 def count_classes(cfg: CfgNode) -> int:

@@ -92,7 +92,7 @@ def _add_image(
         colour = tuple(int(value) for value in rng.integers(90, 256, 3))
         for polygon in polygons:
             ImageDraw.Draw(image).polygon(polygon, fill=colour)
-        # steps of 13 through all 80, person and toothbrush among them
+        # from the last of the 80 on, in steps of 13
         category = content["categories"][(79 + 13 * len(content["annotations"])) % 80]["id"]
         content["annotations"].append(
             {
@@ -128,9 +128,7 @@ def _octagon(x: float, y: float, width: float, height: float) -> Polygon:
     corner_x, corner_y = width * 0.3, height * 0.3
     xs = (corner_x, width - corner_x, width, width, width - corner_x, corner_x, 0, 0)
     ys = (0, 0, corner_y, height - corner_y, height, height, height - corner_y, corner_y)
-    return [
-        round(value, 2) for dx, dy in zip(xs, ys, strict=True) for value in (x + dx, y + dy)
-    ]
+    return [round(value, 2) for dx, dy in zip(xs, ys, strict=True) for value in (x + dx, y + dy)]
 
 
 def _area(polygon: Polygon) -> float:

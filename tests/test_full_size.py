@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
+from pycocotools.coco import COCO
 
 from backbones import Architecture, LatencyTable, create_model, predict_runtime
 from backbones.weights import read_checkpoint
@@ -124,9 +126,6 @@ def detector_output(workplace: Path, classifier_output: str) -> str:
 
 
 def test_the_miniatures_have_what_the_real_ones_have(workplace: Path) -> None:
-    from PIL import Image
-    from pycocotools.coco import COCO
-
     files = sorted((workplace / "datasets/imagenet/val").glob("n????????/*.JPEG"))
     assert len(files) == CLASSES
     kinds = [(image.format, image.mode) for image in map(Image.open, files)]
@@ -148,7 +147,8 @@ def test_the_miniatures_have_what_the_real_ones_have(workplace: Path) -> None:
     for item in singles:
         assert coco.annToMask(item).sum() == pytest.approx(item["area"], rel=0.1)
     areas = [item["area"] for item in singles]
-    assert min(areas) < 32**2 < sorted(areas)[len(areas) // 2 - 1]
+    assert min(areas) < 32**2
+    assert any(32**2 < area < 96**2 for area in areas)
     assert max(areas) > 96**2
 
 
@@ -166,9 +166,7 @@ def test_search_ends_at_the_target(workplace: Path, search_output: str) -> None:
     create_model(folder / "architecture.json", checkpoint_path=folder / "backbone.pth")
 
 
-def test_the_classifier_has_the_architecture_found(
-    workplace: Path, classifier_output: str
-) -> None:
+def test_the_classifier_has_the_architecture_found(workplace: Path, classifier_output: str) -> None:
     folder = workplace / "output" / "classifier"
     assert "Wrote architecture.json and backbone.pth to output/classifier" in classifier_output
     assert "on 1000 images" in classifier_output
