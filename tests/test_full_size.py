@@ -87,6 +87,7 @@ def run(workplace: Path, words: list[str], *options: str) -> str:
         words, cwd=workplace, env=environment(workplace), capture_output=True, text=True
     )
     assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}\n{done.stderr}"
+    assert "Warning" not in done.stderr
     return done.stdout
 
 
