@@ -247,6 +247,12 @@ def _check_layer(layer: LayerSpec, in_channels: int, where: str) -> None:
         f"one of {', '.join(map(str, KERNEL_SIZES))}",
     )
     expect(0 < layer.expansion <= 32, f"{where}.expansion", layer.expansion, "a ratio in (0, 32]")
+    expect(
+        layer.expanded_channels(in_channels) > 0,
+        f"{where}.expansion",
+        layer.expansion,
+        f"a ratio that leaves at least one of {in_channels} channels",
+    )
     if layer.op == "ds":
         expect(layer.expansion == 1, f"{where}.expansion", layer.expansion, "1 for a 'ds' layer")
     expect(0 <= layer.se_ratio <= 1, f"{where}.se_ratio", layer.se_ratio, "a ratio in [0, 1]")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import random
+import textwrap
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -82,8 +83,9 @@ class ClassificationFolder(ImageFolder):
         try:
             super().__init__(str(folder), transform=transform)
         except FileNotFoundError as error:
+            reason = textwrap.shorten(str(error), 200, placeholder=" …")
             raise UserError(
-                f"the data set '{folder}' is empty or has a class without images ({error}); "
+                f"the data set '{folder}' is empty or has a class without images ({reason}); "
                 "expected images in one folder a class"
             ) from None
 
@@ -147,6 +149,20 @@ def build_dataset(cfg: CfgNode, split: str, augment: bool) -> ClassificationFold
         cfg.SEARCH.PROXY_CLASSES,
         max(cfg.SEED, 0),
     )
+
+
+def check_same_classes(train: ClassificationFolder, val: ClassificationFolder) -> None:
+    """Insists on the same class folders in both splits, since their order numbers the classes.
+
+    Raises:
+        UserError: naming the first folders that only one of them has.
+    """
+    if odd := sorted(set(train.classes) ^ set(val.classes)):
+        names = ", ".join(odd[:3]) + (", …" if len(odd) > 3 else "")
+        raise UserError(
+            f"'{train.root}' and '{val.root}' have different class folders: only one of them "
+            f"has {names}; the folders number the classes, so both need the same ones"
+        )
 
 
 def count_classes(cfg: CfgNode) -> int:

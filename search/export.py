@@ -14,6 +14,8 @@ from backbones.weights import load_weights, save_checkpoint
 from search.one_shot import DECISION_MODULES, OneShot
 from search.space import Choice
 
+ARCHITECTURE_FILE, BACKBONE_FILE = "architecture.json", "backbone.pth"
+
 
 def exported_state(supernet: OneShot, choices: Sequence[Choice]) -> dict[str, Tensor]:
     """The weights of one network of the space, named as in ``Classifier``."""
@@ -53,5 +55,5 @@ def save_backbone(
     below ``backbone.bottom_up`` by the end of its name.
     """
     folder = Path(folder)
-    save_checkpoint(folder / "backbone.pth", {"model": dict(state), "matching_heuristics": True})
-    architecture.save(folder / "architecture.json")
+    save_checkpoint(folder / BACKBONE_FILE, {"model": dict(state), "matching_heuristics": True})
+    architecture.save(folder / ARCHITECTURE_FILE)

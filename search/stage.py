@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,11 +18,18 @@ from detectron2.utils.events import get_event_storage
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from detection.engine.results import write_results
+from detection.engine.results import RESULTS_FILE, write_results
 from detection.engine.trainer import StageTrainer, wrap_ddp
 from detection.engine.wandb_writer import WandbSettings
 from search.accuracy import evaluate
-from search.data import build_dataset, build_train_loader, build_val_loader, checked_batch
+from search.data import (
+    build_dataset,
+    build_train_loader,
+    build_val_loader,
+    check_same_classes,
+    checked_batch,
+)
+from search.export import ARCHITECTURE_FILE
 from search.optimizer import build_lr_scheduler, build_optimizer
 
 logger = logging.getLogger(__name__)
@@ -79,10 +87,10 @@ class ClassificationTrainer(StageTrainer):
 
     def datasets(self) -> tuple[Any, Any]:
         """The images to train on, augmented, and those to evaluate on."""
-        return (
-            build_dataset(self.cfg, "train", augment=True),
-            build_dataset(self.cfg, "val", augment=False),
-        )
+        train = build_dataset(self.cfg, "train", augment=True)
+        val = build_dataset(self.cfg, "val", augment=False)
+        check_same_classes(train, val)
+        return train, val
 
     @property
     def averaged_model(self) -> nn.Module:
@@ -113,6 +121,12 @@ class ClassificationTrainer(StageTrainer):
         """Starts the data where the run stands."""
         self._batches = self.train_batches(self.start_iter)
         super().before_train()
+
+    def catch_up(self) -> None:
+        """Evaluates and exports where the last evaluation of a complete run did not come to it."""
+        files = (RESULTS_FILE, ARCHITECTURE_FILE)
+        if not all(Path(self.output_dir, name).exists() for name in files):
+            self.evaluate()
 
     def train_batches(self, start_iter: int) -> Iterator[Any]:
         """Endless batches from iteration ``start_iter`` on."""

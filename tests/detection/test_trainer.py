@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from detectron2.config import CfgNode
-from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 from detectron2.modeling import build_backbone
 
 from backbones import UserError, load_architecture
@@ -306,34 +302,3 @@ def test_timm_weights_are_converted_and_kept(
     ours = trainer.model.backbone.bottom_up.state_dict()
     assert torch.equal(ours["stem.conv.weight"], theirs["conv_stem.weight"])
     assert torch.equal(ours["layers.1.expand.conv.weight"], theirs["blocks.1.0.conv_pw.weight"])
-
-
-@pytest.mark.slow
-def test_coco_layout_as_a_new_user(own_json: Path, tmp_path: Path) -> None:
-    """The commands of the README on a COCO-shaped miniature: 80 classes with gaps in the ids."""
-    content = json.loads(own_json.read_text())
-    content["categories"] = [
-        {"id": c["id"], "name": c["name"]} for c in COCO_CATEGORIES if c["isthing"]
-    ]
-    folder = tmp_path / "datasets" / "coco"
-    (folder / "annotations").mkdir(parents=True)
-    for split in ("train2017", "val2017"):
-        (folder / split).symlink_to(own_json.parent)
-        path = folder / "annotations" / f"instances_{split}.json"
-        path.write_text(json.dumps(content))
-    command = [sys.executable, str(ROOT / "tools" / "train_net.py"), "--config-file"]
-    command += [str(ROOT / "configs/detection/mask_rcnn_spnas_fpn_1x.yaml"), "--num-gpus", "0"]
-    command += ["MODEL.WEIGHTS", "", "SOLVER.MAX_ITER", "1", "SOLVER.IMS_PER_BATCH", "1"]
-    command += ["SOLVER.STEPS", "()", "SOLVER.BASE_LR", "1e-4"]
-    command += ["INPUT.MASK_FORMAT", "bitmask", "INPUT.MIN_SIZE_TRAIN", "(64,)"]
-    command += ["INPUT.MIN_SIZE_TEST", "64", "DATALOADER.NUM_WORKERS", "0"]
-    command += ["WANDB.ENABLED", "False", "OUTPUT_DIR", str(tmp_path / "run")]
-    environment = {
-        **os.environ,
-        "DETECTRON2_DATASETS": str(tmp_path / "datasets"),
-        "OMP_NUM_THREADS": "1",
-    }
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    scores = results_of(tmp_path / "run")["scores"]["coco_2017_val"]
-    assert len([name for name in scores["bbox"] if name.startswith("AP-")]) == 80
