@@ -145,8 +145,10 @@ class FoundNetworks:
         if comm.is_main_process():
             if self.supernet.space.layers == self.space.layers:
                 save_backbone(folder, architecture, network.state_dict())
+                logger.info("Wrote architecture.json and backbone.pth to %s", folder)
             else:
                 architecture.save(folder / "architecture.json")
+                logger.info("Wrote architecture.json to %s: the supernet had other widths", folder)
         return {
             "architecture": architecture.name,
             "layers": [self.space.choice_name(choice) for choice in choices],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -27,8 +26,6 @@ from search.space import SearchSpace
 from search.stage import ClassificationTrainer
 from search.supernet import Supernet
 from search.target import check_target
-
-logger = logging.getLogger(__name__)
 
 
 class SearchTrainer(ClassificationTrainer):
@@ -195,7 +192,6 @@ class SearchTrainer(ClassificationTrainer):
             target = self.cfg.SEARCH.TARGET
             results = search_results(self.runtime_model, target, found, further)
             self.write_results({"search": results})
-            logger.info("Wrote the network found to %s", output)
         return {"val": scores, "found": {"runtime": architecture.provenance["predicted_runtime"]}}
 
     def _family(self) -> list[dict[str, Any]]:
