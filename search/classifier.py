@@ -11,7 +11,8 @@ from backbones.errors import UserError
 from backbones.factory import load_architecture
 from backbones.latency import LatencyTable
 from backbones.network import build_classifier
-from backbones.weights import load_weights, model_state, read_checkpoint
+from backbones.published import load_state
+from backbones.weights import load_weights
 from detection.deployment import predicted_runtime
 from search.data import count_classes
 from search.export import save_backbone
@@ -31,7 +32,7 @@ class ClassifierTrainer(ClassificationTrainer):
         self.architecture = architecture
         model = build_classifier(architecture, count_classes(cfg), cfg.CLASSIFICATION.DROP_RATE)
         if cfg.MODEL.WEIGHTS:
-            state = model_state(read_checkpoint(cfg.MODEL.WEIGHTS), cfg.MODEL.WEIGHTS)
+            state = load_state(cfg.MODEL.WEIGHTS, architecture)
             classifier = state.get("classifier.weight")
             other = classifier is None or classifier.shape != model.classifier.weight.shape
             if other:
