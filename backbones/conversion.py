@@ -34,7 +34,10 @@ def library_of(state: Mapping[str, Tensor]) -> str | None:
 
 
 def convert_weights(
-    architecture: Architecture, state: Mapping[str, Tensor], norm_eps: float | None = None
+    architecture: Architecture,
+    state: Mapping[str, Tensor],
+    norm_eps: float | None = None,
+    where: str = "the weights",
 ) -> StateDict:
     """Renames the tensors of another library's network of the same architecture.
 
@@ -44,6 +47,7 @@ def convert_weights(
             order of its ``state_dict()`` and of the files that ``torch.save`` wrote of it.
         norm_eps: epsilon of that network's batch norms, where it is not the architecture's. The
             norms' scales are adapted, so that in eval mode the function stays the same.
+        where: named in error messages, e.g. the file.
 
     Returns:
         The tensors of a ``Classifier`` with as many classes as ``state`` has.
@@ -59,12 +63,17 @@ def convert_weights(
         ours = _own_modules(architecture, num_classes)
     if len(theirs) != len(ours):
         raise UserError(
-            f"the weights have {len(theirs)} modules, architecture '{architecture.name}' has "
+            f"{where}: {len(theirs)} modules with weights, architecture '{architecture.name}' has "
             f"{len(ours)}; they are not the same network"
         )
     converted: StateDict = {}
     for (name, module), (other_name, other) in zip(ours.items(), theirs.items(), strict=True):
-        _check_module(architecture, name, module, other_name, other)
+        shapes, others = _shapes(module), _shapes(other)
+        if shapes != others:
+            raise UserError(
+                f"{where}: {others} at '{other_name}', where architecture '{architecture.name}' "
+                f"has {shapes} at '{name}'; they are not the same network"
+            )
         if norm_eps is not None and "running_var" in other:
             other = _with_eps(other, norm_eps, architecture.norm_eps)
         for parameter, value in other.items():
@@ -84,21 +93,6 @@ def _modules(state: Mapping[str, Tensor]) -> Modules:
 def _own_modules(architecture: Architecture, num_classes: int) -> Modules:
     with torch.device("meta"):
         return _modules(build_classifier(architecture, num_classes).state_dict())
-
-
-def _check_module(
-    architecture: Architecture,
-    name: str,
-    module: Mapping[str, Tensor],
-    other_name: str,
-    other: Mapping[str, Tensor],
-) -> None:
-    shapes, others = _shapes(module), _shapes(other)
-    if shapes != others:
-        raise UserError(
-            f"the weights have {others} at '{other_name}' where architecture "
-            f"'{architecture.name}' has {shapes} at '{name}'; they are not the same network"
-        )
 
 
 def _shapes(module: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

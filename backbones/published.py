@@ -87,11 +87,11 @@ def load_state(source: str | os.PathLike[str], architecture: Architecture) -> St
     text = os.fspath(source)
     if text.startswith(SCHEMES):
         return download(find_published(text))
-    return own_state(architecture, model_state(read_checkpoint(text), text))
+    return own_state(architecture, model_state(read_checkpoint(text), text), text)
 
 
-def own_state(architecture: Architecture, state: StateDict) -> StateDict:
-    """``state`` itself, or renamed if it is of another library.
+def own_state(architecture: Architecture, state: StateDict, where: str) -> StateDict:
+    """``state`` itself, or renamed if it is of another library; ``where`` is the file.
 
     Raises:
         UserError: if it is of another library's other network.
@@ -100,7 +100,8 @@ def own_state(architecture: Architecture, state: StateDict) -> StateDict:
     if library is None:
         return state
     entries = [w for w in published_weights(architecture) if w.library == library]
-    return convert_weights(architecture, state, entries[0].norm_eps if entries else None)
+    norm_eps = entries[0].norm_eps if entries else None
+    return convert_weights(architecture, state, norm_eps, f"the checkpoint '{where}'")
 
 
 @contextlib.contextmanager

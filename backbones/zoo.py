@@ -79,7 +79,10 @@ def published_weights(architecture: Architecture) -> list[PublishedWeights]:
         UserError: if the provenance has them in another form.
     """
     where = f"architecture '{architecture.name}': provenance: weights"
-    entries = architecture.provenance.get("weights", {})
+    entries = architecture.provenance.get("weights")
+    if entries is None:  # files from before there were addresses name timm's network alone
+        name = architecture.provenance.get("timm")
+        entries = {f"timm://{name}": {}} if name else {}
     expect(isinstance(entries, dict), where, entries, "an object of addresses")
     found = []
     for address, entry in entries.items():

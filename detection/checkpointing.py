@@ -26,8 +26,9 @@ class DetectorCheckpointer(Checkpointer):
         if (prefix := backbone_prefix(self.model)) is not None:
             backbone = self.model.get_submodule(prefix.removesuffix("."))
             assert isinstance(backbone, SPNASBackbone)
-            if library_of(checkpoint["model"]):
-                checkpoint["model"] = own_state(backbone.architecture, checkpoint["model"])
+            state = checkpoint["model"]
+            if library_of(state):
+                checkpoint["model"] = own_state(backbone.architecture, state, self._path)
             names = set(checkpoint["model"])
             # A classifier's own checkpoint, or a backbone.pth that lost its mark.
             if not names & set(self.model.state_dict()) and names & set(backbone.state_dict()):
