@@ -7,7 +7,9 @@ from typing import Any
 
 from torch import nn
 
+from backbones.conversion import library_of
 from backbones.errors import UserError
+from backbones.published import own_state
 from detection.backbone import SPNASBackbone
 from detection.engine.checkpoint import Checkpointer
 
@@ -16,13 +18,17 @@ class DetectorCheckpointer(Checkpointer):
     """A checkpointer that refuses to start from the backbone of another architecture.
 
     Pyramid and heads may be missing, as they are in ``backbone.pth``, or may be of another number
-    of classes; that is logged. A half-loaded backbone would train, and be worth nothing.
+    of classes; that is logged. A half-loaded backbone would train, and be worth nothing. Files
+    that timm, torchvision or pytorchcv wrote of the same network are renamed.
     """
 
     def _load_model(self, checkpoint: Any) -> Any:
         if (prefix := backbone_prefix(self.model)) is not None:
             backbone = self.model.get_submodule(prefix.removesuffix("."))
             assert isinstance(backbone, SPNASBackbone)
+            state = checkpoint["model"]
+            if library_of(state):
+                checkpoint["model"] = own_state(backbone.architecture, state, self._path)
             names = set(checkpoint["model"])
             # A classifier's own checkpoint, or a backbone.pth that lost its mark.
             if not names & set(self.model.state_dict()) and names & set(backbone.state_dict()):

@@ -7,11 +7,13 @@ import logging
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
+from backbones.architecture import Architecture
 from backbones.errors import UserError
 from backbones.factory import load_architecture
 from backbones.latency import LatencyTable
 from backbones.network import Classifier, build_classifier
-from backbones.weights import load_weights, model_state, read_checkpoint
+from backbones.published import load_state
+from backbones.weights import load_weights
 from detection.deployment import predicted_runtime
 from search.data import count_classes
 from search.export import save_backbone
@@ -32,7 +34,9 @@ class ClassifierTrainer(ClassificationTrainer):
         table = cfg.MODEL.SPNAS.LATENCY_TABLE
         self.table = LatencyTable.load(table) if table else None
         model = build_classifier(architecture, count_classes(cfg), cfg.CLASSIFICATION.DROP_RATE)
-        self.whole_weights = bool(cfg.MODEL.WEIGHTS) and _load(model, cfg.MODEL.WEIGHTS)
+        self.whole_weights = bool(cfg.MODEL.WEIGHTS) and _load(
+            model, cfg.MODEL.WEIGHTS, architecture
+        )
         super().__init__(cfg, model)
 
     def evaluate(self) -> dict[str, dict[str, float]]:
@@ -74,9 +78,9 @@ class ClassifierTrainer(ClassificationTrainer):
         return summary
 
 
-def _load(model: Classifier, path: str) -> bool:
+def _load(model: Classifier, path: str, architecture: Architecture) -> bool:
     """Loads the weights in ``path``; returns whether the classifier is among them."""
-    state = model_state(read_checkpoint(path), path)
+    state = load_state(path, architecture)
     classifier = state.get("classifier.weight")
     whole = classifier is not None and classifier.shape == model.classifier.weight.shape
     if not whole:

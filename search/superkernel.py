@@ -102,7 +102,7 @@ class SuperMBConv(MBConv):
         )
         # these maps are 1×1: masking them is cheaper than masking the weights
         hidden = se.act(se.reduce(pooled * channel_mask[:, None, None]))
-        gate = se.expand(hidden * squeeze_mask[:, None, None]).sigmoid()
+        gate = se.gate(se.expand(hidden * squeeze_mask[:, None, None]))
         off = decision.se[0] if self.space.se_ratios[0] == 0 else 0.0
         return off + (1 - off) * gate
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 from detectron2.config import CfgNode
 from detectron2.modeling import build_backbone
 
@@ -16,7 +17,7 @@ from backbones import UserError, load_architecture
 from backbones.weights import save_checkpoint
 from detection.backbone import build_trunk
 from detection.checkpointing import DetectorCheckpointer, backbone_prefix
-from detection.pretrained import TimmWeightsHandler
+from detection.pretrained import PublishedWeightsHandler
 from detection.trainer import DetectionTrainer, check_solver, report
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -151,7 +152,10 @@ def ruin(path: Path, change: Callable[[bytes], bytes]) -> None:
         ("another width", "belongs to another architecture than the backbone 'spnas_100'"),
         ("a tensor missing", "1 tensors do not fit, first layers.2.expand.conv.weight (absent in"),
         ("a tensor too many", "1 tensors do not fit, first layers.2.se.reduce.weight (4×72×1×1 in"),
-        ("unknown timm weights", "no network of the zoo corresponds to"),
+        (
+            "unknown timm weights",
+            "no network of the zoo has weights at 'timm://resnet50'; nearest:",
+        ),
     ],
 )
 def test_mistakes(
@@ -289,7 +293,7 @@ def test_timm_weights_are_converted_and_kept(
         return model
 
     monkeypatch.setattr(timm, "create_model", offline)
-    handler = TimmWeightsHandler()
+    handler = PublishedWeightsHandler()
     with pytest.raises(UserError, match=r"could not download timm's weights.*no network"):
         handler._get_local_path("timm://spnasnet_100")
     tiny_cfg.MODEL.WEIGHTS = "timm://spnasnet_100"
@@ -302,3 +306,17 @@ def test_timm_weights_are_converted_and_kept(
     ours = trainer.model.backbone.bottom_up.state_dict()
     assert torch.equal(ours["stem.conv.weight"], theirs["conv_stem.weight"])
     assert torch.equal(ours["layers.1.expand.conv.weight"], theirs["blocks.1.0.conv_pw.weight"])
+
+
+def test_a_file_of_torchvisions(tmp_path: Path, tiny_cfg: CfgNode) -> None:
+    theirs = torchvision.models.mobilenet_v2().state_dict()
+    torch.save(theirs, tmp_path / "mobilenet_v2-7ebf99e0.pth")
+    tiny_cfg.MODEL.WEIGHTS = str(tmp_path / "mobilenet_v2-7ebf99e0.pth")
+    with pytest.raises(UserError, match="architecture 'spnas_100' has .* not the same network"):
+        DetectionTrainer(tiny_cfg).resume_or_load(resume=False)
+    tiny_cfg.MODEL.SPNAS.ARCH = "mobilenetv2_100"
+    trainer = DetectionTrainer(tiny_cfg)
+    trainer.resume_or_load(resume=False)
+    ours = trainer.model.backbone.bottom_up.state_dict()
+    assert torch.equal(ours["layers.16.project.conv.weight"], theirs["features.17.conv.2.weight"])
+    assert torch.equal(ours["layers.16.project.norm.bias"], theirs["features.17.conv.3.bias"])
