@@ -20,7 +20,6 @@ from detection.checkpointing import DetectorCheckpointer, backbone_prefix
 from detection.pretrained import PublishedWeightsHandler
 from detection.trainer import DetectionTrainer, check_solver, report
 
-ROOT = Path(__file__).resolve().parents[2]
 TrainNet = Callable[..., tuple[int, str]]
 
 
