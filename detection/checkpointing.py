@@ -10,7 +10,7 @@ from torch import nn
 from backbones.conversion import library_of
 from backbones.errors import UserError
 from backbones.published import own_state
-from detection.backbone import SPNASBackbone
+from detection.backbone import NamedBackbone, SPNASBackbone
 from detection.engine.checkpoint import Checkpointer
 
 
@@ -23,6 +23,7 @@ class DetectorCheckpointer(Checkpointer):
     """
 
     def _load_model(self, checkpoint: Any) -> Any:
+        self._check_other_backbone(checkpoint)
         if (prefix := backbone_prefix(self.model)) is not None:
             backbone = self.model.get_submodule(prefix.removesuffix("."))
             assert isinstance(backbone, SPNASBackbone)
@@ -41,6 +42,16 @@ class DetectorCheckpointer(Checkpointer):
                     "to those that it was trained with"
                 )
         return super()._load_model(checkpoint)
+
+    def _check_other_backbone(self, checkpoint: Any) -> None:
+        """A backbone's file is matched by the ends of names, which can fit timm's by chance."""
+        for module in self.model.modules():
+            foreign = isinstance(module, NamedBackbone) and not isinstance(module, SPNASBackbone)
+            if foreign and checkpoint.get("matching_heuristics"):
+                raise UserError(
+                    f"the checkpoint '{self._path}' holds a backbone, and not '{module.name}'; "
+                    f"leave MODEL.WEIGHTS empty and set {module.config_key}.PRETRAINED to True"
+                )
 
 
 def backbone_prefix(model: nn.Module) -> str | None:

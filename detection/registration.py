@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from detectron2.utils.file_io import PathManager
 
-import detection.backbone  # noqa: F401  registers the backbones
+import detection.backbone
+import detection.timm_builders  # noqa: F401  both register backbones
 from detection.data.builtin import register_digits
 from detection.pretrained import PublishedWeightsHandler
 
