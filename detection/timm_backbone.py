@@ -10,7 +10,8 @@ from typing import Any
 import timm
 import torch
 from detectron2.config import CfgNode
-from timm.layers import Format, convert_sync_batchnorm, freeze_batch_norm_2d
+from timm.layers import Format
+from timm.layers.norm_act import convert_sync_batchnorm, freeze_batch_norm_2d
 from torch import Tensor, nn
 
 from backbones.errors import UserError
@@ -90,8 +91,7 @@ class TimmBackbone(NamedBackbone):
 
     def classifier(self) -> nn.Module:
         """The whole classification network with its classes, freshly initialised."""
-        network: nn.Module = timm.create_model(self.name)
-        return network
+        return _create_model(self.name)
 
     def _maps(self, x: Tensor) -> list[Tensor]:
         maps: list[Tensor] = self.model(x)
@@ -173,18 +173,28 @@ def _create(name: str, pretrained: bool) -> nn.Module:
             f"{', '.join(f'{base}.{tag}' for tag in tags) or f'{base} alone'}"
         )
     if not pretrained:
-        return _features(name)
+        return _create_features(name)
     way_out = "set MODEL.TIMM.PRETRAINED to False, or download them where there is a network"
     with downloading(f"timm's weights '{name}'", way_out):
-        return _features(name, pretrained=True)
+        return _create_features(name, pretrained=True)
 
 
-def _features(name: str, **options: Any) -> nn.Module:
+def _create_features(name: str, **options: Any) -> nn.Module:
+    try:
+        return _create_model(name, features_only=True, **options)
+    except (AssertionError, AttributeError, NotImplementedError, TypeError) as error:
+        raise UserError(
+            f"MODEL.TIMM.NAME is '{name}', which timm cannot build with features_only=True "
+            f"({type(error).__name__}: {error}); choose another network"
+        ) from error
+
+
+def _create_model(name: str, **options: Any) -> nn.Module:
     model: nn.Module
     try:  # Swin's transformers take images of any size only when told to
-        model = timm.create_model(name, features_only=True, strict_img_size=False, **options)
+        model = timm.create_model(name, strict_img_size=False, **options)
     except TypeError:
-        model = timm.create_model(name, features_only=True, **options)
+        model = timm.create_model(name, **options)
     return model
 
 
