@@ -57,8 +57,8 @@ def _panel(axes: Axes, trials: Sequence[Record], figure_of: Callable[[Record], f
             ]
             if group:
                 place = position + (index + 0.5) * step - _WIDTH / 2
-                dots += [(place, row["value"]) for row in group]
-                bars.append((place + step / 4, *mean_and_spread(group, "value")))
+                dots += [(place - step / 8, row["value"]) for row in group]
+                bars.append((place + step / 8, *mean_and_spread(group, "value")))
         x, y = zip(*dots, strict=True)
         axes.scatter(x, y, s=14, color=color, alpha=0.5)
         x, mean, spread = zip(*bars, strict=True)
