@@ -145,7 +145,7 @@ def ruin(path: Path, change: Callable[[bytes], bytes]) -> None:
         ("empty set", "is empty"),
         ("missing json", "no file '"),
         ("truncated image", "cannot read the image '"),
-        ("annotations of other images", "the annotations do not fit the image '"),
+        ("annotations of other images", "use the annotation file that belongs to these images"),
         ("no checkpoint", "no checkpoint at '"),
         ("truncated checkpoint", "cannot read the checkpoint '"),
         ("another width", "belongs to another architecture than the backbone 'spnas_100'"),
