@@ -182,8 +182,10 @@ def _problem(
     """
     if classes is not None and not 0 <= annotation["category_id"] < len(classes):
         return f"has class {annotation['category_id']}; expected 0 to {len(classes) - 1}"
-    if not _is_box(annotation.get("bbox")):
-        return f"has the box {annotation.get('bbox')}; expected [x, y, width, height]"
+    if "bbox" not in annotation:
+        return "has no bbox; expected [x, y, width, height]"
+    if not _is_box(annotation["bbox"]):
+        return f"has the bbox {annotation['bbox']}; expected [x, y, width, height]"
     if mask_size is None:
         return None
     mask = annotation.get("segmentation")
