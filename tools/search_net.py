@@ -15,8 +15,11 @@ def main(args: argparse.Namespace) -> None:
     cfg = load_config(args, add_search_config)
     open_run(cfg, args)
     trainer = SearchTrainer(cfg)
-    trainer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume or args.eval_only)
-    trainer.evaluate() if args.eval_only else trainer.train()
+    if args.eval_only:
+        trainer.evaluate_only()
+        return
+    trainer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+    trainer.train()
 
 
 if __name__ == "__main__":

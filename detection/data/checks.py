@@ -13,7 +13,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from backbones.errors import UserError
+from backbones.errors import UserError, first_of
 
 Record = dict[str, Any]
 """One image in Detectron2's standard format."""
@@ -166,8 +166,7 @@ def _check_registered_classes(name: str, path: str) -> None:
 
 
 def _listed(classes: Sequence[str]) -> str:
-    names = ", ".join(classes[:3]) + (", …" if len(classes) > 3 else "")
-    return f"{len(classes)} classes ({names})" if classes else "no classes"
+    return f"{len(classes)} classes ({first_of(classes)})" if classes else "no classes"
 
 
 def _problem(
