@@ -33,7 +33,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for a broken file
-        reason = str(error).splitlines()[0][:200]
+        # The first sentence; what follows is advice for programmers.
+        reason = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0][:200]
         raise UserError(
             f"cannot read the checkpoint '{path}' ({reason}); it is truncated or not a PyTorch "
             "checkpoint of tensors: copy or train it again"

@@ -18,7 +18,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transf
 from torch.utils.data import DataLoader, Subset
 from torchvision.datasets import ImageFolder
 
-from backbones.errors import UserError
+from backbones.errors import UserError, first_of
 from detection.data.digits import prepare_digits
 from detection.engine.sampler import ResumableSampler
 
@@ -158,10 +158,9 @@ def check_same_classes(train: ClassificationFolder, val: ClassificationFolder) -
         UserError: naming the first folders that only one of them has.
     """
     if odd := sorted(set(train.classes) ^ set(val.classes)):
-        names = ", ".join(odd[:3]) + (", …" if len(odd) > 3 else "")
         raise UserError(
             f"'{train.root}' and '{val.root}' have different class folders: only one of them "
-            f"has {names}; the folders number the classes, so both need the same ones"
+            f"has {first_of(odd)}; the folders number the classes, so both need the same ones"
         )
 
 

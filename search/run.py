@@ -28,5 +28,8 @@ def run_search(cfg: CfgNode, resume: bool = False, eval_only: bool = False) -> N
         run_random_search(cfg)
         return
     trainer = SearchTrainer(cfg)
-    trainer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume or eval_only)
-    trainer.evaluate() if eval_only else trainer.train()
+    if eval_only:
+        trainer.evaluate_only()
+        return
+    trainer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    trainer.train()

@@ -61,6 +61,8 @@ class SearchTrainer(ClassificationTrainer):
         slim = self.space.scaled(cfg.SEARCH.WIDTH_MULT)
         self.supernet = build_supernet(cfg, slim, count_classes(cfg))
         super().__init__(cfg, self.supernet, {"tradeoff": self.tradeoff})
+        # A supernet that is loaded in part would be searched, and be worth nothing.
+        self.checkpointer.strict, self.checkpointer.optional = True, ("classifier.",)
         self.parts = self._parts()
         self.networks = FoundNetworks(
             cfg,
@@ -193,6 +195,22 @@ class SearchTrainer(ClassificationTrainer):
             results = search_results(self.runtime_model, target, found, further)
             self.write_results({"search": results})
         return {"val": scores, "found": {"runtime": architecture.provenance["predicted_runtime"]}}
+
+    def evaluate_only(self) -> None:
+        """Accuracy of the network that a search ended with, or would end with now.
+
+        The search is the one in ``OUTPUT_DIR``, else the supernet in ``MODEL.WEIGHTS``.
+
+        Raises:
+            UserError: if there is neither.
+        """
+        if not (self.cfg.MODEL.WEIGHTS or self.checkpointer.has_checkpoint()):
+            raise UserError(
+                f"--eval-only: there is no search in OUTPUT_DIR '{self.output_dir}'; name the "
+                "folder of one, or the model_final.pth of one as MODEL.WEIGHTS"
+            )
+        self.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=True)
+        self.evaluate()
 
     def _family(self) -> list[dict[str, Any]]:
         """The networks of ``SEARCH.FAMILY``, exported."""

@@ -13,7 +13,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from backbones.errors import UserError
+from backbones.errors import UserError, first_of
 
 Record = dict[str, Any]
 """One image in Detectron2's standard format."""
@@ -166,8 +166,7 @@ def _check_registered_classes(name: str, path: str) -> None:
 
 
 def _listed(classes: Sequence[str]) -> str:
-    names = ", ".join(classes[:3]) + (", …" if len(classes) > 3 else "")
-    return f"{len(classes)} classes ({names})" if classes else "no classes"
+    return f"{len(classes)} classes ({first_of(classes)})" if classes else "no classes"
 
 
 def _problem(
@@ -182,8 +181,10 @@ def _problem(
     """
     if classes is not None and not 0 <= annotation["category_id"] < len(classes):
         return f"has class {annotation['category_id']}; expected 0 to {len(classes) - 1}"
-    if not _is_box(annotation.get("bbox")):
-        return f"has the box {annotation.get('bbox')}; expected [x, y, width, height]"
+    if "bbox" not in annotation:
+        return "has no bbox; expected [x, y, width, height]"
+    if not _is_box(annotation["bbox"]):
+        return f"has the bbox {annotation['bbox']}; expected [x, y, width, height]"
     if mask_size is None:
         return None
     mask = annotation.get("segmentation")

@@ -224,14 +224,22 @@ def test_evaluating_a_model_that_does_not_fit(train_net: TrainNet, tmp_path: Pat
 def test_a_broken_image_keeps_what_is_written(
     train_net: TrainNet, register: Callable[..., str], own_json: Path, tmp_path: Path
 ) -> None:
-    """The test set has a truncated image: the trained weights are there all the same."""
+    """The test set has a truncated image: the trained weights are there, to be evaluated later."""
     own = register(own_json)
-    ruin(own_json.parent / "2.jpg", lambda data: data[: len(data) // 2])
+    image = own_json.parent / "2.jpg"
+    whole = image.read_bytes()
+    ruin(image, lambda data: data[: len(data) // 2])
     code, output = train_net("DATASETS.TEST", f"('{own}',)")
     assert code == 2
     assert "2.jpg" in output
     assert "Traceback" not in output
     assert model_of(tmp_path / "run" / "model_final.pth")
+    assert not (tmp_path / "run" / "results.json").exists()
+    image.write_bytes(whole)
+    code, output = train_net("--resume", "DATASETS.TEST", f"('{own}',)")
+    assert code == 0, output
+    assert "nothing to train" in output
+    assert set(results_of(tmp_path / "run")["scores"][own]) == {"bbox", "segm"}
 
 
 def test_worker_processes_report_in_one_line(

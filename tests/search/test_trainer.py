@@ -16,7 +16,7 @@ from detectron2.utils.env import seed_all_rng
 from backbones import Architecture, LatencyTable, UserError, create_model, predict_runtime
 from backbones.network import build_classifier
 from backbones.paths import config_path
-from backbones.weights import read_checkpoint
+from backbones.weights import read_checkpoint, save_checkpoint
 from detection.report import count_macs
 from search.build import build_runtime_model
 from search.classifier import ClassifierTrainer
@@ -27,6 +27,7 @@ from search.proxy_evaluation import draw_candidates, proxy_epochs
 from search.run import run_search
 from search.space import SearchSpace
 from search.study import METHODS
+from search.supernet import Supernet
 from search.trainer import SearchTrainer
 
 SHORT = ("SOLVER.WARMUP_EPOCHS", "0.0")
@@ -265,6 +266,63 @@ def test_classifier_learns_resumes_and_exports_its_average(images: Path, tmp_pat
     assert results["predicted_runtime"] == pytest.approx(80.44, abs=0.01)
 
 
+def write_classifier(path: Path, num_classes: int) -> None:
+    model = create_model("spnas_100", num_classes=num_classes)
+    save_checkpoint(path, {"model": model.state_dict(), "matching_heuristics": True})
+
+
+def test_a_classifier_is_not_judged_on_other_classes(images: Path, tmp_path: Path) -> None:
+    """Its last layer would be a random one."""
+    write_classifier(tmp_path / "ten.pth", 10)
+    weights = ("MODEL.WEIGHTS", str(tmp_path / "ten.pth"))
+    trainer = ClassifierTrainer(
+        make_cfg("classification/digits.yaml", images, tmp_path / "run", *SHORT, *weights)
+    )
+    with pytest.raises(UserError, match=r"ten.pth' has no classifier of 2 classes"):
+        trainer.evaluate_only()
+    assert not (tmp_path / "run" / "results.json").exists()
+
+
+def test_a_search_starts_from_a_whole_supernet(images: Path, tmp_path: Path) -> None:
+    """A classifier has a part of the tensors, by the same names; of other classes is fine."""
+    write_classifier(tmp_path / "two.pth", 2)
+    trainer = SearchTrainer(make_cfg("search/digits.yaml", images, tmp_path, *SHORT))
+    with pytest.raises(UserError, match=r"two.pth' belongs to another .* have another shape: lay"):
+        trainer.resume_or_load(str(tmp_path / "two.pth"))
+    state = Supernet(trainer.space, num_classes=5).state_dict()
+    save_checkpoint(tmp_path / "five.pth", {"model": state})
+    trainer.resume_or_load(str(tmp_path / "five.pth"))
+    loaded = trainer.supernet.state_dict()
+    assert torch.equal(loaded["stem.conv.weight"], state["stem.conv.weight"])
+    assert loaded["classifier.weight"].shape == (2, 1280)
+
+
+def test_a_complete_run_makes_up_for_a_failed_evaluation(images: Path, tmp_path: Path) -> None:
+    root = tmp_path / "images"
+    shutil.copytree(images, root)
+    broken = root / "val" / "red" / "3.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:100])
+    folder = tmp_path / "run"
+    cfg = make_cfg("classification/digits.yaml", root, folder, *SHORT)
+    first = ClassifierTrainer(cfg)
+    with pytest.raises(UserError, match=r"cannot read the image '.*3\.png'"):
+        first.train()
+    assert not (folder / "backbone.pth").exists()
+    broken.write_bytes(whole)
+    second = ClassifierTrainer(cfg)
+    second.resume_or_load(resume=True)
+    second.train()
+    exported = read_checkpoint(folder / "backbone.pth")["model"]
+    assert torch.equal(exported["classifier.bias"], first.unwrapped.classifier.bias)
+    assert (folder / "architecture.json").is_file()
+    results = (folder / "results.json").read_bytes()
+    (folder / "results.json").write_bytes(b"{}")
+    second.train()  # there is nothing to make up for any more
+    assert (folder / "results.json").read_bytes() == b"{}"
+    assert json.loads(results)["classification"]["val"]["top1"] >= 0
+
+
 def test_search_decides_from_the_live_supernet(images: Path, tmp_path: Path) -> None:
     cfg = make_cfg("search/digits.yaml", images, tmp_path, "CLASSIFICATION.EMA_DECAY", "0.9")
     with pytest.raises(UserError, match="a search decides from the live supernet"):
@@ -304,6 +362,8 @@ def test_wrong_keys(images: Path, tmp_path: Path, key: str, value: str, message:
         ("train_classifier.py", ["MODEL.SPNAS.ARCH", "resnet"], "unknown architecture 'resnet'"),
         ("train_classifier.py", ["MODEL.WEIGHTS", "none.pth"], "no checkpoint at 'none.pth'"),
         ("train_classifier.py", ["--eval-only", *SHORT], "--eval-only needs MODEL.WEIGHTS"),
+        ("train_classifier.py", ["MODEL.SPNAS.LATENCY_TABLE", "pixel9"], "latency table 'pixel9'"),
+        ("search_net.py", ["--eval-only", *SHORT], "--eval-only: there is no search in OUTPUT_DIR"),
     ],
 )
 def test_tools_answer_mistakes_in_one_line(
