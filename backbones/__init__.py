@@ -1,11 +1,12 @@
 """What a backbone is: architectures as data, their networks, and what they cost on a device."""
 
 from backbones.architecture import Architecture, HeadSpec, LayerSpec, StemSpec
+from backbones.conversion import convert_weights
 from backbones.errors import UserError
 from backbones.factory import create_model, list_models, load_architecture
 from backbones.latency import LatencyTable, predict_runtime
 from backbones.network import Classifier, FeatureExtractor, build_classifier
-from backbones.weights import from_timm
+from backbones.zoo import list_published
 
 __all__ = [
     "Architecture",
@@ -17,9 +18,10 @@ __all__ = [
     "StemSpec",
     "UserError",
     "build_classifier",
+    "convert_weights",
     "create_model",
-    "from_timm",
     "list_models",
+    "list_published",
     "load_architecture",
     "predict_runtime",
 ]

@@ -16,6 +16,7 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu6": nn.ReLU6,
     "hard_swish": nn.Hardswish,
 }
+_GATES: dict[str, type[nn.Module]] = {"sigmoid": nn.Sigmoid, "hard_sigmoid": nn.Hardsigmoid}
 
 
 def make_activation(name: str) -> nn.Module:
@@ -59,16 +60,29 @@ class ConvNormAct(nn.Module):
 class SqueezeExcite(nn.Module):
     """Scales every channel by a gate computed from the pooled input (Hu et al., 2018)."""
 
-    def __init__(self, channels: int, squeeze_channels: int) -> None:
+    def __init__(self, channels: int, squeeze_channels: int, gate: str = "sigmoid") -> None:
         super().__init__()
         self.reduce = nn.Conv2d(channels, squeeze_channels, 1)
         self.act = nn.ReLU(inplace=True)
         self.expand = nn.Conv2d(squeeze_channels, channels, 1)
+        self.gate = _GATES[gate]()
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) → the same shape."""
-        gate = self.expand(self.act(self.reduce(x.mean((2, 3), keepdim=True))))
-        return x * gate.sigmoid()
+        return x * self.gate(self.expand(self.act(self.reduce(x.mean((2, 3), keepdim=True)))))
+
+
+class HiddenLayer(nn.Module):
+    """A linear layer and an activation between pooling and classifier (MobileNetV3, Sec. 5.1)."""
+
+    def __init__(self, in_channels: int, out_channels: int, activation: str) -> None:
+        super().__init__()
+        self.linear = nn.Linear(in_channels, out_channels)
+        self.act = make_activation(activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C_in) → (N, C_out)."""
+        return self.act(self.linear(x))
 
 
 class MBConv(nn.Module):
@@ -97,7 +111,11 @@ class MBConv(nn.Module):
             stride=spec.stride,
             groups=channels,
         )
-        self.se = SqueezeExcite(channels, squeeze_channels) if squeeze_channels else nn.Identity()
+        self.se = (
+            SqueezeExcite(channels, squeeze_channels, spec.se_gate)
+            if squeeze_channels
+            else nn.Identity()
+        )
         self.project = ConvNormAct(channels, spec.out_channels, 1, norm_layer, activation=None)
         self.residual = spec.stride == 1 and in_channels == spec.out_channels
 

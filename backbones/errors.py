@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 
 
 class UserError(ValueError):
@@ -11,6 +12,11 @@ class UserError(ValueError):
     The message names the value, what was expected and the way out. Command-line tools print it
     without a traceback and exit with code 2; from Python it is an ordinary ``ValueError``.
     """
+
+
+def first_of(names: Sequence[str]) -> str:
+    """The first names of a list, for a message that has to stay readable: ``a, b, c, …``."""
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
 def require(*modules: str, extra: str) -> None:

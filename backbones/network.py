@@ -9,7 +9,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from backbones.architecture import FEATURE_STRIDES, Architecture
-from backbones.blocks import ConvNormAct, NormLayer, init_weights, make_layer
+from backbones.blocks import ConvNormAct, HiddenLayer, NormLayer, init_weights, make_layer
 from backbones.errors import UserError
 
 
@@ -74,7 +74,14 @@ class Trunk(nn.Module):
 
 
 class Classifier(Trunk):
-    """Trunk, 1×1 head, global average pooling, dropout and a linear classifier."""
+    """Trunk, 1×1 head, global average pooling, dropout and a linear classifier.
+
+    Some networks have a hidden layer before the dropout.
+
+    Attributes:
+        num_features: channels of the head's map.
+        head_hidden_size: of the vector that the classifier sees.
+    """
 
     def __init__(
         self,
@@ -93,9 +100,15 @@ class Classifier(Trunk):
         self.head = ConvNormAct(
             architecture.layers[-1].out_channels, head.out_channels, 1, norm_layer, head.activation
         )
+        self.hidden: nn.Module = (
+            HiddenLayer(head.out_channels, head.hidden_channels, head.activation)
+            if head.hidden_channels
+            else nn.Identity()
+        )
+        self.head_hidden_size = head.hidden_channels or head.out_channels
         self.dropout = nn.Dropout(drop_rate)
         self.classifier: nn.Module = (
-            nn.Linear(head.out_channels, num_classes) if num_classes else nn.Identity()
+            nn.Linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
         )
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -103,8 +116,8 @@ class Classifier(Trunk):
         return self.head(self.forward_intermediates(x)[-1])
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """The head's map → logits (N, num_classes), or pooled features (N, C_head)."""
-        x = self.dropout(x.mean((2, 3)))
+        """The head's map → logits (N, num_classes), or what the classifier sees (N, C_hidden)."""
+        x = self.dropout(self.hidden(x.mean((2, 3))))
         return x if pre_logits else self.classifier(x)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -62,7 +62,11 @@ def parse_versioned(cls: type[Any], data: Any, version: int, where: str) -> Any:
             f"{version}; make the file again or upgrade spnas"
         )
     body = {key: value for key, value in data.items() if key != "schema_version"}
-    return parse_dataclass(cls, body, where)
+    try:
+        return parse_dataclass(cls, body, where)
+    except UserError as error:
+        # What an object finds wrong with itself is said without the file that it came from.
+        raise error if str(error).startswith(where) else UserError(f"{where}: {error}") from None
 
 
 def expect(condition: bool, where: str, value: Any, expected: str) -> None:

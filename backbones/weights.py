@@ -1,9 +1,8 @@
-"""Checkpoints: reading them safely, fitting them to a network, and importing timm's."""
+"""Checkpoints: reading them safely, and fitting them to a network."""
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,39 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from backbones.architecture import Architecture
 from backbones.errors import UserError
 from backbones.files import atomic_path
 
 StateDict = dict[str, Tensor]
-
-_TIMM_BLOCK_NAMES = {
-    "mbconv": {
-        "expand.conv": "conv_pw",
-        "expand.norm": "bn1",
-        "depthwise.conv": "conv_dw",
-        "depthwise.norm": "bn2",
-        "se.reduce": "se.conv_reduce",
-        "se.expand": "se.conv_expand",
-        "project.conv": "conv_pwl",
-        "project.norm": "bn3",
-    },
-    "ds": {
-        "depthwise.conv": "conv_dw",
-        "depthwise.norm": "bn1",
-        "se.reduce": "se.conv_reduce",
-        "se.expand": "se.conv_expand",
-        "project.conv": "conv_pw",
-        "project.norm": "bn2",
-    },
-}
-_TIMM_NAMES = {
-    "stem.conv": "conv_stem",
-    "stem.norm": "bn1",
-    "head.conv": "conv_head",
-    "head.norm": "bn2",
-    "classifier": "classifier",
-}
 
 
 def save_checkpoint(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
@@ -63,7 +33,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for a broken file
-        reason = str(error).splitlines()[0][:200]
+        # The first sentence; what follows is advice for programmers.
+        reason = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0][:200]
         raise UserError(
             f"cannot read the checkpoint '{path}' ({reason}); it is truncated or not a PyTorch "
             "checkpoint of tensors: copy or train it again"
@@ -127,37 +98,3 @@ def load_weights(
 
 def _shape(state: Mapping[str, Tensor], name: str) -> str:
     return "×".join(map(str, state[name].shape)) or "scalar" if name in state else "absent"
-
-
-def from_timm(architecture: Architecture, state: Mapping[str, Tensor]) -> StateDict:
-    """Renames the tensors of a timm network of the same architecture.
-
-    timm numbers blocks within stages (``blocks.2.1``); ours are numbered along the trunk, with
-    skipped layers counted.
-
-    Raises:
-        UserError: if the number of blocks differs.
-    """
-    prefixes = dict.fromkeys(
-        match.group() for name in state if (match := re.match(r"blocks\.\d+\.\d+", name))
-    )
-    kept = [i for i, layer in enumerate(architecture.layers) if layer.op != "skip"]
-    if len(prefixes) != len(kept):
-        raise UserError(
-            f"the timm weights have {len(prefixes)} blocks, architecture "
-            f"'{architecture.name}' has {len(kept)}; they are not the same network"
-        )
-    renames = {theirs: ours for ours, theirs in _TIMM_NAMES.items()}
-    for index, prefix in zip(kept, prefixes, strict=True):
-        for ours, theirs in _TIMM_BLOCK_NAMES[architecture.layers[index].op].items():
-            renames[f"{prefix}.{theirs}"] = f"layers.{index}.{ours}"
-    converted = {}
-    for name, value in state.items():
-        module, _, parameter = name.rpartition(".")
-        if module not in renames:
-            raise UserError(
-                f"the timm weights have '{name}', which architecture "
-                f"'{architecture.name}' has no place for"
-            )
-        converted[f"{renames[module]}.{parameter}"] = value
-    return converted

@@ -6,6 +6,7 @@ asking for anything that needs Detectron2 then says how to get it.
 
 from __future__ import annotations
 
+import warnings
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -25,11 +26,14 @@ def _detectron2_problem() -> str | None:
     if find_spec("detectron2") is None:
         return f"Detectron2 is not installed; install it with: {_INSTALL}"
     try:
-        import detectron2.checkpoint
-        import detectron2.data
-        import detectron2.engine
-        import detectron2.evaluation
-        import detectron2.modeling  # noqa: F401
+        with warnings.catch_warnings():
+            # fvcore compiles two losses when it is imported; nothing that a user could change.
+            warnings.filterwarnings("ignore", "`torch.jit.script`", FutureWarning)
+            import detectron2.checkpoint
+            import detectron2.data
+            import detectron2.engine
+            import detectron2.evaluation
+            import detectron2.modeling  # noqa: F401
     # An old Detectron2 fails on today's NumPy and Pillow with AttributeErrors.
     except (ImportError, AttributeError) as error:
         if getattr(error, "name", None) == "pkg_resources":

@@ -15,7 +15,7 @@ from backbones.architecture import FEATURE_STRIDES, Architecture
 from backbones.blocks import NormLayer, init_weights
 from backbones.errors import UserError
 from backbones.factory import load_architecture
-from backbones.network import Trunk, fixed_layers
+from backbones.network import Trunk, build_classifier, fixed_layers
 
 FEATURES = {f"res{index}": stride for index, stride in enumerate(FEATURE_STRIDES, start=1)}
 """Strides of the feature maps, by Detectron2's names: ``res1`` (2) to ``res5`` (32)."""
@@ -23,12 +23,30 @@ FEATURES = {f"res{index}": stride for index, stride in enumerate(FEATURE_STRIDES
 DEFAULT_FEATURES = ("res2", "res3", "res4", "res5")
 
 
-class SPNASBackbone(Backbone):
+class NamedBackbone(Backbone):
+    """A backbone that a table can name and compare with others.
+
+    Attributes:
+        config_key: where its options are in the configuration; error messages name it.
+        name: of the network.
+    """
+
+    config_key: str
+    name: str
+
+    def classifier(self) -> nn.Module:
+        """The whole classification network with 1000 classes, freshly initialised."""
+        raise NotImplementedError
+
+
+class SPNASBackbone(NamedBackbone):
     """The feature maps of a trunk, with Detectron2's names and habits.
 
     The parameters are called as in ``backbone.pth`` (``stem.*``, ``layers.*``), so Detectron2's
     name matching finds them. Layers behind the last map asked for are left out.
     """
+
+    config_key = "MODEL.SPNAS"
 
     def __init__(
         self, trunk: Trunk, out_features: Sequence[str] = DEFAULT_FEATURES, freeze_at: int = 0
@@ -53,6 +71,7 @@ class SPNASBackbone(Backbone):
         architecture = trunk.architecture
         index_of = dict(zip(FEATURES, architecture.feature_layers, strict=True))
         self.architecture = architecture
+        self.name = architecture.name
         self._out_features = sorted(set(out_features), key=FEATURES.__getitem__)
         self._taps = {index_of[name]: name for name in self._out_features}
         self._out_feature_strides = {name: FEATURES[name] for name in self._out_features}
@@ -73,14 +92,9 @@ class SPNASBackbone(Backbone):
                 outputs[self._taps[index]] = x
         return outputs
 
-    def output_shape(self) -> dict[str, ShapeSpec]:
-        """Channels and stride of every map."""
-        return {
-            name: ShapeSpec(
-                channels=self._out_feature_channels[name], stride=self._out_feature_strides[name]
-            )
-            for name in self._out_features
-        }
+    def classifier(self) -> nn.Module:
+        """The whole classification network with 1000 classes, freshly initialised."""
+        return build_classifier(self.architecture)
 
     def freeze(self, freeze_at: int) -> SPNASBackbone:
         """Freezes the first stages, as Detectron2's ``ResNet.freeze`` does.
@@ -153,7 +167,7 @@ def build_trunk(architecture: Architecture, norm: str = "FrozenBN") -> Trunk:
 
 
 def spnas_fpn(
-    bottom_up: SPNASBackbone,
+    bottom_up: NamedBackbone,
     in_features: Sequence[str] = DEFAULT_FEATURES,
     out_channels: int = 256,
     norm: str = "",
@@ -177,8 +191,8 @@ def spnas_fpn(
     needed = (*in_features, "res5") if retinanet else in_features
     if missing := [name for name in needed if name not in shapes]:
         raise UserError(
-            f"the feature pyramid needs '{missing[0]}', but MODEL.SPNAS.OUT_FEATURES is "
-            f"{list(shapes)}; add it there or change MODEL.FPN.IN_FEATURES"
+            f"the feature pyramid needs '{missing[0]}', but {bottom_up.config_key}.OUT_FEATURES "
+            f"is {list(shapes)}; add it there or change MODEL.FPN.IN_FEATURES"
         )
     top_block = (
         LastLevelP6P7(shapes["res5"].channels, out_channels) if retinanet else LastLevelMaxPool()
@@ -189,16 +203,7 @@ def spnas_fpn(
 @BACKBONE_REGISTRY.register()
 def build_spnas_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SPNASBackbone:
     """The backbone that ``cfg.MODEL.SPNAS`` describes."""
-    if input_shape.channels != 3:
-        raise UserError(
-            f"MODEL.PIXEL_MEAN has {input_shape.channels} values; the backbones take 3 channels"
-        )
-    options = cfg.MODEL.get("SPNAS")
-    if options is None:
-        raise UserError(
-            "the configuration has no MODEL.SPNAS; call detection.add_spnas_config(cfg) before "
-            "merging files into it"
-        )
+    options = backbone_options(cfg, input_shape, SPNASBackbone.config_key)
     architecture = load_architecture(options.ARCH).scaled(options.WIDTH_MULT)
     return SPNASBackbone(
         build_trunk(architecture, options.NORM), options.OUT_FEATURES, cfg.MODEL.BACKBONE.FREEZE_AT
@@ -208,21 +213,41 @@ def build_spnas_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SPNASBackbone:
 @BACKBONE_REGISTRY.register()
 def build_spnas_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """Backbone and feature pyramid with a pooled P6, for Faster and Mask R-CNN."""
-    return _fpn_from_cfg(cfg, input_shape, retinanet=False)
+    return fpn_from_cfg(cfg, build_spnas_backbone(cfg, input_shape), retinanet=False)
 
 
 @BACKBONE_REGISTRY.register()
 def build_retinanet_spnas_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """Backbone and feature pyramid with P6 and P7, for RetinaNet."""
-    return _fpn_from_cfg(cfg, input_shape, retinanet=True)
+    return fpn_from_cfg(cfg, build_spnas_backbone(cfg, input_shape), retinanet=True)
 
 
-def _fpn_from_cfg(cfg: CfgNode, input_shape: ShapeSpec, retinanet: bool) -> FPN:
+def fpn_from_cfg(cfg: CfgNode, bottom_up: NamedBackbone, retinanet: bool) -> FPN:
+    """The feature pyramid that ``cfg.MODEL.FPN`` describes, over a backbone."""
     return spnas_fpn(
-        build_spnas_backbone(cfg, input_shape),
+        bottom_up,
         cfg.MODEL.FPN.IN_FEATURES,
         cfg.MODEL.FPN.OUT_CHANNELS,
         cfg.MODEL.FPN.NORM,
         cfg.MODEL.FPN.FUSE_TYPE,
         retinanet,
     )
+
+
+def backbone_options(cfg: CfgNode, input_shape: ShapeSpec, key: str) -> CfgNode:
+    """The keys below ``key`` (``MODEL.SPNAS``) for images of three channels.
+
+    Raises:
+        UserError: if the configuration lacks them, or images have other channels.
+    """
+    if input_shape.channels != 3:
+        raise UserError(
+            f"MODEL.PIXEL_MEAN has {input_shape.channels} values; the backbones take 3 channels"
+        )
+    options = cfg.MODEL.get(key.partition(".")[2])
+    if options is None:
+        raise UserError(
+            f"the configuration has no {key}; call detection.add_spnas_config(cfg) before "
+            "merging files into it"
+        )
+    return options

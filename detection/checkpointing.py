@@ -7,8 +7,10 @@ from typing import Any
 
 from torch import nn
 
+from backbones.conversion import library_of
 from backbones.errors import UserError
-from detection.backbone import SPNASBackbone
+from backbones.published import own_state
+from detection.backbone import NamedBackbone, SPNASBackbone
 from detection.engine.checkpoint import Checkpointer
 
 
@@ -16,13 +18,18 @@ class DetectorCheckpointer(Checkpointer):
     """A checkpointer that refuses to start from the backbone of another architecture.
 
     Pyramid and heads may be missing, as they are in ``backbone.pth``, or may be of another number
-    of classes; that is logged. A half-loaded backbone would train, and be worth nothing.
+    of classes; that is logged. A half-loaded backbone would train, and be worth nothing. Files
+    that timm, torchvision or pytorchcv wrote of the same network are renamed.
     """
 
     def _load_model(self, checkpoint: Any) -> Any:
+        self._check_other_backbone(checkpoint)
         if (prefix := backbone_prefix(self.model)) is not None:
             backbone = self.model.get_submodule(prefix.removesuffix("."))
             assert isinstance(backbone, SPNASBackbone)
+            state = checkpoint["model"]
+            if library_of(state):
+                checkpoint["model"] = own_state(backbone.architecture, state, self._path)
             names = set(checkpoint["model"])
             # A classifier's own checkpoint, or a backbone.pth that lost its mark.
             if not names & set(self.model.state_dict()) and names & set(backbone.state_dict()):
@@ -35,6 +42,16 @@ class DetectorCheckpointer(Checkpointer):
                     "to those that it was trained with"
                 )
         return super()._load_model(checkpoint)
+
+    def _check_other_backbone(self, checkpoint: Any) -> None:
+        """A backbone's file is matched by the ends of names, which can fit timm's by chance."""
+        for module in self.model.modules():
+            foreign = isinstance(module, NamedBackbone) and not isinstance(module, SPNASBackbone)
+            if foreign and checkpoint.get("matching_heuristics"):
+                raise UserError(
+                    f"the checkpoint '{self._path}' holds a backbone, and not '{module.name}'; "
+                    f"leave MODEL.WEIGHTS empty and set {module.config_key}.PRETRAINED to True"
+                )
 
 
 def backbone_prefix(model: nn.Module) -> str | None:

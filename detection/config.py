@@ -28,6 +28,17 @@ def add_spnas_config(cfg: CfgNode) -> None:
     # Memory layout of the whole detector when it trains on a CPU; a Mask R-CNN is a tenth faster.
     cfg.MODEL.SPNAS.CHANNELS_LAST = True
 
+    # For the backbones of timm, to compare with (build_timm_fpn_backbone).
+    cfg.MODEL.TIMM = CfgNode()
+    # A name that timm.create_model(NAME, features_only=True) knows, a tag after a dot included.
+    cfg.MODEL.TIMM.NAME = "resnet50"
+    # True downloads timm's weights; MODEL.WEIGHTS is for a whole detector and may be empty.
+    cfg.MODEL.TIMM.PRETRAINED = False
+    # FrozenBN, BN or SyncBN, for the batch norms of the network.
+    cfg.MODEL.TIMM.NORM = "FrozenBN"
+    # As MODEL.SPNAS.OUT_FEATURES.
+    cfg.MODEL.TIMM.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+
     # "SGD" as in Detectron2 (SOLVER.MOMENTUM, SOLVER.NESTEROV), or "AdamW".
     cfg.SOLVER.OPTIMIZER = "SGD"
 

@@ -20,6 +20,7 @@ from tabulate import tabulate
 
 from backbones.errors import UserError
 from backbones.files import read_json, write_atomic
+from detection.data.checks import wants_masks
 from detection.scoring import BACKENDS, Result, score
 from detection.visualization import PredictionImages
 
@@ -130,10 +131,10 @@ class COCOEvaluator(Detectron2COCOEvaluator):
             found = score(annotations, results, task, self._backend, self._max_dets, self._sigmas)
             scores[task] = found
             main = {name: value for name, value in found.items() if "-" not in name}
-            classes = {name: value for name, value in found.items() if "-" in name}
-            for part in (main, classes):
-                if part:
-                    _log.info("%s of %s:\n%s", task, self._metadata.name, _table(part))
+            classes = {name[3:]: value for name, value in found.items() if name not in main}
+            _log.info("%s of %s:\n%s", task, self._metadata.name, _table(main))
+            if classes:
+                _log.info("AP by class, %s:\n%s", task, _class_table(classes))
         return scores
 
 
@@ -182,7 +183,7 @@ def build_evaluator(
             "data sets: register yours with evaluator_type 'coco'"
         )
     tasks = ["bbox"]
-    if cfg.MODEL.MASK_ON and cfg.MODEL.META_ARCHITECTURE != "RetinaNet":
+    if wants_masks(cfg):
         tasks.append("segm")
     if cfg.MODEL.KEYPOINT_ON:
         tasks.append("keypoints")
@@ -209,3 +210,12 @@ def _subset(annotations: Mapping[str, Any], image_ids: set[int]) -> dict[str, An
 
 def _table(metrics: Mapping[str, float]) -> str:
     return str(tabulate([metrics], headers="keys", tablefmt="pipe", floatfmt=".2f"))
+
+
+def _class_table(scores: Mapping[str, float]) -> str:
+    """Three classes a row; COCO's 80 in one would be too long to read."""
+    cells = list(scores.items())
+    columns = min(3, len(cells))
+    rows = [sum(cells[start : start + columns], ()) for start in range(0, len(cells), columns)]
+    headers = ["class", "AP"] * columns
+    return str(tabulate(rows, headers, tablefmt="pipe", floatfmt=".2f"))

@@ -1,12 +1,13 @@
-"""Everything that Detectron2 has to know: backbones, data sets and ``timm://`` weights."""
+"""Everything that Detectron2 has to know: backbones, data sets and published weights."""
 
 from __future__ import annotations
 
 from detectron2.utils.file_io import PathManager
 
-import detection.backbone  # noqa: F401  registers the backbones
+import detection.backbone
+import detection.timm_builders  # noqa: F401  both register backbones
 from detection.data.builtin import register_digits
-from detection.pretrained import TimmWeightsHandler
+from detection.pretrained import PublishedWeightsHandler
 
 register_digits()
-PathManager.register_handler(TimmWeightsHandler(), allow_override=True)
+PathManager.register_handler(PublishedWeightsHandler(), allow_override=True)

@@ -21,8 +21,7 @@ from torch import nn
 from backbones.engines import make_engine
 from backbones.engines.hardware import device_name
 from backbones.latency import LatencyTable
-from backbones.network import build_classifier
-from detection.backbone import SPNASBackbone
+from detection.backbone import NamedBackbone, SPNASBackbone
 from detection.data.checks import Record, load_records
 from detection.deployment import Deployment, measured_runtime, predicted_runtime
 from detection.scoring import METRICS
@@ -41,11 +40,11 @@ class ModelCost:
     """What a detector's backbone costs.
 
     Attributes:
-        backbone: name of the architecture, or the class of another backbone.
+        backbone: name of the network, or the class of another backbone.
         params_detector: parameters of the whole detector.
         params_backbone: parameters of the trunk, without pyramid and heads.
         params_classifier: parameters of the classification network with 1000 classes; None for a
-            backbone that is not ours.
+            backbone that is neither ours nor timm's.
         macs_backbone: multiply-accumulates of the trunk at ``input_size``.
         macs_classifier: multiply-accumulates of the classification network at 224×224.
         input_size: height and width in pixels of the usual test image, padded.
@@ -110,16 +109,16 @@ def model_cost(
     """Parameters, multiply-accumulates, predicted and measured runtime of a detector's backbone.
 
     Args:
-        model: a detector; `SPNASBackbone` somewhere in it, or any ``backbone``.
+        model: a detector; a `NamedBackbone` somewhere in it, or any ``backbone``.
         input_size: height and width in pixels of a test image.
         latency_table: name or path; None or empty for no prediction.
         engine: measures the backbone, as deployed in the table's setting, on one CPU thread; None
             or empty for no measurement.
     """
-    ours = next((m for m in model.modules() if isinstance(m, SPNASBackbone)), None)
-    trunk = ours if ours is not None else model.get_submodule("backbone")
-    architecture = ours.architecture if ours is not None else None
-    classifier = build_classifier(architecture) if architecture is not None else None
+    named = next((m for m in model.modules() if isinstance(m, NamedBackbone)), None)
+    trunk = named if named is not None else model.get_submodule("backbone")
+    architecture = named.architecture if isinstance(named, SPNASBackbone) else None
+    classifier = named.classifier() if named is not None else None
     table = LatencyTable.load(latency_table) if latency_table else None
     runtime = predicted_runtime(architecture, table) if architecture and table else None
     measured, measured_with = None, None
@@ -129,12 +128,14 @@ def model_cost(
         height, width = deployment.padded_size
         measured_with = f"{engine}, {device_name('cpu')}, 1 thread, {height}×{width}"
     return ModelCost(
-        backbone=architecture.name if architecture else type(trunk).__name__,
+        backbone=named.name if named is not None else type(trunk).__name__,
         params_detector=count_parameters(model),
         params_backbone=count_parameters(trunk),
-        params_classifier=count_parameters(classifier) if classifier else None,
+        params_classifier=count_parameters(classifier) if classifier is not None else None,
         macs_backbone=count_macs(trunk, (3, *input_size)),
-        macs_classifier=count_macs(classifier, CLASSIFIER_IMAGE) if classifier else None,
+        macs_classifier=(
+            count_macs(classifier, CLASSIFIER_IMAGE) if classifier is not None else None
+        ),
         input_size=input_size,
         latency_table=table.name if table else None,
         runtime=runtime,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -21,7 +22,7 @@ from backbones.errors import UserError
 from detection.checkpointing import DetectorCheckpointer
 from detection.data.checks import Record, check_test_sets
 from detection.data.loader import build_test_loader, build_train_loader, skip_batches
-from detection.engine.results import write_results
+from detection.engine.results import RESULTS_FILE, write_results
 from detection.engine.trainer import ResumableTrainer
 from detection.engine.wandb_writer import WandbSettings, WandbWriter
 from detection.engine.writers import build_run_writers
@@ -130,6 +131,13 @@ class DetectionTrainer(ResumableTrainer, DefaultTrainer):
             else:
                 self._trainer._data_loader_iter = iter(loader)
             _log.info("Resuming at iteration %d of %d", self.start_iter, self.max_iter)
+
+    def catch_up(self) -> None:
+        """Evaluates where the last evaluation of a complete run did not come to its end."""
+        if self.cfg.DATASETS.TEST and not Path(self.cfg.OUTPUT_DIR, RESULTS_FILE).exists():
+            scores = self.test(self.cfg, self.model)
+            if comm.is_main_process():
+                report(self.cfg, self.model, scores)
 
     def before_train(self) -> None:
         """Opens the writers, then runs the hooks."""

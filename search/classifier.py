@@ -7,11 +7,13 @@ import logging
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
+from backbones.architecture import Architecture
 from backbones.errors import UserError
 from backbones.factory import load_architecture
 from backbones.latency import LatencyTable
-from backbones.network import build_classifier
-from backbones.weights import load_weights, model_state, read_checkpoint
+from backbones.network import Classifier, build_classifier
+from backbones.published import load_state
+from backbones.weights import load_weights
 from detection.deployment import predicted_runtime
 from search.data import count_classes
 from search.export import save_backbone
@@ -29,18 +31,12 @@ class ClassifierTrainer(ClassificationTrainer):
     def __init__(self, cfg: CfgNode) -> None:
         architecture = load_architecture(cfg.MODEL.SPNAS.ARCH).scaled(cfg.MODEL.SPNAS.WIDTH_MULT)
         self.architecture = architecture
+        table = cfg.MODEL.SPNAS.LATENCY_TABLE
+        self.table = LatencyTable.load(table) if table else None
         model = build_classifier(architecture, count_classes(cfg), cfg.CLASSIFICATION.DROP_RATE)
-        if cfg.MODEL.WEIGHTS:
-            state = model_state(read_checkpoint(cfg.MODEL.WEIGHTS), cfg.MODEL.WEIGHTS)
-            classifier = state.get("classifier.weight")
-            other = classifier is None or classifier.shape != model.classifier.weight.shape
-            if other:
-                logger.warning(
-                    "'%s' has no classifier of %d classes: it starts afresh",
-                    cfg.MODEL.WEIGHTS,
-                    model.num_classes,
-                )
-            load_weights(model, state, cfg.MODEL.WEIGHTS, ("classifier.",) if other else ())
+        self.whole_weights = bool(cfg.MODEL.WEIGHTS) and _load(
+            model, cfg.MODEL.WEIGHTS, architecture
+        )
         super().__init__(cfg, model)
 
     def evaluate(self) -> dict[str, dict[str, float]]:
@@ -56,10 +52,16 @@ class ClassifierTrainer(ClassificationTrainer):
         """Accuracy of ``MODEL.WEIGHTS`` as they are.
 
         Raises:
-            UserError: if there are none.
+            UserError: if there are none, or they have no classifier of the data's class count.
         """
         if not self.cfg.MODEL.WEIGHTS:
             raise UserError("--eval-only needs MODEL.WEIGHTS: the backbone.pth to evaluate")
+        if not self.whole_weights:
+            raise UserError(
+                f"--eval-only: '{self.cfg.MODEL.WEIGHTS}' has no classifier of "
+                f"{len(self.train_data.classes)} classes, as CLASSIFICATION.DATASET has; name the "
+                "data set that it was trained on, or train on this one first"
+            )
         results = super().evaluate()
         self.write_results({"classification": self._summary(results["val"])})
         return results
@@ -70,8 +72,20 @@ class ClassifierTrainer(ClassificationTrainer):
             "params": sum(p.numel() for p in self.unwrapped.parameters()),
             "val": scores,
         }
-        if self.cfg.MODEL.SPNAS.LATENCY_TABLE:
-            table = LatencyTable.load(self.cfg.MODEL.SPNAS.LATENCY_TABLE)
-            summary["predicted_runtime"] = predicted_runtime(self.architecture, table)
-            summary["unit"] = table.unit
+        if self.table:
+            summary["predicted_runtime"] = predicted_runtime(self.architecture, self.table)
+            summary["unit"] = self.table.unit
         return summary
+
+
+def _load(model: Classifier, path: str, architecture: Architecture) -> bool:
+    """Loads the weights in ``path``; returns whether the classifier is among them."""
+    state = load_state(path, architecture)
+    classifier = state.get("classifier.weight")
+    whole = classifier is not None and classifier.shape == model.classifier.weight.shape
+    if not whole:
+        logger.warning(
+            "'%s' has no classifier of %d classes: it starts afresh", path, model.num_classes
+        )
+    load_weights(model, state, path, () if whole else ("classifier.",))
+    return whole

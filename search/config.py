@@ -67,16 +67,29 @@ def _add_search(cfg: CfgNode) -> None:
     # Used where TARGET is 0. Multiplies ln(runtime) beside the cross entropy (Eq. 10). The
     # original code multiplies its λ by 1,000 first: its 0.02 is 20 here.
     node.LAMBDA = 0.1
-    # Gradient of the indicators: "sigmoid" or "ste"; "softmax" has no indicators (Eq. 18).
-    node.RELAXATION = "sigmoid"
-    # What thresholds are compared with: "relative", "norm", "literal", or "none"
-    # (search/thresholds.py).
+    # "sigmoid", "ste" or "softmax" on a single path; "multi-path" or "multi-path-gumbel";
+    # "evolution" or "random" (search/formulations.py).
+    node.FORMULATION = "sigmoid"
+    # What thresholds are compared with: "relative", "norm" or "literal"
+    # (search/thresholds.py); bilevel formulations compare with nothing.
     node.IMPORTANCE = "relative"
     node.TEMPERATURE = 1.0
-    # Train weights and thresholds in turns, as multi-path methods do, the thresholds on this part
-    # of the images.
-    node.BILEVEL = False
-    node.THRESHOLD_IMAGES = 0.2
+    # Part of the training images that decisions are made on, in formulations that do not train
+    # them with the weights.
+    node.HELD_OUT = 0.2
+    # Width of the supernet over the space's: multi-path supernets are slimmed to fit in memory
+    # (0.5 in the paper). Then only an architecture is left, and no weights.
+    node.WIDTH_MULT = 1.0
+    # Search on as many classes, drawn at random (100 for the paper's multi-path); 0 is all.
+    node.PROXY_CLASSES = 0
+    # "random": networks to draw and to train for a few epochs, at the cost of one search in all.
+    node.CANDIDATES = 8
+    # "evolution": networks a generation, generations after the first one, and training batches
+    # for the statistics of every network that is judged.
+    node.EVOLUTION = CfgNode()
+    node.EVOLUTION.POPULATION = 50
+    node.EVOLUTION.GENERATIONS = 20
+    node.EVOLUTION.CALIBRATION_BATCHES = 20
     # Networks to draw from the decisions' distribution besides the one found.
     node.SAMPLES = 0
     # Where every decision starts: temperatures above its threshold.

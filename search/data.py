@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import os
+import random
+import textwrap
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from detectron2.config import CfgNode
@@ -16,9 +18,12 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transf
 from torch.utils.data import DataLoader, Subset
 from torchvision.datasets import ImageFolder
 
-from backbones.errors import UserError
+from backbones.errors import UserError, first_of
 from detection.data.digits import prepare_digits
 from detection.engine.sampler import ResumableSampler
+
+ImageSet: TypeAlias = "ImageFolder | Subset[Any]"
+"""Images with the index of their class, as tensors."""
 
 NAMED = ("imagenet", "digits")
 
@@ -52,28 +57,55 @@ class ClassificationFolder(ImageFolder):
         split: ``train`` or ``val``.
         transform: from PIL image to tensor.
         num_classes: expected number of class folders; 0 accepts any.
+        classes_kept: classes to draw at random, the same for all splits; 0 keeps all.
+        seed: of that draw.
 
     Raises:
-        UserError: if the folder is missing or empty, or has another number of classes.
+        UserError: if the folder is missing or empty, or has another number of classes, or fewer
+            than are to be kept.
     """
 
-    def __init__(self, root: Path, split: str, transform: Any = None, num_classes: int = 0) -> None:
+    def __init__(
+        self,
+        root: Path,
+        split: str,
+        transform: Any = None,
+        num_classes: int = 0,
+        classes_kept: int = 0,
+        seed: int = 0,
+    ) -> None:
         folder = root / split
+        self.num_classes = num_classes
+        self.classes_kept = classes_kept
+        self.seed = seed
         if not folder.is_dir():
             raise UserError(f"no folder '{folder}'; expected one folder a class in it")
         try:
             super().__init__(str(folder), transform=transform)
         except FileNotFoundError as error:
+            reason = textwrap.shorten(str(error), 200, placeholder=" …")
             raise UserError(
-                f"the data set '{folder}' is empty or has a class without images ({error}); "
+                f"the data set '{folder}' is empty or has a class without images ({reason}); "
                 "expected images in one folder a class"
             ) from None
-        if num_classes and len(self.classes) != num_classes:
+
+    def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
+        """The class folders that are used, and their indices."""
+        classes, _ = super().find_classes(directory)
+        if self.num_classes and len(classes) != self.num_classes:
             raise UserError(
-                f"CLASSIFICATION.NUM_CLASSES is {num_classes}, but '{folder}' has "
-                f"{len(self.classes)} class folders; set it to {len(self.classes)}, or to 0 to "
-                "take the number of folders"
+                f"CLASSIFICATION.NUM_CLASSES is {self.num_classes}, but '{directory}' has "
+                f"{len(classes)} class folders; set it to {len(classes)}, or to 0 to take the "
+                "number of folders"
             )
+        if self.classes_kept:
+            if not 2 <= self.classes_kept <= len(classes):
+                raise UserError(
+                    f"SEARCH.PROXY_CLASSES is {self.classes_kept}; expected 2 to {len(classes)}, "
+                    f"the classes of '{directory}', or 0 for all"
+                )
+            classes = sorted(random.Random(self.seed).sample(classes, self.classes_kept))
+        return classes, {name: index for index, name in enumerate(classes)}
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         """The transformed image and the index of its class."""
@@ -114,12 +146,53 @@ def build_dataset(cfg: CfgNode, split: str, augment: bool) -> ClassificationFold
         split,
         build_transform(cfg, augment),
         cfg.CLASSIFICATION.NUM_CLASSES,
+        cfg.SEARCH.PROXY_CLASSES,
+        max(cfg.SEED, 0),
     )
 
 
+def check_same_classes(train: ClassificationFolder, val: ClassificationFolder) -> None:
+    """Insists on the same class folders in both splits, since their order numbers the classes.
+
+    Raises:
+        UserError: naming the first folders that only one of them has.
+    """
+    if odd := sorted(set(train.classes) ^ set(val.classes)):
+        raise UserError(
+            f"'{train.root}' and '{val.root}' have different class folders: only one of them "
+            f"has {first_of(odd)}; the folders number the classes, so both need the same ones"
+        )
+
+
 def count_classes(cfg: CfgNode) -> int:
-    """``CLASSIFICATION.NUM_CLASSES``, or the number of class folders where it is 0."""
-    return cfg.CLASSIFICATION.NUM_CLASSES or len(build_dataset(cfg, "train", False).classes)
+    """Classes of the model: ``CLASSIFICATION.NUM_CLASSES``, or what the folders say where it is 0.
+
+    A search on ``SEARCH.PROXY_CLASSES`` has that many.
+    """
+    return (
+        cfg.SEARCH.PROXY_CLASSES
+        or cfg.CLASSIFICATION.NUM_CLASSES
+        or len(build_dataset(cfg, "train", False).classes)
+    )
+
+
+def split_images(cfg: CfgNode, images: int) -> tuple[list[int], list[int]]:
+    """Indices of the training images for weights, and of those held out to decide on.
+
+    Raises:
+        UserError: if one of the parts has less than a batch.
+    """
+    share, batch = cfg.SEARCH.HELD_OUT, cfg.SOLVER.IMS_PER_BATCH
+    generator = torch.Generator().manual_seed(max(cfg.SEED, 0))
+    order = torch.randperm(images, generator=generator).tolist()
+    split = round(images * (1 - share))
+    if not batch <= split <= images - batch:
+        raise UserError(
+            f"SEARCH.HELD_OUT is {share:g}, which splits the {images} training images into "
+            f"{split} and {images - split}; expected at least SOLVER.IMS_PER_BATCH, {batch}, in "
+            "each"
+        )
+    return order[:split], order[split:]
 
 
 def checked_batch(cfg: CfgNode) -> int:
@@ -141,9 +214,7 @@ def per_process_batch(cfg: CfgNode) -> int:
     return checked_batch(cfg) // comm.get_world_size()
 
 
-def build_train_loader(
-    cfg: CfgNode, dataset: ClassificationFolder | Subset[Any], start_iter: int = 0
-) -> DataLoader[Any]:
+def build_train_loader(cfg: CfgNode, dataset: ImageSet, start_iter: int = 0) -> DataLoader[Any]:
     """Endless shuffled batches of this process, from iteration ``start_iter`` on."""
     batch = per_process_batch(cfg)
     sampler = ResumableSampler(
@@ -163,7 +234,7 @@ def build_train_loader(
     )
 
 
-def build_val_loader(cfg: CfgNode, dataset: ClassificationFolder) -> DataLoader[Any]:
+def build_val_loader(cfg: CfgNode, dataset: ImageSet) -> DataLoader[Any]:
     """The validation images of this process, once, in order."""
     indices = range(comm.get_rank(), len(dataset), comm.get_world_size())
     return DataLoader(

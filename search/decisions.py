@@ -35,6 +35,10 @@ class Decision:
             return None
         return Candidate(*(int(w.argmax()) for w in (self.kernel, self.expansion, self.se)))
 
+    def to(self, device: torch.device) -> Decision:
+        """The same on a device."""
+        return Decision(*(weight.to(device) for weight in vars(self).values()))
+
     def log_weights(self, space: SearchSpace, layer: SearchLayer) -> Tensor:
         """(number of choices,) log of every choice's weight, as a product of its options'."""
         kernel, expansion, se, keep = map(_log, (self.kernel, self.expansion, self.se, self.keep))
@@ -70,6 +74,28 @@ class Decision:
                 for c in space.choices(layer)
             ]
         )
+
+
+@dataclass(frozen=True)
+class PathWeights:
+    """What a multi-path layer has decided: one weight a choice (α of Eq. 6).
+
+    Attributes:
+        paths: (number of choices,) weights that sum to 1, in the order of ``space.choices``.
+    """
+
+    paths: Tensor
+
+    def log_weights(self, space: SearchSpace, layer: SearchLayer) -> Tensor:
+        """(number of choices,) log of every choice's weight."""
+        return _log(self.paths)
+
+    def log_odds(self, space: SearchSpace, layer: SearchLayer) -> Tensor:
+        """The same: there are no options that choices would share."""
+        return self.log_weights(space, layer)
+
+
+LayerDecision = Decision | PathWeights
 
 
 def _log(weight: Tensor) -> Tensor:

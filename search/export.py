@@ -11,30 +11,32 @@ from torch import Tensor
 from backbones.architecture import Architecture
 from backbones.network import Classifier, build_classifier
 from backbones.weights import load_weights, save_checkpoint
+from search.one_shot import DECISION_MODULES, OneShot
 from search.space import Choice
-from search.superkernel import SuperMBConv, candidate_state
-from search.supernet import Supernet
+
+ARCHITECTURE_FILE, BACKBONE_FILE = "architecture.json", "backbone.pth"
 
 
-def exported_state(supernet: Supernet, choices: Sequence[Choice]) -> dict[str, Tensor]:
+def exported_state(supernet: OneShot, choices: Sequence[Choice]) -> dict[str, Tensor]:
     """The weights of one network of the space, named as in ``Classifier``."""
-    searched = dict(zip(supernet.superkernels, choices, strict=True))
+    searched = {
+        id(layer): layer.choice_state(choice)
+        for layer, choice in zip(supernet.searchable_layers, choices, strict=True)
+    }
     state = {}
     for name, module in supernet.named_children():
-        if name not in ("layers", "thresholds"):
+        if name not in ("layers", *DECISION_MODULES):
             state.update({f"{name}.{k}": v.clone() for k, v in module.state_dict().items()})
     for index, layer in enumerate(supernet.layers):
-        if isinstance(layer, SuperMBConv):
-            choice = searched[layer]
-            part = candidate_state(layer, choice) if choice is not None else {}
-        else:
+        part = searched.get(id(layer))
+        if part is None:
             part = {key: value.clone() for key, value in layer.state_dict().items()}
         state.update({f"layers.{index}.{key}": value for key, value in part.items()})
     return state
 
 
 def export_network(
-    supernet: Supernet, choices: Sequence[Choice], architecture: Architecture
+    supernet: OneShot, choices: Sequence[Choice], architecture: Architecture
 ) -> Classifier:
     """A fixed network with the supernet's weights; in eval mode both compute the same."""
     model = build_classifier(architecture, supernet.num_classes, supernet.dropout.p)
@@ -53,5 +55,5 @@ def save_backbone(
     below ``backbone.bottom_up`` by the end of its name.
     """
     folder = Path(folder)
-    save_checkpoint(folder / "backbone.pth", {"model": dict(state), "matching_heuristics": True})
-    architecture.save(folder / "architecture.json")
+    save_checkpoint(folder / BACKBONE_FILE, {"model": dict(state), "matching_heuristics": True})
+    architecture.save(folder / ARCHITECTURE_FILE)

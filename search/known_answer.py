@@ -26,7 +26,7 @@ from backbones.latency import LatencyTable, predict_runtime
 from search.profiling.workload import type_names
 from search.space import SearchSpace
 from search.study import METHODS, find_architecture, train_architecture
-from search.trainer import build_latency_table
+from search.build import build_latency_table
 from search.truth import MEASURES, TrueNetwork, Truth
 from search.workers import in_processes
 

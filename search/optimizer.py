@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.solver import LRMultiplier
 from detectron2.solver.lr_scheduler import WarmupParamScheduler
-from fvcore.common.param_scheduler import (
-    CosineParamScheduler,
-    ParamScheduler,
-    StepWithFixedGammaParamScheduler,
-)
+from fvcore.common.param_scheduler import CosineParamScheduler, ParamScheduler
 from timm.optim import create_optimizer_v2, list_optimizers
 from torch import nn
 
 from backbones.errors import UserError
+from search.one_shot import DECISION_MODULES
 
 MNASNET_DECAY = 0.97
 MNASNET_DECAY_EPOCHS = 2.4
@@ -33,7 +31,7 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, Any]]:
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        if "thresholds." in name:
+        if name.partition(".")[0] in DECISION_MODULES:
             thresholds.append(parameter)
         else:
             (plain if parameter.dim() == 1 else decayed).append(parameter)
@@ -73,6 +71,24 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     )
 
 
+class StaircaseDecay(ParamScheduler):
+    """MnasNet's decay: × 0.97 every 2.4 epochs, in steps.
+
+    fvcore's own steps have no value for the end of the training, which Detectron2's scheduler asks
+    for after the last iteration.
+
+    Args:
+        epochs: of the whole training.
+    """
+
+    def __init__(self, epochs: float) -> None:
+        self._decays = epochs / MNASNET_DECAY_EPOCHS
+
+    def __call__(self, where: float) -> float:
+        """The factor at progress ``where``, from 0 to 1."""
+        return MNASNET_DECAY ** math.floor(where * self._decays + self.WHERE_EPSILON)
+
+
 def schedule(cfg: CfgNode) -> ParamScheduler:
     """The factor on every learning rate as a function of progress (0 to 1).
 
@@ -81,11 +97,7 @@ def schedule(cfg: CfgNode) -> ParamScheduler:
     """
     epochs = cfg.CLASSIFICATION.EPOCHS
     if cfg.SOLVER.DECAY == "exponential":
-        # fvcore's scheduler splits the training into equal parts, one more than decays
-        decays = max(round(epochs / MNASNET_DECAY_EPOCHS) - 1, 1)
-        decay: ParamScheduler = StepWithFixedGammaParamScheduler(
-            1.0, decays, MNASNET_DECAY, decays + 1
-        )
+        decay: ParamScheduler = StaircaseDecay(epochs)
     elif cfg.SOLVER.DECAY == "cosine":
         decay = CosineParamScheduler(1.0, 0.0)
     else:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from backbones.errors import UserError
-from search.decisions import Decision
+from search.decisions import LayerDecision
 from search.runtime import RuntimeModel
 from search.space import Choice, SearchSpace
 from search.target import check_target
@@ -67,7 +67,7 @@ def sample_at_target(
 
 
 def sample_decisions(
-    space: SearchSpace, decisions: Sequence[Decision], rng: random.Random
+    space: SearchSpace, decisions: Sequence[LayerDecision], rng: random.Random
 ) -> list[Choice]:
     """A network drawn from the distribution that relaxed decisions stand for.
 

@@ -69,13 +69,38 @@ def importance_section(study: Mapping[str, Any]) -> str:
     alive = ", ".join(f"`{name}` {100 * s:.0f} %" for name, s in study["live_thresholds"].items())
     return (
         f"Thresholds with a gradient at step 0 of the full space: {alive}.\n\n"
-        f"{compare_section(study)}"
+        f"{study_table(study)}\n\n{_beside(study)}"
     )
 
 
 def compare_section(study: Mapping[str, Any]) -> str:
-    """A study of search methods."""
-    return f"{study_table(study)}\n\n{_beside(study)}"
+    """A study of search methods, with its plot."""
+    plot = "![accuracy, and runtime over the target, by method](docs/results/compare-search.png)"
+    return f"{study_table(study)}\n\n{_beside(study)}\n\n{plot}"
+
+
+def ablation_table(study: Mapping[str, Any]) -> str:
+    """Table II: kernels trained alone and as subsets of larger ones."""
+    rows = []
+    for row in study["summary"]:
+        trained = row["training"].replace("x", "×")
+        gap = "–" if row["gap"] is None else f"{row['gap'][0]:+.2f} ± {row['gap'][1]:.2f}"
+        spreads = [
+            f"{row[f'{key}_mean']:.{digits}f} ± {row[f'{key}_std']:.{digits}f}"
+            for key, digits in (("top1", 2), ("top5", 2), ("loss", 3))
+        ]
+        kernel = row["kernel"].replace("x", "×")
+        rows.append([trained, kernel, f"{row['seeds']}", *spreads, gap])
+    headers = [
+        *("kernels trained", "evaluated with", "seeds", "held-out top-1 (%)"),
+        *("held-out top-5 (%)", "held-out loss", "top-1 against alone"),
+    ]
+    return _table(headers, rows)
+
+
+def ablation_section(study: Mapping[str, Any]) -> str:
+    """The ablation of kernel subsets."""
+    return f"{ablation_table(study)}\n\n{_beside(study)}"
 
 
 def reliability_table(truth: Mapping[str, Any]) -> str:
@@ -134,6 +159,13 @@ def known_answer_section(study: Mapping[str, Any]) -> str:
     return "\n\n".join([*tables, f"`{truth['command']}`, then", _beside(study)])
 
 
+STEP_LABELS = {
+    "supernet": "single-path supernet",
+    "multi_path": "multi-path supernet, half width",
+    "largest": "largest fixed network",
+}
+
+
 def search_step_section(study: Mapping[str, Any]) -> str:
     """A training step of the supernet beside one of the largest fixed network."""
     rows = [
@@ -141,12 +173,14 @@ def search_step_section(study: Mapping[str, Any]) -> str:
             label,
             f"{study[name]['seconds']:.2f} s",
             f"{study[name]['peak_bytes'] / 2**30:.2f} GiB",
+            f"{study[name]['time_ratio']:.3f}",
+            f"{study[name]['memory_ratio']:.3f}",
         ]
-        for name, label in (("supernet", "supernet"), ("largest", "largest fixed network"))
+        for name, label in STEP_LABELS.items()
     ]
-    rows.append(["ratio", f"{study['time_ratio']:.3f}", f"{study['memory_ratio']:.3f}"])
     setting = f"training step, {study['size']} px, batch {study['batch']}"
-    return f"{_table([setting, 'time', 'peak memory'], rows)}\n\n{_beside(study)}"
+    headers = [setting, "time", "peak memory", "time, ratio", "memory, ratio"]
+    return f"{_table(headers, rows)}\n\n{_beside(study)}"
 
 
 def latency_section(reports: Sequence[Mapping[str, Any]]) -> str:
@@ -184,8 +218,12 @@ SECTIONS = {
     "importance": importance_section,
     "compare-search": compare_section,
     "known-answer": known_answer_section,
+    "ablation": ablation_section,
     "search-step": search_step_section,
 }
+
+PLOTTED_STUDIES = ("compare-search",)
+"""Studies of search methods whose plot a section shows."""
 
 
 def render(readme: str, results: Path) -> str:

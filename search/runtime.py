@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from backbones.errors import UserError
 from backbones.latency import LatencyTable, layer_runtimes, not_covered
-from search.decisions import Decision
+from search.decisions import Decision, LayerDecision, PathWeights
 from search.space import SearchSpace
 
 
@@ -64,9 +64,18 @@ class RuntimeModel(nn.Module):
             for choice in self.space.choices(self.space.layers[index])
         ]
 
-    def forward(self, decisions: Sequence[Decision]) -> Tensor:
+    def forward(self, decisions: Sequence[LayerDecision]) -> Tensor:
         """() runtime of the network."""
-        return self.constant + self.layers(decisions).sum()
+        if isinstance(decisions[0], PathWeights):
+            return self.constant + self._paths(decisions).sum()
+        factorised = [d for d in decisions if isinstance(d, Decision)]
+        return self.constant + self.layers(factorised).sum()
+
+    def _paths(self, decisions: Sequence[LayerDecision]) -> Tensor:
+        """(L,) expected runtime of multi-path layers; the skip-op is the last choice and free."""
+        count = len(self.space.candidates)
+        weights = torch.stack([d.paths[:count] for d in decisions if isinstance(d, PathWeights)])
+        return (weights * self.entries.flatten(1)).sum(1)
 
 
 class PaperRuntimeModel(RuntimeModel):

@@ -187,6 +187,37 @@ class SearchSpace:
         """Every droppable layer skipped, the others at their minimum."""
         return self.uniform(None)
 
+    def scaled(self, width_mult: float) -> SearchSpace:
+        """The same choices in other widths, as :meth:`Architecture.scaled`.
+
+        Raises:
+            UserError: if a layer could be skipped at one of the widths alone.
+        """
+        if width_mult == 1:
+            return self
+        slim = self.largest().scaled(width_mult)
+        begin, end = len(self.first), len(slim.layers) - len(self.last)
+        widths = iter(slim.layers[begin:end])
+        stages = []
+        for stage in self.stages:
+            layers = [next(widths) for _ in range(stage.num_layers)]
+            stages.append(dataclasses.replace(stage, out_channels=layers[0].out_channels))
+        space = dataclasses.replace(
+            self,
+            name=f"{self.name}_x{width_mult:g}",
+            stem=slim.stem,
+            first=slim.layers[:begin],
+            stages=tuple(stages),
+            last=slim.layers[end:],
+            head=slim.head,
+        )
+        if any(a.droppable != b.droppable for a, b in zip(space.layers, self.layers, strict=True)):
+            raise UserError(
+                f"search space '{self.name}' at width {width_mult:g} has other layers that can be "
+                "skipped; choose another SEARCH.WIDTH_MULT"
+            )
+        return space
+
     def sample(self, rng: random.Random) -> list[Choice]:
         """Types drawn uniformly and independently."""
         return [rng.choice(self.choices(layer)) for layer in self.layers]

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,11 +18,18 @@ from detectron2.utils.events import get_event_storage
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from detection.engine.results import write_results
+from detection.engine.results import RESULTS_FILE, write_results
 from detection.engine.trainer import StageTrainer, wrap_ddp
 from detection.engine.wandb_writer import WandbSettings
 from search.accuracy import evaluate
-from search.data import build_dataset, build_train_loader, build_val_loader, checked_batch
+from search.data import (
+    build_dataset,
+    build_train_loader,
+    build_val_loader,
+    check_same_classes,
+    checked_batch,
+)
+from search.export import ARCHITECTURE_FILE
 from search.optimizer import build_lr_scheduler, build_optimizer
 
 logger = logging.getLogger(__name__)
@@ -41,8 +49,7 @@ class ClassificationTrainer(StageTrainer):
     ) -> None:
         self.cfg = cfg
         self.device = torch.device(cfg.MODEL.DEVICE)
-        self.train_data = build_dataset(cfg, "train", augment=True)
-        self.val_data = build_dataset(cfg, "val", augment=False)
+        self.train_data, self.val_data = self.datasets()
         steps_per_epoch = max(len(self.train_data) / checked_batch(cfg), 1.0)
         max_iter = _steps(cfg.CLASSIFICATION.EPOCHS, steps_per_epoch)
         model = model.to(self.device).to(memory_format=torch.channels_last).train()
@@ -78,6 +85,13 @@ class ClassificationTrainer(StageTrainer):
         )
         self._batches: Iterator[Any] = iter(())
 
+    def datasets(self) -> tuple[Any, Any]:
+        """The images to train on, augmented, and those to evaluate on."""
+        train = build_dataset(self.cfg, "train", augment=True)
+        val = build_dataset(self.cfg, "val", augment=False)
+        check_same_classes(train, val)
+        return train, val
+
     @property
     def averaged_model(self) -> nn.Module:
         """The model to evaluate and export: the averaged one where weights are averaged."""
@@ -108,6 +122,12 @@ class ClassificationTrainer(StageTrainer):
         self._batches = self.train_batches(self.start_iter)
         super().before_train()
 
+    def catch_up(self) -> None:
+        """Evaluates and exports where the last evaluation of a complete run did not come to it."""
+        files = (RESULTS_FILE, ARCHITECTURE_FILE)
+        if not all(Path(self.output_dir, name).exists() for name in files):
+            self.evaluate()
+
     def train_batches(self, start_iter: int) -> Iterator[Any]:
         """Endless batches from iteration ``start_iter`` on."""
         return iter(build_train_loader(self.cfg, self.train_data, start_iter))
@@ -119,20 +139,35 @@ class ClassificationTrainer(StageTrainer):
         data_time = time.perf_counter() - start
         images = images.to(self.device, non_blocking=True, memory_format=torch.channels_last)
         targets = targets.to(self.device, non_blocking=True)
-        with self._autocast():
-            logits = self.model(images)
-        losses = self.losses(logits.float(), targets)
-        total = torch.stack(list(losses.values())).sum()
-        if not torch.isfinite(total):
-            raise FloatingPointError(f"the loss is {float(total)} at iteration {self.iter}")
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(total).backward()
+        losses, logits = self.backward(images, targets)
         self.after_backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.ema:
             self.ema.update(self.unwrapped, step=self.iter)
         self._log(losses, logits, targets, data_time)
+
+    def backward(self, images: Tensor, targets: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Adds the gradients of the losses on a batch to those of the weights.
+
+        A subclass can sum those of several networks in one set of weights.
+
+        Args:
+            images: (N, 3, H, W).
+            targets: (N,) class indices.
+
+        Returns:
+            The losses, and the (N, C) logits that they are of.
+        """
+        with self._autocast():
+            logits = self.model(images)
+        losses = self.losses(logits.float(), targets)
+        total = torch.stack(list(losses.values())).sum()
+        if not torch.isfinite(total):
+            raise FloatingPointError(f"the loss is {float(total)} at iteration {self.iter}")
+        self.scaler.scale(total).backward()
+        return losses, logits
 
     def after_backward(self) -> None:
         """Between gradients and update; a subclass can drop the gradients of what is to stay."""

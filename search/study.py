@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import random
-import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,16 @@ from detectron2.config import CfgNode
 from detectron2.utils.env import seed_all_rng
 
 from backbones.architecture import Architecture
-from backbones.files import read_json, write_json
+from backbones.files import read_json
 from backbones.latency import predict_runtime
+from search.build import build_latency_table, build_runtime_model
 from search.classifier import ClassifierTrainer
 from search.profiling.workload import type_names
 from search.random_search import sample_at_target
+from search.run import run_search
 from search.space import SearchSpace
 from search.supernet import Supernet
-from search.trainer import SearchTrainer, build_latency_table, build_runtime_model
-
-logger = logging.getLogger(__name__)
+from search.trials import Job, mean_and_spread, run_trials, trial_config
 
 KEYS = ("top1", "loss", "runtime")
 
@@ -46,22 +45,21 @@ class Method:
     searches: bool = True
 
 
+_SLIM = ("SEARCH.WIDTH_MULT", "0.5")
+
 METHODS = {
     method.name: method
     for method in (
         Method("single-path"),
-        Method("ste", ("SEARCH.RELAXATION", "ste")),
+        Method("ste", ("SEARCH.FORMULATION", "ste")),
         Method("norm", ("SEARCH.IMPORTANCE", "norm")),
         Method("literal", ("SEARCH.IMPORTANCE", "literal")),
         Method("log-odds", ("SEARCH.SELECTION", "log_odds")),
-        Method(
-            "softmax",
-            (
-                *("SEARCH.RELAXATION", "softmax", "SEARCH.IMPORTANCE", "none"),
-                *("SEARCH.INITIAL_LOGIT", "0.0", "SEARCH.BILEVEL", "True"),
-                *("SEARCH.SUBSET_DROPOUT", "0.0"),
-            ),
-        ),
+        Method("softmax", ("SEARCH.FORMULATION", "softmax")),
+        Method("multi-path", ("SEARCH.FORMULATION", "multi-path", *_SLIM)),
+        Method("multi-path-gumbel", ("SEARCH.FORMULATION", "multi-path-gumbel", *_SLIM)),
+        Method("evolution", ("SEARCH.FORMULATION", "evolution")),
+        Method("random-search", ("SEARCH.FORMULATION", "random")),
         Method("random", searches=False),
     )
 }
@@ -110,7 +108,8 @@ def find_architecture(
         seed: of the search.
         folder: for what the search leaves.
     """
-    cfg = _merged(search_cfg, seed, (*method.overrides, "SEARCH.TARGET", str(target)))
+    searched = (*method.overrides, "SEARCH.TARGET", str(target))
+    cfg = trial_config(search_cfg, seed, options=searched)
     return _search(cfg, folder) if method.searches else _draw(cfg)
 
 
@@ -130,17 +129,17 @@ def train_architecture(
     """
     file = folder / "trained.json"
     architecture.save(file)
-    options = ("MODEL.SPNAS.ARCH", str(file), *_run_options(folder))
     seed_all_rng(seed)
-    ClassifierTrainer(_merged(classifier_cfg, seed, options)).train()
-    scores: dict[str, float] = read_json(folder / "results.json", "results")["classification"]["val"]
+    options = ("MODEL.SPNAS.ARCH", str(file))
+    ClassifierTrainer(trial_config(classifier_cfg, seed, folder, options)).train()
+    results = read_json(folder / "results.json", "results")
+    scores: dict[str, float] = results["classification"]["val"]
     return scores
 
 
 def _search(cfg: CfgNode, folder: Path) -> Architecture:
     seed_all_rng(cfg.SEED)
-    trainer = SearchTrainer(_merged(cfg, cfg.SEED, _run_options(folder)))
-    trainer.train()
+    run_search(trial_config(cfg, cfg.SEED, folder))
     return Architecture.load(folder / "architecture.json")
 
 
@@ -150,18 +149,6 @@ def _draw(cfg: CfgNode) -> Architecture:
     runtime_model = build_runtime_model(cfg, space)
     choices = sample_at_target(space, runtime_model, cfg.SEARCH.TARGET, rng, cfg.SEARCH.TOLERANCE)
     return space.architecture(choices, f"random{cfg.SEED}")
-
-
-def _run_options(folder: Path) -> tuple[str, ...]:
-    return ("OUTPUT_DIR", str(folder), "WANDB.ENABLED", "False")
-
-
-def _merged(cfg: CfgNode, seed: int, options: Sequence[str]) -> CfgNode:
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.merge_from_list(list(options))
-    cfg.SEED = seed
-    return cfg
 
 
 def run_study(
@@ -180,18 +167,14 @@ def run_study(
         output: JSON file of the study.
         facts: command, hardware and settings, written beside the trials.
     """
-    study: dict[str, Any] = {"trials": []}
-    if output.exists():
-        study = read_json(output, "study")
-    done = {(trial["method"], trial["target"], trial["seed"]) for trial in study["trials"]}
-    for method, target, seed in trials:
-        if (method.name, target, seed) in done:
-            continue
-        logger.info("Trial: %s at %g, seed %d", method.name, target, seed)
-        study["trials"].append(run_trial(search_cfg, classifier_cfg, method, target, seed))
-        study.update(facts, summary=summarize(study["trials"]))
-        write_json(output, study)
-    return study
+    jobs: list[Job] = [
+        (
+            {"method": method.name, "target": target, "seed": seed},
+            partial(run_trial, search_cfg, classifier_cfg, method, target, seed),
+        )
+        for method, target, seed in trials
+    ]
+    return run_trials(jobs, output, facts, summarize)
 
 
 def summarize(trials: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -207,19 +190,14 @@ def summarize(trials: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for (method, target), group in groups.items():
         row: dict[str, Any] = {"method": method, "target": target, "seeds": len(group)}
         for key in KEYS:
-            row[f"{key}_mean"], row[f"{key}_std"] = _mean_and_spread(group, key)
+            row[f"{key}_mean"], row[f"{key}_std"] = mean_and_spread(group, key)
         row["margin"] = None
         chance = groups.get(("random", target), [])
         if method != "random" and len(chance) > 1:
-            mean, spread = _mean_and_spread(chance, "top1")
+            mean, spread = mean_and_spread(chance, "top1")
             row["margin"] = (row["top1_mean"] - mean) / spread
         rows.append(row)
     return rows
-
-
-def _mean_and_spread(trials: Sequence[Mapping[str, Any]], key: str) -> tuple[float, float]:
-    values = [float(trial[key]) for trial in trials]
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def live_thresholds(space: SearchSpace, importance: str, seed: int = 0) -> float:

@@ -21,7 +21,7 @@ from torch.func import functional_call
 
 from backbones.blocks import ConvNormAct, MBConv, NormLayer, SqueezeExcite
 from search.decisions import Decision, at_least, hard_decision
-from search.space import Candidate, SearchLayer, SearchSpace
+from search.space import Candidate, Choice, SearchLayer, SearchSpace
 
 
 class SuperMBConv(MBConv):
@@ -47,6 +47,10 @@ class SuperMBConv(MBConv):
         channels = [round(layer.in_channels * expansion) for expansion in space.expansions]
         self.register_buffer("channel_groups", nested_groups(channels), persistent=False)
         self.register_buffer("squeeze_groups", self._squeeze_groups(), persistent=False)
+
+    def choice_state(self, choice: Choice) -> dict[str, Tensor]:
+        """The weights of one candidate, named as in ``MBConv``; none for the skip-op."""
+        return {} if choice is None else candidate_state(self, choice)
 
     @property
     def has_se(self) -> bool:
@@ -98,7 +102,7 @@ class SuperMBConv(MBConv):
         )
         # these maps are 1×1: masking them is cheaper than masking the weights
         hidden = se.act(se.reduce(pooled * channel_mask[:, None, None]))
-        gate = se.expand(hidden * squeeze_mask[:, None, None]).sigmoid()
+        gate = se.gate(se.expand(hidden * squeeze_mask[:, None, None]))
         off = decision.se[0] if self.space.se_ratios[0] == 0 else 0.0
         return off + (1 - off) * gate
 

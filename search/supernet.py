@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from backbones.architecture import LayerSpec
-from backbones.blocks import NormLayer, init_weights, make_layer
+from backbones.blocks import NormLayer, init_weights
 from backbones.errors import UserError
-from backbones.network import Classifier, batch_norm
-from search.decisions import Decision, hard_decision
+from search.decisions import Decision
+from search.one_shot import OneShot
 from search.space import Choice, SearchSpace
 from search.superkernel import SuperMBConv
 from search.thresholds import GATES, IMPORTANCES, Thresholds
 
 
-class Supernet(Classifier):
+class Supernet(OneShot):
     """All networks of a space in one set of weights; thresholds decide which one it is.
 
-    In training, ``decisions`` are differentiable and subsets may be dropped at random; in eval
-    mode the supernet is exactly the network that it would export. :meth:`using` runs it as any
-    network of the space.
+    In training, subsets may be dropped at random.
 
     Args:
         space: the search space.
@@ -63,27 +58,22 @@ class Supernet(Classifier):
         ):
             if value not in known:
                 raise UserError(f"unknown {name} '{value}'; expected one of {', '.join(known)}")
-        largest = space.largest()
-        norm_layer = norm_layer or batch_norm(largest)
-        superkernels = [SuperMBConv(layer, space, norm_layer) for layer in space.layers]
-        before = _fixed(space.first, space.stem.out_channels, norm_layer)
-        after = _fixed(space.last, space.layers[-1].out_channels, norm_layer)
         super().__init__(
-            largest, [*before, *superkernels, *after], norm_layer, num_classes, drop_rate
+            space,
+            num_classes,
+            drop_rate,
+            norm_layer,
+            lambda layer, norm: SuperMBConv(layer, space, norm),
         )
-        self.space = space
         self.gate = GATES[relaxation]
         self.subset_dropout = 0.0
-        self.forced: list[Decision] | None = None
-        self.decisions: list[Decision] = []
-        self.confidence: list[Decision] = []
         init_weights(self, zero_init_residual=False)
-        for superkernel in superkernels:
+        for superkernel in self.superkernels:
             for name, parameter in superkernel.project.norm.named_parameters():
                 if superkernel.residual and name == "weight":
                     nn.init.constant_(parameter, residual_scale)
         self.thresholds = nn.ModuleList(
-            Thresholds(layer, importance, temperature, initial_logit) for layer in superkernels
+            Thresholds(layer, importance, temperature, initial_logit) for layer in self.superkernels
         )
 
     @property
@@ -96,7 +86,11 @@ class Supernet(Classifier):
     @property
     def superkernels(self) -> list[SuperMBConv]:
         """The searchable layers, in order."""
-        return [layer for layer in self.layers if isinstance(layer, SuperMBConv)]
+        return [cast(SuperMBConv, layer) for layer in self.searchable_layers]
+
+    def decision_parameters(self) -> list[nn.Parameter]:
+        """The thresholds."""
+        return list(self.thresholds.parameters())
 
     def logits(self) -> list[Tensor]:
         """(G_i,) logits of every layer's decisions."""
@@ -118,35 +112,11 @@ class Supernet(Classifier):
                 for (_, thresholds), logits in zip(self._judged, self.logits(), strict=True)
             ]
 
-    @contextlib.contextmanager
-    def using(self, choices: Sequence[Choice]) -> Iterator[None]:
-        """Runs the supernet as one network of its space, whatever its thresholds say."""
-        before = self.forced
-        device = self.stem.conv.weight.device
-        self.forced = [
-            Decision(*(w.to(device) for w in vars(hard_decision(self.space, c)).values()))
-            for c in choices
-        ]
-        try:
-            yield
-        finally:
-            self.forced = before
-
-    def forward_intermediates(self, x: Tensor) -> list[Tensor]:
-        """Decides, then computes the five maps at strides 2 to 32."""
-        self._decide()
-        return super().forward_intermediates(x)
-
-    def _decide(self) -> None:
+    def decide(self) -> None:
         """Sets ``decisions`` (for the runtime) and each layer's decision (with dropout).
 
         ``confidence`` is :meth:`relaxed_decisions` of the same logits, without gradient.
         """
-        if self.forced is not None:
-            self.decisions = self.confidence = self.forced
-            for layer, decision in zip(self.superkernels, self.forced, strict=True):
-                layer.decision = decision
-            return
         self.decisions, self.confidence = [], []
         for (layer, thresholds), logits in zip(self._judged, self.logits(), strict=True):
             gates = self.gate(logits) if self.training else _hard(logits)
@@ -160,11 +130,3 @@ class Supernet(Classifier):
 
 def _hard(logits: Tensor) -> Tensor:
     return (logits > 0).to(logits.dtype)
-
-
-def _fixed(specs: Sequence[LayerSpec], channels: int, norm_layer: NormLayer) -> list[nn.Module]:
-    modules = []
-    for spec in specs:
-        modules.append(make_layer(channels, spec, norm_layer))
-        channels = spec.out_channels
-    return modules

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from backbones.errors import UserError
-from search.decisions import Decision
+from search.decisions import LayerDecision
 from search.runtime import RuntimeModel
 from search.space import Choice, SearchLayer, SearchSpace
 
@@ -38,9 +38,9 @@ def check_target(
         )
 
 
-VALUES: dict[str, Callable[[Decision, SearchSpace, SearchLayer], Tensor]] = {
-    "log_odds": Decision.log_odds,
-    "likelihood": Decision.log_weights,
+VALUES: dict[str, Callable[[LayerDecision, SearchSpace, SearchLayer], Tensor]] = {
+    "log_odds": lambda decision, space, layer: decision.log_odds(space, layer),
+    "likelihood": lambda decision, space, layer: decision.log_weights(space, layer),
 }
 """What a choice is worth, by the name that ``SEARCH.SELECTION`` uses."""
 
@@ -48,7 +48,7 @@ VALUES: dict[str, Callable[[Decision, SearchSpace, SearchLayer], Tensor]] = {
 def select_at_target(
     space: SearchSpace,
     runtime_model: RuntimeModel,
-    decisions: Sequence[Decision],
+    decisions: Sequence[LayerDecision],
     target: float,
     tolerance: float = 0.01,
     selection: str = "likelihood",
@@ -100,7 +100,10 @@ def select_at_target(
 
 
 def _tables(
-    space: SearchSpace, runtime_model: RuntimeModel, decisions: Sequence[Decision], selection: str
+    space: SearchSpace,
+    runtime_model: RuntimeModel,
+    decisions: Sequence[LayerDecision],
+    selection: str,
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Value and runtime of every choice of every layer."""
     values, costs = [], []

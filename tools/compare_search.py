@@ -19,6 +19,7 @@ from search.config import add_search_config
 from search.readme import study_table
 from search.space import SearchSpace
 from search.study import METHODS, live_thresholds, run_study
+from search.study_plot import plot_study
 from search.thresholds import IMPORTANCES
 
 
@@ -43,7 +44,10 @@ def parse() -> argparse.Namespace:
         "--train-epochs", type=float, default=2.0, help="of every final training (default: 2)"
     )
     parser.add_argument(
-        "--output", type=Path, required=True, help="JSON file in which the study is kept"
+        "--output",
+        type=Path,
+        required=True,
+        help="JSON file in which the study is kept; its plot is put beside it",
     )
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
     return parser.parse_args()
@@ -76,6 +80,8 @@ def main(args: argparse.Namespace) -> None:
         for name in args.methods
         if seed < (args.seeds if METHODS[name].searches else args.random_seeds)
     ]
+    if not trials:
+        raise UserError("no trials: --methods, --targets, --seeds or --random-seeds ask for none")
     space = SearchSpace.load(search_cfg.SEARCH.SPACE)
     facts = {
         "command": command(args),
@@ -85,6 +91,7 @@ def main(args: argparse.Namespace) -> None:
         "live_thresholds": {name: live_thresholds(space, name) for name in IMPORTANCES},
     }
     study = run_study(search_cfg, classifier_cfg, trials, args.output, facts)
+    plot_study(study, args.output.with_suffix(".png"))
     print(study_table(study))
 
 

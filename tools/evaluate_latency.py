@@ -8,10 +8,9 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from backbones.errors import UserError
 from backbones.latency import LatencyTable
 from detection.engine.cli import run_tool
-from search.profiling.cli import add_profiling_arguments, load_space
+from search.profiling.cli import add_profiling_arguments, check_counts, load_space
 from search.profiling.evaluation import evaluate_table
 
 
@@ -30,11 +29,7 @@ def parse() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    if args.networks < 2 or args.rounds < 1:
-        raise UserError(
-            f"--networks is {args.networks} and --rounds {args.rounds}; expected 2 or more "
-            "networks and 1 or more rounds"
-        )
+    check_counts(args, least_networks=2)
     command = (
         f"python tools/evaluate_latency.py --table {args.table} --networks {args.networks} "
         f"--seed {args.seed} --rounds {args.rounds} --output {args.output}"

@@ -13,7 +13,7 @@ from backbones.files import write_json
 from backbones.latency import LatencyTable
 from detection.deployment import Deployment
 from detection.engine.cli import run_tool
-from search.profiling.cli import add_profiling_arguments, image_size, load_space
+from search.profiling.cli import add_profiling_arguments, check_counts, image_size, load_space
 from search.profiling.networks import measure_architectures, networks_table, operators_table
 from search.profiling.profiler import profile_space
 
@@ -79,11 +79,7 @@ def parse() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    if args.rounds < 1 or args.networks < 0:
-        raise UserError(
-            f"--rounds is {args.rounds} and --networks {args.networks}; expected 1 or more rounds "
-            "and 0 or more networks"
-        )
+    check_counts(args, least_networks=0)
     engine = make_engine(args.runtime, args.device, args.threads)
     size = image_size(args.input_size)
     deployment = Deployment(args.task, size, fpn_channels=args.fpn_channels)

@@ -8,15 +8,13 @@ import argparse
 from detection.engine.cli import argument_parser, load_config, run
 from detection.engine.run_folder import open_run
 from search.config import add_search_config
-from search.trainer import SearchTrainer
+from search.run import run_search
 
 
 def main(args: argparse.Namespace) -> None:
     cfg = load_config(args, add_search_config)
     open_run(cfg, args)
-    trainer = SearchTrainer(cfg)
-    trainer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume or args.eval_only)
-    trainer.evaluate() if args.eval_only else trainer.train()
+    run_search(cfg, args.resume, args.eval_only)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,16 @@ from pathlib import Path
 from backbones.files import read_json, write_atomic
 from detection.engine.cli import run_tool
 from search.profiling.plots import plot_evaluation
-from search.readme import render
+from search.readme import PLOTTED_STUDIES, render
+from search.study_plot import plot_study
 
 
 def main(args: argparse.Namespace) -> None:
     for path in args.results.glob("latency-*.json"):
         plot_evaluation(read_json(path, "report"), path.with_suffix(".png"))
+    for name in PLOTTED_STUDIES:
+        study = read_json(args.results / f"{name}.json", "study")
+        plot_study(study, args.results / f"{name}.png")
     write_atomic(args.readme, render(args.readme.read_text(), args.results))
 
 

@@ -20,4 +20,5 @@ def device_name(device: str) -> str:
 
 def hardware(device: str = "cpu") -> str:
     """The device and the threads that PyTorch uses, as results name them."""
-    return f"{device_name(device)}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{device_name(device)}, {threads} thread{'s' if threads > 1 else ''}"

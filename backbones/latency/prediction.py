@@ -83,6 +83,7 @@ def not_covered(table: LatencyTable, what: str, uncovered: Mapping[str, str]) ->
     """The error that names what a table lacks: the first parts of ``layer_runtimes``' answer."""
     parts = "; ".join(f"{part}: {why}" for part, why in list(uncovered.items())[:3])
     return UserError(
-        f"latency table '{table.name}' does not cover {what}: it lacks {len(uncovered)} parts, "
-        f"{parts}; profile them, or use a table made for it"
+        f"latency table '{table.name}' does not cover {what}: it lacks "
+        f"{len(uncovered)} part{'s' * (len(uncovered) != 1)}, {parts}; profile them, or use a "
+        "table made for it"
     )

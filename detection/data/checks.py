@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Sequence
+import math
+import numbers
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from backbones.errors import UserError
+from backbones.errors import UserError, first_of
 
 Record = dict[str, Any]
 """One image in Detectron2's standard format."""
@@ -37,6 +39,11 @@ def num_classes(cfg: CfgNode) -> int | None:
     return int(cfg.MODEL[key.split(".")[1]].NUM_CLASSES)
 
 
+def wants_masks(cfg: CfgNode) -> bool:
+    """Whether the model has a mask head, so that data sets need masks."""
+    return bool(cfg.MODEL.MASK_ON and cfg.MODEL.META_ARCHITECTURE != "RetinaNet")
+
+
 def load_records(name: str) -> list[Record]:
     """Loads a registered data set, and sees that it has images and that they are there.
 
@@ -56,6 +63,7 @@ def load_records(name: str) -> list[Record]:
     except UserError:
         raise
     except (json.JSONDecodeError, AssertionError, KeyError, TypeError, ValueError) as error:
+        _check_registered_classes(name, where)
         reason = str(error.args[0] if error.args else error).splitlines()[0]
         raise UserError(
             f"data set '{name}': the annotation file '{where}' is not valid COCO JSON "
@@ -97,26 +105,31 @@ def check_class_count(cfg: CfgNode, name: str) -> None:
     if classes is None or key is None or len(classes) == num_classes(cfg):
         return
     raise UserError(
-        f"{key} is {num_classes(cfg)}, but data set '{name}' has {len(classes)} classes "
-        f"({', '.join(classes[:3])}{', …' if len(classes) > 3 else ''}); set {key} {len(classes)}"
+        f"{key} is {num_classes(cfg)}, but data set '{name}' has {_listed(classes)}; set {key} "
+        f"{len(classes)}"
     )
 
 
-def check_class_ids(name: str, records: Sequence[Record]) -> None:
-    """Insists that all class ids are within the data set's classes.
+def check_annotations(cfg: CfgNode, name: str, records: Sequence[Record]) -> None:
+    """Insists on annotations that the model can be trained with and judged by.
 
     Raises:
-        UserError: naming the first image with another one.
+        UserError: naming the first image with an unknown class, no box, or, if the model has a
+            mask head, no mask of the image's size.
     """
     classes = MetadataCatalog.get(name).get("thing_classes")
-    if classes is None:
-        return
     for record in records:
+        size = [record[key] for key in ("height", "width") if key in record]
+        if not all(isinstance(side, numbers.Real) for side in size):
+            raise UserError(
+                f"data set '{name}': height and width of '{record['file_name']}' are {size}; "
+                "expected numbers of pixels"
+            )
         for annotation in record.get("annotations", ()):
-            if not 0 <= annotation["category_id"] < len(classes):
+            problem = _problem(annotation, classes, size if wants_masks(cfg) else None)
+            if problem:
                 raise UserError(
-                    f"data set '{name}': an annotation of '{record['file_name']}' has class "
-                    f"{annotation['category_id']}; expected 0 to {len(classes) - 1}"
+                    f"data set '{name}': an annotation of '{record['file_name']}' {problem}"
                 )
 
 
@@ -127,12 +140,70 @@ def check_test_sets(cfg: CfgNode) -> None:
         UserError: if one of them cannot be loaded or does not fit the model.
     """
     for name in cfg.DATASETS.TEST:
-        load_records(name)
+        records = load_records(name)
         check_class_count(cfg, name)
+        check_annotations(cfg, name, records)
 
 
 def _annotation_file(name: str) -> str:
     return str(MetadataCatalog.get(name).get("json_file") or f"data set '{name}'")
+
+
+def _check_registered_classes(name: str, path: str) -> None:
+    """Insists, for a file that could not be loaded, on the classes that the name stands for."""
+    registered = MetadataCatalog.get(name).get("thing_classes")
+    try:
+        categories = json.loads(Path(path).read_text())["categories"]
+        listed = [item["name"] for item in sorted(categories, key=lambda item: item["id"])]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if registered is not None and listed != list(registered):
+        raise UserError(
+            f"data set '{name}': '{path}' has {_listed(listed)}, but the name stands for "
+            f"{_listed(registered)}; register your own data set by a name of its own, with "
+            "detectron2.data.datasets.register_coco_instances"
+        )
+
+
+def _listed(classes: Sequence[str]) -> str:
+    return f"{len(classes)} classes ({first_of(classes)})" if classes else "no classes"
+
+
+def _problem(
+    annotation: Mapping[str, Any], classes: Sequence[str] | None, mask_size: Sequence[Any] | None
+) -> str | None:
+    """What is wrong with an annotation.
+
+    Args:
+        annotation: in Detectron2's standard format.
+        classes: of the data set; None if it has no list of them.
+        mask_size: height and width that its mask has to have; None if no mask is needed.
+    """
+    if classes is not None and not 0 <= annotation["category_id"] < len(classes):
+        return f"has class {annotation['category_id']}; expected 0 to {len(classes) - 1}"
+    if "bbox" not in annotation:
+        return "has no bbox; expected [x, y, width, height]"
+    if not _is_box(annotation["bbox"]):
+        return f"has the bbox {annotation['bbox']}; expected [x, y, width, height]"
+    if mask_size is None:
+        return None
+    mask = annotation.get("segmentation")
+    if mask is None:
+        return "has no segmentation; add masks, or set MODEL.MASK_ON False to use boxes alone"
+    if isinstance(mask, Mapping) and list(mask["size"]) != list(mask_size):
+        return (
+            f"has a mask of height and width {list(mask['size'])}, but the image has "
+            f"{list(mask_size)}; use the annotation file that belongs to these images"
+        )
+    return None
+
+
+def _is_box(box: Any) -> bool:
+    """Four finite numbers, or five for a rotated box."""
+    try:
+        return len(box) in (4, 5) and all(map(math.isfinite, box))
+    except TypeError:
+        return False
 
 
 def _check_images(name: str, records: Sequence[Record]) -> None:

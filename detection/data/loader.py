@@ -23,7 +23,7 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Sampler
 
 from backbones.errors import UserError
-from detection.data.checks import Record, check_class_count, check_class_ids, load_records
+from detection.data.checks import Record, check_annotations, check_class_count, load_records
 from detection.data.mapper import CheckedDatasetMapper
 from detection.engine.sampler import ResumableSampler
 
@@ -137,7 +137,7 @@ def load_training_records(cfg: CfgNode) -> list[Record]:
     for position, name in enumerate(names):
         loaded = load_records(name)
         check_class_count(cfg, name)
-        check_class_ids(name, loaded)
+        check_annotations(cfg, name, loaded)
         if cfg.MODEL.LOAD_PROPOSALS:
             load_proposals_into_dataset(loaded, cfg.DATASETS.PROPOSAL_FILES_TRAIN[position])
         records += loaded

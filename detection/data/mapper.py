@@ -48,12 +48,12 @@ class CheckedDatasetMapper(DatasetMapper):
                 f"cannot read the image '{path}' ({error}); it is truncated or not an image: "
                 "copy it again or take it out of the annotation file"
             ) from None
-        except (AssertionError, ValueError) as error:
+        except (AssertionError, TypeError, ValueError) as error:
             if not dataset_dict.get("annotations"):
                 raise
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(
-                f"the annotations of the image '{path}' cannot be used ({reason}); masks need the "
-                "size of the image, and run-length encoded ones INPUT.MASK_FORMAT bitmask"
+                f"the annotations of the image '{path}' cannot be used ({reason}); mend "
+                "them; run-length encoded masks need INPUT.MASK_FORMAT bitmask"
             ) from None
         return result

@@ -13,7 +13,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from fvcore.common.checkpoint import _filter_reused_missing_keys
 from torch import nn
 
-from backbones.errors import UserError
+from backbones.errors import UserError, first_of
 from backbones.files import write_atomic
 from backbones.weights import model_state, read_checkpoint, save_checkpoint
 
@@ -30,6 +30,7 @@ class Checkpointer(DetectionCheckpointer):
 
     Attributes:
         strict: whether a model file must fit completely. Resuming always insists on that.
+        optional: prefixes of tensors that need not fit all the same.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Checkpointer(DetectionCheckpointer):
         save_dir: str | os.PathLike[str] = "",
         *,
         strict: bool = False,
+        optional: tuple[str, ...] = (),
         save_to_disk: bool | None = None,
         **checkpointables: Any,
     ) -> None:
@@ -48,11 +50,13 @@ class Checkpointer(DetectionCheckpointer):
             save_dir: the run folder.
             strict: True for evaluating or deploying a whole model; False for fine-tuning from a
                 backbone or from another set of classes.
+            optional: with ``strict``, prefixes of tensors that need not fit (``classifier.``).
             save_to_disk: by default only on rank 0.
             checkpointables: objects with ``state_dict`` and ``load_state_dict``, by name.
         """
         super().__init__(model, os.fspath(save_dir), save_to_disk=save_to_disk, **checkpointables)
         self.strict = strict
+        self.optional = optional
         self._resuming = False
         self._path = ""
 
@@ -96,9 +100,9 @@ class Checkpointer(DetectionCheckpointer):
             UserError: if the file is missing, broken, belongs to another architecture, or, when
                 resuming or ``strict``, does not fit completely.
         """
+        self._path = path
         if path:
             self._check_exists(path)
-        self._path = path
         try:
             rest = super().load(path, checkpointables=[])
         finally:
@@ -127,8 +131,21 @@ class Checkpointer(DetectionCheckpointer):
                 f"cannot fetch the weights '{path}' ({error}); check the address and the network, "
                 "or download the file and name its path"
             ) from error
-        if not found:
-            raise UserError(f"no checkpoint at '{path}'; check the path (MODEL.WEIGHTS)")
+        if found:
+            return
+        if self._resuming:
+            raise UserError(
+                f"no checkpoint at '{path}', which the run's 'last_checkpoint' names; put it back"
+                f"{self._earlier()}, or start again in another folder: OUTPUT_DIR output/other"
+            )
+        raise UserError(f"no checkpoint at '{path}'; check the path (MODEL.WEIGHTS)")
+
+    def _earlier(self) -> str:
+        """How to go on from an older checkpoint of the run; empty if there is none."""
+        names = [file.name for file in sorted(Path(self.save_dir).glob("model_[0-9]*.pth"))]
+        names = [name for name in names if name != Path(self._path).name]
+        where = Path(self.save_dir, "last_checkpoint")
+        return f", or go on from an earlier one: write {names[-1]} into '{where}'" if names else ""
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         name = filename.split("?")[0]
@@ -145,7 +162,10 @@ class Checkpointer(DetectionCheckpointer):
         return self._torch_load(filename)
 
     def _torch_load(self, filename: str) -> dict[str, Any]:
-        content = read_checkpoint(filename)
+        try:
+            content = read_checkpoint(filename)
+        except UserError as error:
+            raise UserError(f"{error}{self._earlier() if self._resuming else ''}") from None
         if not isinstance(content.get("model"), dict):
             content = {"model": model_state(content, filename)}
         return content
@@ -181,15 +201,23 @@ class Checkpointer(DetectionCheckpointer):
             ("tensors of the model are not in the file", _without_counters(missing)),
             ("tensors of the file have no place", _without_counters(incompatible.unexpected_keys)),
         ]
-        found = [f"{len(names)} {what}: {', '.join(names)}" for what, names in problems if names]
-        if found and (self.strict or self._resuming):
+        serious = [name for _, names in problems for name in names if self._must_fit(name)]
+        if serious:
+            found = "; ".join(
+                f"{len(names)} {what}: {first_of(names)}" for what, names in problems if names
+            )
             reason = "another number of classes or another architecture"
             raise UserError(
-                f"the checkpoint '{self._path}' belongs to {reason}: {'; '.join(found)}; use the "
+                f"the checkpoint '{self._path}' belongs to {reason}: {found}; use the "
                 "configuration that it was trained with (config.yaml in its folder)"
             )
-        for line in found:
-            self.logger.warning("Checkpoint '%s': %s", self._path, line)
+        for what, names in problems:
+            if names:
+                line = f"{len(names)} {what}: {', '.join(names)}"
+                self.logger.warning("Checkpoint '%s': %s", self._path, line)
+
+    def _must_fit(self, name: str) -> bool:
+        return self._resuming or (self.strict and not name.startswith(self.optional))
 
     def _load_checkpointables(self, names: Sequence[str], rest: dict[str, Any]) -> None:
         for name in names:

@@ -39,13 +39,20 @@ class ResumableTrainer(TrainerBase):
     _checkpoint_periods: frozenset[int] = frozenset()
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As in the base class; a run that is already complete is left alone."""
+        """As in the base class; a run that is already complete only catches up."""
         start, end = (*args, *kwargs.values()) or (self.start_iter, self.max_iter)
         if 0 < start >= end:
             logger.info("All %d iterations are done: nothing to train", end)
+            self.catch_up()
             return None
         with without_tracebacks_of_user_errors():
             return super().train(*args, **kwargs)
+
+    def catch_up(self) -> None:
+        """What is due after the last iteration, where an earlier process did not get to it.
+
+        A final evaluation can fail, for a broken image, with the training complete.
+        """
 
     def before_train(self) -> None:
         """Runs the hooks, then continues the random stream of the checkpoint, if any."""

@@ -29,6 +29,19 @@ def load_space(args: argparse.Namespace) -> SearchSpace:
     return SearchSpace.load(load_config(args, add_search_config).SEARCH.SPACE)
 
 
+def check_counts(args: argparse.Namespace, least_networks: int) -> None:
+    """Insists on a round or more, and on enough networks.
+
+    Raises:
+        UserError: with both figures.
+    """
+    if args.rounds < 1 or args.networks < least_networks:
+        raise UserError(
+            f"--rounds is {args.rounds} and --networks {args.networks}; expected 1 or more rounds "
+            f"and {least_networks} or more networks"
+        )
+
+
 def image_size(text: str) -> tuple[int, int]:
     """``HxW`` → height and width in pixels.
 

@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import random
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -74,7 +75,7 @@ def _convert_missing(items: Sequence[Item], engine: Engine, journal: Journal) ->
         return
     setting = (engine.name, engine.device, engine.threads)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, torch.set_num_threads, (1,)) as pool:
+    with ProcessPoolExecutor(workers, context, start_worker) as pool:
         futures = [
             pool.submit(_convert, setting, item, journal.model_path(key))
             for key, item in missing.items()
@@ -85,6 +86,19 @@ def _convert_missing(items: Sequence[Item], engine: Engine, journal: Journal) ->
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def start_worker() -> None:
+    """One thread, and an end with the parent: a killed profile leaves no process behind."""
+    torch.set_num_threads(1)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def _convert(setting: tuple[str, str, int], item: Item, path: Path) -> None:

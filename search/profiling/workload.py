@@ -206,13 +206,13 @@ def _build_stem(space: SearchSpace) -> nn.Module:
 
 
 def _build_tail(space: SearchSpace, deployment: Deployment) -> nn.Module:
-    """The last fixed layers, and for classification head, pooling and classifier behind them."""
+    """The last fixed layers, and for classification head, pooling and all behind it."""
     network = build_classifier(space.largest(), deployment.num_classes, zero_init_residual=False)
     last = network.layers[len(network.layers) - len(space.last) :]
     if deployment.task == "detection":
         return nn.Sequential(*last)
     # AdaptiveAvgPool2d would be another operation than the network's own mean
-    return nn.Sequential(*last, network.head, _GlobalMean(), network.classifier)
+    return nn.Sequential(*last, network.head, _GlobalMean(), network.hidden, network.classifier)
 
 
 class _GlobalMean(nn.Module):

@@ -68,6 +68,7 @@ def change(data: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("layers.2.kernel_size", 4, r"layers\[2\].kernel_size is 4; expected one of 3, 5, 7"),
         ("layers.2.kernel_size", "3", "kernel_size is '3'; expected an integer"),
         ("layers.2.expansion", 0, r"layers\[2\].expansion is 0"),
+        ("layers.2.expansion", 0.01, "expansion is 0.01; .* at least one of 24 channels"),
         ("layers.0.expansion", 6, r"layers\[0\].expansion is 6; expected 1 for a 'ds' layer"),
         ("layers.2.se_ratio", 1.5, "se_ratio is 1.5"),
         ("layers.2.se_ratio", 0.001, "leaves at least one of 24 channels"),
@@ -91,6 +92,12 @@ def change(data: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
 def test_impossible_files(good: dict[str, Any], path: str, value: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         Architecture.from_dict(change(good, path, value))
+
+
+def test_an_impossible_file_is_named(good: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(change(good, "layers.1.stride", 3)))
+    with pytest.raises(UserError, match=r"a.json: architecture 'spnas_100': layers[1].stride"):
+        Architecture.load(tmp_path / "a.json")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1, 2]", "null", '"x"', "\x00"])

@@ -116,7 +116,7 @@ def test_uncovered_layers_are_named(table: LatencyTable) -> None:
     found, uncovered = layer_runtimes(seven, table)
     assert set(uncovered) == {"layers[2]"}
     assert sorted(found) == [i for i in range(1, 21) if i != 2]
-    with pytest.raises(UserError, match=r"it lacks 1 parts, layers\[2\]: 7x7-6 with 24 → 24"):
+    with pytest.raises(UserError, match=r"it lacks 1 part, layers\[2\]: 7x7-6 with 24 → 24"):
         predict_runtime(seven, table)
     with pytest.raises(UserError, match="stem: not the one"):
         predict_runtime(load_architecture("spnas_100").scaled(0.5), table)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from backbones import UserError, create_model, from_timm, load_architecture
+from backbones import UserError, create_model
 from backbones.weights import load_weights, model_state, read_checkpoint, save_checkpoint
 
 
@@ -53,14 +53,6 @@ def test_another_architecture(state: dict[str, torch.Tensor]) -> None:
     model = create_model("spnas_100", num_classes=10, width_mult=0.5)
     with pytest.raises(UserError, match=r"'ten.pth' belongs to another architecture: \d+ tensors"):
         load_weights(model, state, "ten.pth")
-
-
-def test_timm_weights_of_another_network() -> None:
-    import timm
-
-    other = timm.create_model("mobilenetv2_100").state_dict()
-    with pytest.raises(UserError, match="not the same network"):
-        from_timm(load_architecture("spnas_100"), other)
 
 
 def test_a_checkpoint_without_weights(tmp_path: Path) -> None:

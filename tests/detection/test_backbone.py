@@ -16,7 +16,7 @@ from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
 from detectron2.modeling import build_backbone, build_model
 from torch import nn
 
-from backbones import UserError, from_timm, load_architecture
+from backbones import UserError, convert_weights, list_models, load_architecture
 from backbones.network import Trunk
 from backbones.weights import save_checkpoint
 from detection.backbone import FEATURES, SPNASBackbone, build_trunk, norm_layer
@@ -48,7 +48,7 @@ def test_maps_equal_timms(norm: str) -> None:
     features = timm.create_model("spnasnet_100", features_only=True).eval()
     features.load_state_dict(theirs.state_dict(), strict=False)
     ours = make(norm).eval()
-    state = from_timm(ours.architecture, theirs.state_dict())
+    state = convert_weights(ours.architecture, theirs.state_dict())
     left = ours.load_state_dict(state, strict=False)
     assert not left.missing_keys
     x = torch.randn(2, 3, 97, 66)
@@ -112,16 +112,34 @@ def test_freezing_keeps_the_function() -> None:
         torch.testing.assert_close(backbone.freeze(5)(x)["res5"], before, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["spnas_100", "mobilenetv3_large_100", "proxylessnas_mobile"])
 @pytest.mark.parametrize("norm", ["BN", "FrozenBN", "SyncBN", "GN", "naiveSyncBN"])
-def test_norms(norm: str) -> None:
-    architecture = load_architecture("spnas_100")
+def test_norms(norm: str, name: str) -> None:
+    architecture = load_architecture(name)
     backbone = SPNASBackbone(build_trunk(architecture, norm))
     norms = [m for m in backbone.modules() if hasattr(m, "eps")]
-    kept = [layer for layer in architecture.layers if layer.op == "mbconv"]
-    assert len(norms) == 1 + 2 + 3 * len(kept)
+    blocks = {"ds": 2, "mbconv": 3, "skip": 0}
+    assert len(norms) == 1 + sum(blocks[layer.op] for layer in architecture.layers)
+    assert {type(m) for m in norms} == {type(norm_layer(norm, 1e-5)(8))}
     assert {m.eps for m in norms} == {architecture.norm_eps}
     assert norm_layer(norm, 1e-3)(24).eps == 1e-3
-    assert backbone.eval()(torch.zeros(1, 3, 32, 32))["res5"].shape == (1, 320, 1, 1)
+    channels = backbone.output_shape()["res5"].channels
+    assert backbone.eval()(torch.zeros(1, 3, 32, 32))["res5"].shape == (1, channels, 1, 1)
+
+
+@pytest.mark.parametrize("name", ["spnas_100", "mobilenetv3_large_100"])
+@pytest.mark.parametrize("norm", ["BN", "FrozenBN", "GN"])
+def test_norms_train(norm: str, name: str) -> None:
+    torch.manual_seed(0)
+    backbone = SPNASBackbone(build_trunk(load_architecture(name), norm)).train()
+    before = {key: value.clone() for key, value in backbone.named_buffers()}
+    maps = backbone(torch.randn(2, 3, 64, 64))
+    sum(tensor.square().mean() for tensor in maps.values()).backward()
+    for key, parameter in backbone.named_parameters():
+        assert parameter.grad is not None, key
+        assert parameter.grad.isfinite().all(), key
+    moved = [key for key, value in backbone.named_buffers() if not torch.equal(value, before[key])]
+    assert len(moved) == (len(before) if norm == "BN" else 0)
 
 
 def test_a_frozen_norm_never_starts_at_zero() -> None:
@@ -174,6 +192,16 @@ def test_pyramids(tiny_cfg: CfgNode, name: str, levels: dict[str, int]) -> None:
         assert maps[key].shape == (1, 16, *size)
     names = {f"bottom_up.{key}" for key in make(features=ALL[1:]).state_dict()}
     assert names == {key for key in backbone.state_dict() if key.startswith("bottom_up.")}
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_every_network_of_the_zoo_has_its_maps(name: str) -> None:
+    backbone = SPNASBackbone(build_trunk(load_architecture(name), "BN"), ALL).eval()
+    with torch.no_grad():
+        maps = backbone(torch.zeros(1, 3, 70, 35))
+    for key, shape in backbone.output_shape().items():
+        sides = [math.ceil(side / shape.stride) for side in (70, 35)]
+        assert maps[key].shape == (1, shape.channels, *sides)
 
 
 def test_stock_detectron2_loads_backbone_pth(tiny_cfg: CfgNode, tmp_path: Path) -> None:

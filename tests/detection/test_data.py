@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 from PIL import Image
 
 from backbones import UserError
@@ -157,9 +158,64 @@ def test_images_that_cannot_be_used(
         mapper(records[1])
 
 
-def test_masks_that_do_not_fit(register: Register, tiny_cfg: CfgNode, own_json: Path) -> None:
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("bbox", KeyError, r"an annotation of '.*0.jpg' has no bbox; expected \[x, y, width"),
+        ("bbox", [1, 2, 3], r"has the bbox \[1, 2, 3\]; expected"),
+        ("bbox", [1, 2, float("nan"), 3], r"has the bbox \[1, 2, nan, 3\]; expected"),
+        ("bbox", ["a", "b", "c", "d"], r"has the bbox \['a', 'b', 'c', 'd'\]"),
+        ("segmentation", KeyError, r"has no segmentation; .* set MODEL.MASK_ON False"),
+        (
+            "segmentation",
+            {"size": [72, 96], "counts": [6912]},
+            r"\[72, 96\], but the image has \[96",
+        ),
+    ],
+)
+def test_annotations_that_cannot_be_used(
+    register: Register, tiny_cfg: CfgNode, own_json: Path, key: str, value: Any, message: str
+) -> None:
     content = json.loads(own_json.read_text())
-    content["annotations"][1]["segmentation"]["size"] = [72, 96]  # of a 96×72 image
+    annotation = content["annotations"][1]
+    if value is KeyError:
+        del annotation[key]
+    else:
+        annotation[key] = value
+    own_json.write_text(json.dumps(content))
+    name = register(own_json)
+    for cfg_key, check in (("TRAIN", build_train_loader), ("TEST", check_test_sets)):
+        tiny_cfg.DATASETS[cfg_key] = (name,)
+        with pytest.raises(UserError, match=message):
+            check(tiny_cfg)
+    tiny_cfg.MODEL.MASK_ON = False
+    if key == "segmentation":
+        check_test_sets(tiny_cfg)
+
+
+def test_sizes_that_are_no_numbers(register: Register, tiny_cfg: CfgNode, own_json: Path) -> None:
+    content = json.loads(own_json.read_text())
+    content["images"][0]["height"] = "96"
+    own_json.write_text(json.dumps(content))
+    tiny_cfg.DATASETS.TRAIN = (register(own_json),)
+    with pytest.raises(UserError, match=r"height and width of '.*0.jpg' are \['96', 72\]"):
+        build_train_loader(tiny_cfg)
+
+
+def test_classes_other_than_the_name_stands_for(register: Register, own_json: Path) -> None:
+    """As when one's own annotations are put where COCO's are expected."""
+    name = register(own_json)
+    MetadataCatalog.get(name).thing_classes = ["person", "bicycle", "car", "bus"]
+    message = r"has 3 classes \(box, disc, bar\), but the name stands for 4 classes \(person, bic"
+    with pytest.raises(UserError, match=message):
+        load_records(name)
+
+
+def test_polygons_that_are_no_numbers(
+    register: Register, tiny_cfg: CfgNode, own_json: Path
+) -> None:
+    content = json.loads(own_json.read_text())
+    content["annotations"][0]["segmentation"] = [["a", "b", "c", "d", "e", "f"]]
     own_json.write_text(json.dumps(content))
     records = load_records(register(own_json))
     with pytest.raises(UserError, match=r"annotations of the image '.*0.jpg' cannot be used"):

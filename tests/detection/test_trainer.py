@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torchvision
 from detectron2.config import CfgNode
-from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 from detectron2.modeling import build_backbone
 
 from backbones import UserError, load_architecture
 from backbones.weights import save_checkpoint
 from detection.backbone import build_trunk
 from detection.checkpointing import DetectorCheckpointer, backbone_prefix
-from detection.pretrained import TimmWeightsHandler
+from detection.pretrained import PublishedWeightsHandler
 from detection.trainer import DetectionTrainer, check_solver, report
 
-ROOT = Path(__file__).resolve().parents[2]
 TrainNet = Callable[..., tuple[int, str]]
 
 
@@ -149,13 +145,16 @@ def ruin(path: Path, change: Callable[[bytes], bytes]) -> None:
         ("empty set", "is empty"),
         ("missing json", "no file '"),
         ("truncated image", "cannot read the image '"),
-        ("annotations of other images", "the annotations do not fit the image '"),
+        ("annotations of other images", "use the annotation file that belongs to these images"),
         ("no checkpoint", "no checkpoint at '"),
         ("truncated checkpoint", "cannot read the checkpoint '"),
         ("another width", "belongs to another architecture than the backbone 'spnas_100'"),
         ("a tensor missing", "1 tensors do not fit, first layers.2.expand.conv.weight (absent in"),
         ("a tensor too many", "1 tensors do not fit, first layers.2.se.reduce.weight (4×72×1×1 in"),
-        ("unknown timm weights", "no network of the zoo corresponds to"),
+        (
+            "unknown timm weights",
+            "no network of the zoo has weights at 'timm://resnet50'; nearest:",
+        ),
     ],
 )
 def test_mistakes(
@@ -225,14 +224,22 @@ def test_evaluating_a_model_that_does_not_fit(train_net: TrainNet, tmp_path: Pat
 def test_a_broken_image_keeps_what_is_written(
     train_net: TrainNet, register: Callable[..., str], own_json: Path, tmp_path: Path
 ) -> None:
-    """The test set has a truncated image: the trained weights are there all the same."""
+    """The test set has a truncated image: the trained weights are there, to be evaluated later."""
     own = register(own_json)
-    ruin(own_json.parent / "2.jpg", lambda data: data[: len(data) // 2])
+    image = own_json.parent / "2.jpg"
+    whole = image.read_bytes()
+    ruin(image, lambda data: data[: len(data) // 2])
     code, output = train_net("DATASETS.TEST", f"('{own}',)")
     assert code == 2
     assert "2.jpg" in output
     assert "Traceback" not in output
     assert model_of(tmp_path / "run" / "model_final.pth")
+    assert not (tmp_path / "run" / "results.json").exists()
+    image.write_bytes(whole)
+    code, output = train_net("--resume", "DATASETS.TEST", f"('{own}',)")
+    assert code == 0, output
+    assert "nothing to train" in output
+    assert set(results_of(tmp_path / "run")["scores"][own]) == {"bbox", "segm"}
 
 
 def test_worker_processes_report_in_one_line(
@@ -293,7 +300,7 @@ def test_timm_weights_are_converted_and_kept(
         return model
 
     monkeypatch.setattr(timm, "create_model", offline)
-    handler = TimmWeightsHandler()
+    handler = PublishedWeightsHandler()
     with pytest.raises(UserError, match=r"could not download timm's weights.*no network"):
         handler._get_local_path("timm://spnasnet_100")
     tiny_cfg.MODEL.WEIGHTS = "timm://spnasnet_100"
@@ -308,32 +315,15 @@ def test_timm_weights_are_converted_and_kept(
     assert torch.equal(ours["layers.1.expand.conv.weight"], theirs["blocks.1.0.conv_pw.weight"])
 
 
-@pytest.mark.slow
-def test_coco_layout_as_a_new_user(own_json: Path, tmp_path: Path) -> None:
-    """The commands of the README on a COCO-shaped miniature: 80 classes with gaps in the ids."""
-    content = json.loads(own_json.read_text())
-    content["categories"] = [
-        {"id": c["id"], "name": c["name"]} for c in COCO_CATEGORIES if c["isthing"]
-    ]
-    folder = tmp_path / "datasets" / "coco"
-    (folder / "annotations").mkdir(parents=True)
-    for split in ("train2017", "val2017"):
-        (folder / split).symlink_to(own_json.parent)
-        path = folder / "annotations" / f"instances_{split}.json"
-        path.write_text(json.dumps(content))
-    command = [sys.executable, str(ROOT / "tools" / "train_net.py"), "--config-file"]
-    command += [str(ROOT / "configs/detection/mask_rcnn_spnas_fpn_1x.yaml"), "--num-gpus", "0"]
-    command += ["MODEL.WEIGHTS", "", "SOLVER.MAX_ITER", "1", "SOLVER.IMS_PER_BATCH", "1"]
-    command += ["SOLVER.STEPS", "()", "SOLVER.BASE_LR", "1e-4"]
-    command += ["INPUT.MASK_FORMAT", "bitmask", "INPUT.MIN_SIZE_TRAIN", "(64,)"]
-    command += ["INPUT.MIN_SIZE_TEST", "64", "DATALOADER.NUM_WORKERS", "0"]
-    command += ["WANDB.ENABLED", "False", "OUTPUT_DIR", str(tmp_path / "run")]
-    environment = {
-        **os.environ,
-        "DETECTRON2_DATASETS": str(tmp_path / "datasets"),
-        "OMP_NUM_THREADS": "1",
-    }
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    scores = results_of(tmp_path / "run")["scores"]["coco_2017_val"]
-    assert len([name for name in scores["bbox"] if name.startswith("AP-")]) == 80
+def test_a_file_of_torchvisions(tmp_path: Path, tiny_cfg: CfgNode) -> None:
+    theirs = torchvision.models.mobilenet_v2().state_dict()
+    torch.save(theirs, tmp_path / "mobilenet_v2-7ebf99e0.pth")
+    tiny_cfg.MODEL.WEIGHTS = str(tmp_path / "mobilenet_v2-7ebf99e0.pth")
+    with pytest.raises(UserError, match="architecture 'spnas_100' has .* not the same network"):
+        DetectionTrainer(tiny_cfg).resume_or_load(resume=False)
+    tiny_cfg.MODEL.SPNAS.ARCH = "mobilenetv2_100"
+    trainer = DetectionTrainer(tiny_cfg)
+    trainer.resume_or_load(resume=False)
+    ours = trainer.model.backbone.bottom_up.state_dict()
+    assert torch.equal(ours["layers.16.project.conv.weight"], theirs["features.17.conv.2.weight"])
+    assert torch.equal(ours["layers.16.project.norm.bias"], theirs["features.17.conv.3.bias"])

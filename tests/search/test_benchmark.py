@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 import torch
@@ -41,14 +42,16 @@ def test_a_step_trains(network: str, space: SearchSpace, table: LatencyTable) ->
         hook.remove()
     moved = [n for n, p in built[0].named_parameters() if not torch.equal(p, before[n])]
     assert len(moved) > 0.9 * len(before)
-    assert any(name.startswith("thresholds") for name in moved) == (network == "supernet")
+    deciding = {"supernet": "thresholds", "multi_path": "path_logits"}.get(network, "none")
+    assert any(name.startswith(deciding) for name in moved) == (network != "largest")
 
 
 def test_report_has_both_ratios(monkeypatch: pytest.MonkeyPatch) -> None:
-    peaks = {"supernet": 105, "largest": 100}
+    peaks = {"supernet": 105, "multi_path": 300, "largest": 100}
     monkeypatch.setattr(benchmark, "peak_bytes", lambda network, *_: peaks[network])
-    report = search_step_report("imagenet", "pixel1", "cpu", batch=2, size=32, repeats=1)
-    assert report["memory_ratio"] == pytest.approx(1.05)
-    assert report["time_ratio"] == pytest.approx(
-        report["supernet"]["seconds"] / report["largest"]["seconds"]  # type: ignore[index]
-    )
+    report: dict[str, Any] = search_step_report("imagenet", "pixel1", "cpu", 2, 32, repeats=1)
+    for name in NETWORKS:
+        assert report[name]["memory_ratio"] == pytest.approx(peaks[name] / 100)
+        assert report[name]["time_ratio"] == pytest.approx(
+            report[name]["seconds"] / report["largest"]["seconds"]
+        )

@@ -13,7 +13,13 @@ from PIL import Image
 
 from backbones import UserError
 from search.config import add_search_config
-from search.data import build_dataset, build_train_loader, build_val_loader, count_classes
+from search.data import (
+    build_dataset,
+    build_train_loader,
+    build_val_loader,
+    check_same_classes,
+    count_classes,
+)
 
 
 @pytest.fixture
@@ -87,6 +93,23 @@ def test_empty_class(cfg: CfgNode, folder: Path) -> None:
     (folder / "val" / "n01443537").mkdir()
     with pytest.raises(UserError, match="empty or has a class without images"):
         build_dataset(cfg, "val", augment=False)
+
+
+def test_many_empty_classes_are_named_shortly(cfg: CfgNode, folder: Path) -> None:
+    for index in range(500):
+        (folder / "val" / f"n1{index:07d}").mkdir()
+    with pytest.raises(UserError, match=r"a class without images .* …); expected") as caught:
+        build_dataset(cfg, "val", augment=False)
+    assert len(str(caught.value)) < 500
+
+
+def test_other_classes_in_val(cfg: CfgNode, folder: Path) -> None:
+    """As many folders, but not the same: the labels would not mean the same."""
+    train = build_dataset(cfg, "train", augment=False)
+    check_same_classes(train, build_dataset(cfg, "val", augment=False))
+    shutil.move(folder / "val" / "n01440764", folder / "val" / "n99999999")
+    with pytest.raises(UserError, match=r"only one of them has n01440764, n99999999; the folders"):
+        check_same_classes(train, build_dataset(cfg, "val", augment=False))
 
 
 def test_missing_split(cfg: CfgNode, folder: Path) -> None:

@@ -143,7 +143,7 @@ def test_table_that_lacks_an_entry(space: SearchSpace, table: LatencyTable) -> N
     runtimes = {name: value for name, value in row.runtimes.items() if name != "5x5-6"}
     rows = list(table.layers)
     rows[7] = dataclasses.replace(row, runtimes=runtimes)
-    with pytest.raises(UserError, match=r"lacks 1 parts, layers\[8\]: 5x5-6"):
+    with pytest.raises(UserError, match=r"lacks 1 part, layers\[8\]: 5x5-6"):
         RuntimeModel(space, dataclasses.replace(table, layers=tuple(rows)))
 
 

@@ -201,7 +201,7 @@ def test_subset_dropout_drops_and_never_rescales(space: SearchSpace) -> None:
     kept = []
     with torch.no_grad():
         for _ in range(40):
-            supernet._decide()
+            supernet.decide()
             for layer, decision in zip(supernet.superkernels, supernet.decisions, strict=True):
                 for weight in vars(layer.decision).values():
                     assert set(weight.flatten().tolist()) <= {0.0, 1.0}
@@ -209,7 +209,7 @@ def test_subset_dropout_drops_and_never_rescales(space: SearchSpace) -> None:
                 assert float(decision.kernel[1]) == 1.0  # the runtime sees the decision itself
     assert sum(kept) / len(kept) == pytest.approx(0.6, abs=0.06)
     supernet.eval()
-    supernet._decide()
+    supernet.decide()
     assert all(float(layer.decision.kernel[1]) == 1.0 for layer in supernet.superkernels)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -13,11 +14,20 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.utils.env import seed_all_rng
 
 from backbones import Architecture, LatencyTable, UserError, create_model, predict_runtime
+from backbones.network import build_classifier
 from backbones.paths import config_path
-from backbones.weights import read_checkpoint
+from backbones.weights import read_checkpoint, save_checkpoint
+from detection.report import count_macs
+from search.build import build_runtime_model
 from search.classifier import ClassifierTrainer
 from search.config import add_search_config
+from search.data import build_dataset
+from search.export import save_backbone
+from search.proxy_evaluation import draw_candidates, proxy_epochs
+from search.run import run_search
+from search.space import SearchSpace
 from search.study import METHODS
+from search.supernet import Supernet
 from search.trainer import SearchTrainer
 
 SHORT = ("SOLVER.WARMUP_EPOCHS", "0.0")
@@ -109,7 +119,7 @@ def check_export(folder: Path, trainer: SearchTrainer) -> None:
 
 def test_a_bilevel_search_takes_turns(images: Path, tmp_path: Path) -> None:
     """Even iterations move weights, odd ones path weights, on different images."""
-    options = (*METHODS["softmax"].overrides, "SEARCH.THRESHOLD_IMAGES", "0.5")
+    options = (*METHODS["softmax"].overrides, "SEARCH.HELD_OUT", "0.5")
     cfg = make_cfg("search/digits.yaml", images, tmp_path, *options, *SHORT)
     trainer = SearchTrainer(cfg)
     moved: list[tuple[bool, bool]] = []
@@ -134,12 +144,83 @@ def test_a_bilevel_search_takes_turns(images: Path, tmp_path: Path) -> None:
     trainer.run_step = run_step  # type: ignore[method-assign]
     trainer.train()
     assert moved == [(True, False), (False, True)] * 2
-    weights, thresholds = (set(part.indices) for part in trainer.image_parts())
+    weights, thresholds = (set(part.indices) for part in trainer.parts)
     assert not weights & thresholds
     assert len(weights | thresholds) == 16
-    cfg.SEARCH.THRESHOLD_IMAGES = 0.01
+    cfg.SEARCH.HELD_OUT = 0.01
     with pytest.raises(UserError, match=r"splits the 16 training images into 16 and 0"):
-        SearchTrainer(cfg).train_batches(0)
+        SearchTrainer(cfg)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["multi-path", "multi-path-gumbel", "evolution", "random-search"])
+def test_every_formulation_ends_at_the_target(images: Path, tmp_path: Path, name: str) -> None:
+    options = [
+        *METHODS[name].overrides,
+        *("SEARCH.HELD_OUT", "0.5", "SEARCH.WIDTH_MULT", "0.5", "SEARCH.CANDIDATES", "2"),
+        *("SEARCH.EVOLUTION.POPULATION", "3", "SEARCH.EVOLUTION.GENERATIONS", "1"),
+        *("SEARCH.EVOLUTION.CALIBRATION_BATCHES", "1"),
+    ]
+    run_search(make_cfg("search/digits.yaml", images, tmp_path, *options))
+    architecture = Architecture.load(tmp_path / "architecture.json")
+    assert 0.98 * 80 <= predict_runtime(architecture, LatencyTable.load("pixel1")) <= 80
+    results = json.loads((tmp_path / "results.json").read_text())["search"]
+    assert results["target_runtime"] == 80
+    assert len(results["layers"]) == 20
+    # a slimmed supernet has no weights for the network; a random search's candidate has
+    assert (tmp_path / "backbone.pth").exists() == (name == "random-search")
+
+
+def test_random_search_takes_the_best_on_held_out_images(images: Path, tmp_path: Path) -> None:
+    options = ["SEARCH.FORMULATION", "random", "SEARCH.HELD_OUT", "0.5", "SEARCH.CANDIDATES", "2"]
+    cfg = make_cfg("search/digits.yaml", images, tmp_path, *options)
+    for index, loss in enumerate((0.7, 0.3)):  # as if both had been trained
+        folder = tmp_path / "candidates" / f"{index:02d}"
+        folder.mkdir(parents=True)
+        scores = {"classification": {"val": {"loss": loss}}}
+        (folder / "results.json").write_text(json.dumps(scores))
+    space = SearchSpace.load("imagenet")
+    drawn = draw_candidates(cfg, space, build_runtime_model(cfg, space))
+    best = tmp_path / "candidates" / "01"
+    save_backbone(best, drawn[1], build_classifier(drawn[1], 2).state_dict())
+    run_search(cfg)
+    assert Architecture.load(tmp_path / "architecture.json") == drawn[1]
+    assert drawn[0] != drawn[1]
+
+
+def test_candidates_cost_one_search(images: Path, tmp_path: Path) -> None:
+    """Epochs × images × multiply-accumulates, counted by fvcore's table for whole networks."""
+    cfg = make_cfg("search/digits.yaml", images, tmp_path, "SEARCH.FORMULATION", "random")
+    space = SearchSpace.load("imagenet")
+    size = (3, cfg.CLASSIFICATION.INPUT_SIZE, cfg.CLASSIFICATION.INPUT_SIZE)
+    largest = count_macs(build_classifier(space.largest(), 1000).eval(), size)
+    drawn = draw_candidates(cfg, space, build_runtime_model(cfg, space))
+    total = sum(
+        proxy_epochs(cfg, space, network)
+        * (1 - cfg.SEARCH.HELD_OUT)
+        * count_macs(build_classifier(network, 1000).eval(), size)
+        for network in drawn
+    )
+    assert len(drawn) == cfg.SEARCH.CANDIDATES
+    assert total == pytest.approx(cfg.CLASSIFICATION.EPOCHS * largest, rel=1e-6)
+
+
+def test_a_search_on_some_of_the_classes(images: Path, tmp_path: Path) -> None:
+    """The same classes in both splits, and a classifier of as many."""
+    for split in ("train", "val"):
+        source = images / split
+        for name in ("blue", "red", "crimson"):
+            original = source / name.replace("crimson", "red")
+            shutil.copytree(original, tmp_path / "three" / split / name)
+    options = ("CLASSIFICATION.NUM_CLASSES", "3", "SEARCH.PROXY_CLASSES", "2")
+    cfg = make_cfg("search/digits.yaml", tmp_path / "three", tmp_path / "run", *options)
+    parts = [build_dataset(cfg, split, augment=False) for split in ("train", "val")]
+    assert parts[0].classes == parts[1].classes
+    assert [len(part) for part in parts] == [16, 16]
+    assert SearchTrainer(cfg).supernet.num_classes == 2
+    cfg.SEARCH.PROXY_CLASSES = 4
+    with pytest.raises(UserError, match="SEARCH.PROXY_CLASSES is 4; expected 2 to 3"):
+        SearchTrainer(cfg)
 
 
 def test_a_family_and_samples_come_with_the_network(images: Path, tmp_path: Path) -> None:
@@ -185,6 +266,63 @@ def test_classifier_learns_resumes_and_exports_its_average(images: Path, tmp_pat
     assert results["predicted_runtime"] == pytest.approx(80.44, abs=0.01)
 
 
+def write_classifier(path: Path, num_classes: int) -> None:
+    model = create_model("spnas_100", num_classes=num_classes)
+    save_checkpoint(path, {"model": model.state_dict(), "matching_heuristics": True})
+
+
+def test_a_classifier_is_not_judged_on_other_classes(images: Path, tmp_path: Path) -> None:
+    """Its last layer would be a random one."""
+    write_classifier(tmp_path / "ten.pth", 10)
+    weights = ("MODEL.WEIGHTS", str(tmp_path / "ten.pth"))
+    trainer = ClassifierTrainer(
+        make_cfg("classification/digits.yaml", images, tmp_path / "run", *SHORT, *weights)
+    )
+    with pytest.raises(UserError, match=r"ten.pth' has no classifier of 2 classes"):
+        trainer.evaluate_only()
+    assert not (tmp_path / "run" / "results.json").exists()
+
+
+def test_a_search_starts_from_a_whole_supernet(images: Path, tmp_path: Path) -> None:
+    """A classifier has a part of the tensors, by the same names; of other classes is fine."""
+    write_classifier(tmp_path / "two.pth", 2)
+    trainer = SearchTrainer(make_cfg("search/digits.yaml", images, tmp_path, *SHORT))
+    with pytest.raises(UserError, match=r"two.pth' belongs to another .* have another shape: lay"):
+        trainer.resume_or_load(str(tmp_path / "two.pth"))
+    state = Supernet(trainer.space, num_classes=5).state_dict()
+    save_checkpoint(tmp_path / "five.pth", {"model": state})
+    trainer.resume_or_load(str(tmp_path / "five.pth"))
+    loaded = trainer.supernet.state_dict()
+    assert torch.equal(loaded["stem.conv.weight"], state["stem.conv.weight"])
+    assert loaded["classifier.weight"].shape == (2, 1280)
+
+
+def test_a_complete_run_makes_up_for_a_failed_evaluation(images: Path, tmp_path: Path) -> None:
+    root = tmp_path / "images"
+    shutil.copytree(images, root)
+    broken = root / "val" / "red" / "3.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:100])
+    folder = tmp_path / "run"
+    cfg = make_cfg("classification/digits.yaml", root, folder, *SHORT)
+    first = ClassifierTrainer(cfg)
+    with pytest.raises(UserError, match=r"cannot read the image '.*3\.png'"):
+        first.train()
+    assert not (folder / "backbone.pth").exists()
+    broken.write_bytes(whole)
+    second = ClassifierTrainer(cfg)
+    second.resume_or_load(resume=True)
+    second.train()
+    exported = read_checkpoint(folder / "backbone.pth")["model"]
+    assert torch.equal(exported["classifier.bias"], first.unwrapped.classifier.bias)
+    assert (folder / "architecture.json").is_file()
+    results = (folder / "results.json").read_bytes()
+    (folder / "results.json").write_bytes(b"{}")
+    second.train()  # there is nothing to make up for any more
+    assert (folder / "results.json").read_bytes() == b"{}"
+    assert json.loads(results)["classification"]["val"]["top1"] >= 0
+
+
 def test_search_decides_from_the_live_supernet(images: Path, tmp_path: Path) -> None:
     cfg = make_cfg("search/digits.yaml", images, tmp_path, "CLASSIFICATION.EMA_DECAY", "0.9")
     with pytest.raises(UserError, match="a search decides from the live supernet"):
@@ -199,6 +337,7 @@ def test_search_decides_from_the_live_supernet(images: Path, tmp_path: Path) -> 
         ("SEARCH.LATENCY_TABLE", "pixel9", "unknown latency table 'pixel9'"),
         ("SEARCH.RUNTIME_MODEL", "magic", "unknown SEARCH.RUNTIME_MODEL 'magic'"),
         ("SEARCH.BUDGET_END", "0.05", "expected 0 ≤ BUDGET_START < BUDGET_END"),
+        ("SEARCH.FORMULATION", "magic", "unknown SEARCH.FORMULATION 'magic'; expected one of sig"),
         ("SEARCH.IMPORTANCE", "magic", "unknown importance 'magic'"),
         ("SOLVER.IMS_PER_BATCH", "0", "SOLVER.IMS_PER_BATCH is 0"),
         ("CLASSIFICATION.NUM_CLASSES", "5", "has 2 class folders"),
@@ -223,6 +362,8 @@ def test_wrong_keys(images: Path, tmp_path: Path, key: str, value: str, message:
         ("train_classifier.py", ["MODEL.SPNAS.ARCH", "resnet"], "unknown architecture 'resnet'"),
         ("train_classifier.py", ["MODEL.WEIGHTS", "none.pth"], "no checkpoint at 'none.pth'"),
         ("train_classifier.py", ["--eval-only", *SHORT], "--eval-only needs MODEL.WEIGHTS"),
+        ("train_classifier.py", ["MODEL.SPNAS.LATENCY_TABLE", "pixel9"], "latency table 'pixel9'"),
+        ("search_net.py", ["--eval-only", *SHORT], "--eval-only: there is no search in OUTPUT_DIR"),
     ],
 )
 def test_tools_answer_mistakes_in_one_line(

@@ -111,8 +111,23 @@ def test_unreadable_files(tmp_path: Path) -> None:
 
 def test_last_checkpoint_without_its_file(tmp_path: Path) -> None:
     (tmp_path / "last_checkpoint").write_text("model_gone.pth")
-    with pytest.raises(UserError, match="model_gone.pth"):
+    with pytest.raises(UserError, match=r"model_gone.pth', which .* names; put it back, or start"):
         Checkpointer(_model(), tmp_path).resume_or_load("", resume=True)
+
+
+def test_a_broken_last_checkpoint_has_older_ones(tmp_path: Path) -> None:
+    checkpointer = Checkpointer(_model(), tmp_path)
+    for iteration in (1, 3, 5):
+        checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
+    last = tmp_path / "model_0000005.pth"
+    last.write_bytes(last.read_bytes()[:-200])
+    with pytest.raises(UserError, match=r"truncated .* write model_0000003.pth into '.*last_check"):
+        checkpointer.resume_or_load("", resume=True)
+    last.unlink()
+    with pytest.raises(UserError, match=r"names; put it back, or go on .* write model_0000003.pth"):
+        checkpointer.resume_or_load("", resume=True)
+    (tmp_path / "last_checkpoint").write_text("model_0000003.pth")
+    assert checkpointer.resume_or_load("", resume=True) == {"iteration": 3}
 
 
 def test_another_number_of_classes(tmp_path: Path, log_of: Callable[[str], list[str]]) -> None:
@@ -131,6 +146,16 @@ def test_another_number_of_classes(tmp_path: Path, log_of: Callable[[str], list[
         Checkpointer(_model(7), tmp_path).resume_or_load("", resume=True)
 
 
+def test_some_tensors_need_not_fit(tmp_path: Path) -> None:
+    Checkpointer(_model(3), tmp_path).save("model_final")
+    path = str(tmp_path / "model_final.pth")
+    model = _model(7)
+    Checkpointer(model, strict=True, optional=("2.",)).load(path)
+    assert torch.equal(model.state_dict()["0.weight"], _model(3).state_dict()["0.weight"])
+    with pytest.raises(UserError, match=r"2 tensors of the file have another shape: 2.weight"):
+        Checkpointer(_model(7), strict=True, optional=("1.",)).load(path)
+
+
 def test_every_homeless_tensor_is_named(tmp_path: Path, log_of: Callable[[str], list[str]]) -> None:
     state = {name: value for name, value in _model().state_dict().items() if name != "2.bias"}
     state |= {f"extra.{index:02d}": torch.zeros(1) for index in range(25)}
@@ -141,6 +166,8 @@ def test_every_homeless_tensor_is_named(tmp_path: Path, log_of: Callable[[str], 
     assert missing.endswith("1 tensors of the model are not in the file: 2.bias")
     assert "25 tensors of the file have no place" in leftover
     assert all(f"extra.{index:02d}" in leftover for index in range(25))
+    with pytest.raises(UserError, match=r"25 .* no place: extra.00, extra.01, extra.02, …; use"):
+        Checkpointer(_model(), strict=True).load(str(tmp_path / "weights.pth"))
 
 
 def test_another_architecture(tmp_path: Path) -> None:

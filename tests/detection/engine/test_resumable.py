@@ -41,6 +41,7 @@ class Detection(ResumableTrainer, DefaultTrainer):
 
     losses: list[float]
     fail_at = -1
+    caught_up = False
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
@@ -53,6 +54,9 @@ class Detection(ResumableTrainer, DefaultTrainer):
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> _Loader:
         return _Loader()
+
+    def catch_up(self) -> None:
+        self.caught_up = True
 
     def build_hooks(self) -> list[Any]:
         self.checkpointer = Checkpointer(
@@ -139,12 +143,15 @@ def test_detectron2s_trainer_resumes_exactly(tmp_path: Path) -> None:
     assert second.optimizer.param_groups[0]["lr"] == whole.optimizer.param_groups[0]["lr"]
 
 
-def test_detectron2s_trainer_left_alone_when_complete(tmp_path: Path) -> None:
-    _detection(tmp_path).train()
+def test_detectron2s_trainer_catches_up_when_complete(tmp_path: Path) -> None:
+    first = _detection(tmp_path)
+    first.train()
+    assert not first.caught_up
     again = _detection(tmp_path)
     again.resume_or_load(resume=True)
     assert again.train() is None
     assert again.losses == []
+    assert again.caught_up
 
 
 class _Distributed(StageTrainer):

@@ -1,0 +1,166 @@
+"""Published weights: found by address, downloaded by their library, renamed to ours."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from backbones.architecture import Architecture
+from backbones.conversion import convert_weights, library_of
+from backbones.errors import UserError
+from backbones.weights import StateDict, model_state, read_checkpoint
+from backbones.zoo import PublishedWeights, list_published, nearest, published_weights
+
+logger = logging.getLogger(__name__)
+
+SCHEMES = ("timm://", "torchvision://")
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def find_published(address: str) -> PublishedWeights:
+    """The weights of the zoo at an address, with the tag that may follow a dot.
+
+    Raises:
+        UserError: if no network of the zoo has weights there; the message lists near addresses.
+    """
+    known = list_published()
+    base, _, tag = address.partition(".")
+    if base not in known:
+        near = nearest(base, known) or sorted(known)
+        raise UserError(
+            f"no network of the zoo has weights at '{address}'; nearest: {', '.join(near)}; or "
+            "name a file"
+        )
+    return dataclasses.replace(known[base], tag=tag)
+
+
+def published_for(architecture: Architecture, width_mult: float = 1.0) -> PublishedWeights:
+    """The preferred published weights of an architecture at a width multiplier.
+
+    Raises:
+        UserError: if there are none.
+    """
+    entries = published_weights(architecture)
+    for weights in entries:
+        if weights.width_mult == width_mult:
+            return weights
+    others = ", ".join(f"{w.address} (width_mult={w.width_mult:g})" for w in entries)
+    raise UserError(
+        f"there are no pretrained weights for architecture '{architecture.name}' at width_mult="
+        f"{width_mult:g}{f', only {others}' if others else ''}; train it with "
+        "tools/train_classifier.py and pass checkpoint_path"
+    )
+
+
+def download(weights: PublishedWeights) -> StateDict:
+    """ImageNet weights, downloaded by their library, by our names.
+
+    Raises:
+        UserError: if the library is missing, has no such tag, or the download fails.
+    """
+    library = _import(weights.library)
+    fetch = _from_timm if weights.library == "timm" else _from_torchvision
+    model = fetch(library, weights)
+    return convert_weights(weights.architecture, model.state_dict(), weights.norm_eps)
+
+
+def load_state(source: str | os.PathLike[str], architecture: Architecture) -> StateDict:
+    """Weights for an architecture, by our names.
+
+    Args:
+        source: an address, a checkpoint of ours, or one that timm, torchvision or pytorchcv
+            wrote of the same network.
+        architecture: with its width multiplier applied.
+
+    Raises:
+        UserError: if there is no such file or address, or a foreign file is of another network.
+    """
+    text = os.fspath(source)
+    if text.startswith(SCHEMES):
+        return download(find_published(text))
+    return own_state(architecture, model_state(read_checkpoint(text), text), text)
+
+
+def own_state(architecture: Architecture, state: StateDict, where: str) -> StateDict:
+    """``state`` itself, or renamed if it is of another library; ``where`` is the file.
+
+    Raises:
+        UserError: if it is of another library's other network.
+    """
+    library = library_of(state)
+    if library is None:
+        return state
+    entries = [w for w in published_weights(architecture) if w.library == library]
+    norm_eps = entries[0].norm_eps if entries else None
+    return convert_weights(architecture, state, norm_eps, f"the checkpoint '{where}'")
+
+
+@contextlib.contextmanager
+def downloading(what: str, way_out: str) -> Iterator[None]:
+    """Turns what a failed download raises into a UserError."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"could not download {what} ({reason}); {way_out}") from None
+
+
+def warn_of_normalisation(what: str, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Warns if weights were trained on images normalised otherwise than by ImageNet's figures."""
+    if tuple(mean) != IMAGENET_MEAN or tuple(std) != IMAGENET_STD:
+        logger.warning(
+            "%s were trained with mean %s and deviation %s of images in [0, 1]; normalise alike "
+            "(MODEL.PIXEL_MEAN and MODEL.PIXEL_STD, times 255)",
+            what,
+            tuple(mean),
+            tuple(std),
+        )
+
+
+def _import(library: str) -> ModuleType:
+    try:
+        return import_module(library)
+    except ModuleNotFoundError:
+        raise UserError(f"{library}'s weights need {library}: pip install {library}") from None
+
+
+def _from_timm(timm: ModuleType, weights: PublishedWeights) -> nn.Module:
+    tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{weights.name}.*")]
+    _check_tag(weights, tags)
+    name = f"{weights.name}.{weights.tag}" if weights.tag else weights.name
+    source: Any = timm.get_pretrained_cfg(name)
+    with downloading(f"timm's weights '{name}'", _way_out(source.url or source.hf_hub_id)):
+        model: nn.Module = timm.create_model(name, pretrained=True)
+    warn_of_normalisation(f"timm's weights '{name}'", source.mean, source.std)
+    return model
+
+
+def _from_torchvision(torchvision: ModuleType, weights: PublishedWeights) -> nn.Module:
+    options = torchvision.models.get_model_weights(weights.name)
+    _check_tag(weights, [item.name for item in options])
+    chosen = options[weights.tag] if weights.tag else options.DEFAULT
+    what = f"torchvision's weights '{weights.name}'"
+    with downloading(what, _way_out(chosen.url)):
+        model: nn.Module = torchvision.models.get_model(weights.name, weights=chosen)
+    return model
+
+
+def _check_tag(weights: PublishedWeights, tags: Sequence[str]) -> None:
+    if weights.tag and weights.tag not in tags:
+        raise UserError(
+            f"{weights.library} has no weights '{weights.tag}' of '{weights.name}'; expected "
+            f"{', '.join(f'{weights.address}.{tag}' for tag in tags)}"
+        )
+
+
+def _way_out(url: str) -> str:
+    return f"download {url} elsewhere and name the file (MODEL.WEIGHTS, or checkpoint_path)"

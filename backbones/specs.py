@@ -1,0 +1,199 @@
+"""The parts of an architecture as typed data: stem, layer and head, each checked by itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from backbones.schema import expect
+
+KERNEL_SIZES = (3, 5, 7)
+SKIP = "skip"
+
+Activation = Literal["relu", "relu6", "hard_swish"]
+Gate = Literal["sigmoid", "hard_sigmoid"]
+
+
+@dataclass(frozen=True)
+class StemSpec:
+    """The first convolution: k×k, stride 2."""
+
+    out_channels: int
+    kernel_size: int = 3
+    activation: Activation = "relu"
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """One layer of the trunk.
+
+    Attributes:
+        op: ``mbconv`` (1×1 expansion, depthwise k×k, squeeze-and-excitation, 1×1 projection),
+            ``ds`` (depthwise k×k, 1×1 projection: no expansion convolution), or ``skip`` (the
+            identity; Sec. III-A's skip-op).
+        out_channels: channels after the projection.
+        kernel_size: of the depthwise convolution.
+        stride: of the depthwise convolution.
+        expansion: channels of the depthwise convolution over input channels. An ``mbconv`` with
+            expansion 1 keeps its 1×1 convolution, as FBNet's blocks do.
+        se_ratio: squeeze channels over the channels named by ``se_reference``; 0 is no SE.
+        se_reference: ``expanded`` is the paper's definition (the input of the SE path),
+            ``input`` is MnasNet's (the input of the block).
+        se_gate: what turns the SE path's output into factors; ``hard_sigmoid`` is MobileNetV3's.
+        activation: after the expansion and the depthwise convolution; the projection is linear.
+        channel_divisor: expanded and squeeze channels are rounded to multiples of it; 1 rounds to
+            whole numbers, MobileNetV3 has 8.
+    """
+
+    out_channels: int
+    op: Literal["mbconv", "ds", "skip"] = "mbconv"
+    kernel_size: int = 3
+    stride: int = 1
+    expansion: float = 1
+    se_ratio: float = 0
+    se_reference: Literal["expanded", "input"] = "expanded"
+    se_gate: Gate = "sigmoid"
+    activation: Activation = "relu"
+    channel_divisor: int = 1
+
+    @property
+    def type_name(self) -> str:
+        """The paper's name without its prefix: ``5x5-6``, ``3x3-3-0.25``, or ``skip``."""
+        if self.op == "skip":
+            return SKIP
+        return candidate_name(self.kernel_size, self.expansion, self.se_ratio)
+
+    def expanded_channels(self, in_channels: int) -> int:
+        """Channels of the depthwise convolution for ``in_channels`` input channels."""
+        return self._rounded(in_channels * self.expansion) if self.op == "mbconv" else in_channels
+
+    def squeeze_channels(self, in_channels: int) -> int:
+        """Channels between the two SE convolutions; 0 without SE."""
+        if not self.se_ratio:
+            return 0
+        reference = (
+            in_channels if self.se_reference == "input" else self.expanded_channels(in_channels)
+        )
+        return self._rounded(reference * self.se_ratio)
+
+    def _rounded(self, channels: float) -> int:
+        if self.channel_divisor == 1:
+            return round(channels)
+        return make_divisible(channels, self.channel_divisor)
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """The 1×1 convolution before global pooling, and what comes between pooling and classifier.
+
+    Attributes:
+        out_channels: of the convolution.
+        activation: after the convolution, and after the hidden layer.
+        hidden_channels: of a linear layer with bias and activation between pooling and classifier
+            (MobileNetV3, Sec. 5.1); 0 is none.
+    """
+
+    out_channels: int
+    activation: Activation = "relu"
+    hidden_channels: int = 0
+
+
+def candidate_name(kernel_size: int, expansion: float, se_ratio: float = 0) -> str:
+    """``MBConv-k×k-e-se`` of Sec. III-A as a key: ``3x3-6``, ``5x5-3-0.5``."""
+    name = f"{kernel_size}x{kernel_size}-{expansion:g}"
+    return f"{name}-{se_ratio:g}" if se_ratio else name
+
+
+def has_se(type_name: str) -> bool:
+    """Whether a type, as :func:`candidate_name` calls it, has squeeze-and-excitation."""
+    return type_name.count("-") == 2
+
+
+def make_divisible(value: float, divisor: int = 8) -> int:
+    """Nearest multiple of ``divisor`` that is not more than 10 % below ``value`` (MobileNet)."""
+    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * value else rounded
+
+
+_Spec = typing.TypeVar("_Spec", StemSpec, LayerSpec)
+
+
+def scaled_spec(spec: _Spec, width_mult: float) -> _Spec:
+    """A stem or layer with its channels multiplied."""
+    return dataclasses.replace(spec, out_channels=make_divisible(spec.out_channels * width_mult))
+
+
+def scaled_head(head: HeadSpec, width_mult: float) -> HeadSpec:
+    """A head whose last layer before the classifier grows with the multiplier, never shrinks.
+
+    So does MobileNetV2's 1×1 convolution (Sec. 4 of its paper). In MobileNetV3 the hidden layer
+    takes that part, and the convolution scales as the trunk does.
+    """
+    out = make_divisible(head.out_channels * width_mult)
+    if not head.hidden_channels:
+        return dataclasses.replace(head, out_channels=max(head.out_channels, out))
+    hidden = max(head.hidden_channels, make_divisible(head.hidden_channels * width_mult))
+    return dataclasses.replace(head, out_channels=out, hidden_channels=hidden)
+
+
+def without_defaults(spec: LayerSpec | HeadSpec, keep: tuple[str, ...]) -> dict[str, Any]:
+    """JSON-ready, without the fields that are at their default, except for those to ``keep``."""
+    return {
+        item.name: getattr(spec, item.name)
+        for item in dataclasses.fields(spec)
+        if item.name in keep or getattr(spec, item.name) != item.default
+    }
+
+
+def check_channels(value: int, where: str, field: str = "out_channels") -> None:
+    """Insists on a number of channels; ``where`` begins the message."""
+    expect(0 < value <= 65536, f"{where}.{field}", value, "a number of channels above 0")
+
+
+def check_head(head: HeadSpec, where: str) -> None:
+    """Insists on a head that can be built."""
+    check_channels(head.out_channels, where)
+    if head.hidden_channels:
+        check_channels(head.hidden_channels, where, "hidden_channels")
+
+
+def check_layer(layer: LayerSpec, in_channels: int, where: str) -> None:
+    """Insists on a layer that can be built for ``in_channels`` input channels."""
+    check_channels(layer.out_channels, where)
+    expect(layer.stride in (1, 2), f"{where}.stride", layer.stride, "1 or 2")
+    if layer.op == "skip":
+        expect(layer.stride == 1, f"{where}.stride", layer.stride, "1, since the layer is skipped")
+        expect(
+            layer.out_channels == in_channels,
+            f"{where}.out_channels",
+            layer.out_channels,
+            f"{in_channels}, the channels of its input, since the layer is skipped",
+        )
+        return
+    expect(
+        layer.kernel_size in KERNEL_SIZES,
+        f"{where}.kernel_size",
+        layer.kernel_size,
+        f"one of {', '.join(map(str, KERNEL_SIZES))}",
+    )
+    expect(0 < layer.expansion <= 32, f"{where}.expansion", layer.expansion, "a ratio in (0, 32]")
+    expect(
+        layer.expanded_channels(in_channels) > 0,
+        f"{where}.expansion",
+        layer.expansion,
+        f"a ratio that leaves at least one of {in_channels} channels",
+    )
+    if layer.op == "ds":
+        expect(layer.expansion == 1, f"{where}.expansion", layer.expansion, "1 for a 'ds' layer")
+    divisor = layer.channel_divisor
+    expect(1 <= divisor <= 256, f"{where}.channel_divisor", divisor, "a whole number, 1 to 256")
+    expect(0 <= layer.se_ratio <= 1, f"{where}.se_ratio", layer.se_ratio, "a ratio in [0, 1]")
+    if layer.se_ratio:
+        expect(
+            layer.squeeze_channels(in_channels) > 0,
+            f"{where}.se_ratio",
+            layer.se_ratio,
+            f"a ratio that leaves at least one of {in_channels} channels",
+        )

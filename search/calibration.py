@@ -1,0 +1,49 @@
+"""Batch-norm statistics of a network whose weights were trained as part of several."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+from fvcore.nn.precise_bn import update_bn_stats
+from torch import nn
+
+from search.data import ImageSet, build_train_loader
+
+_AFTER_TRAINING = 10**6
+"""Iteration whose batch is the first: none of a training's."""
+
+
+def calibrated(network: nn.Module, cfg: CfgNode, dataset: ImageSet, batches: int) -> nn.Module:
+    """The network in eval mode, after an estimate of its own batch-norm statistics.
+
+    Shared weights leave running statistics that are a mixture over all networks that they were
+    trained in; the mean over batches that this network sees takes their place.
+
+    Args:
+        network: its statistics are changed.
+        cfg: of the loader.
+        dataset: the training images.
+        batches: to estimate on, the same for every network; 0 leaves the statistics as they are.
+    """
+    if batches:
+        network.train()
+        device = next(network.parameters()).device
+        loader = build_train_loader(cfg, dataset, _AFTER_TRAINING)
+        images = (images.to(device) for images, _ in islice(loader, batches))
+        with torch.no_grad():
+            update_bn_stats(network, images, batches)
+        _average_statistics(network)
+    return network.eval()
+
+
+def _average_statistics(network: nn.Module) -> None:
+    """In several processes, averages the batch-norm statistics that each one estimated."""
+    if comm.get_world_size() == 1:
+        return
+    for name, buffer in network.named_buffers():
+        if "running_" in name:
+            torch.distributed.all_reduce(buffer)
+            buffer /= comm.get_world_size()

@@ -1,0 +1,35 @@
+"""One search, whatever its formulation."""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode
+
+from backbones.errors import UserError
+from search.proxy_evaluation import run_random_search
+from search.trainer import SearchTrainer
+
+
+def run_search(cfg: CfgNode, resume: bool = False, eval_only: bool = False) -> None:
+    """Searches as ``cfg.SEARCH`` says and leaves the network found in ``cfg.OUTPUT_DIR``.
+
+    Args:
+        cfg: the configuration, with the keys of ``add_search_config``.
+        resume: continue from the last checkpoint in ``cfg.OUTPUT_DIR``.
+        eval_only: do not train; judge the supernet of ``MODEL.WEIGHTS``, or of the folder.
+
+    Raises:
+        UserError: for a mistake in the configuration.
+    """
+    if cfg.SEARCH.FORMULATION == "random":
+        if eval_only:
+            raise UserError(
+                "--eval-only judges a trained supernet; SEARCH.FORMULATION 'random' has none"
+            )
+        run_random_search(cfg)
+        return
+    trainer = SearchTrainer(cfg)
+    if eval_only:
+        trainer.evaluate_only()
+        return
+    trainer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    trainer.train()
