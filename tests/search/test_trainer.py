@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from detectron2.config import CfgNode, get_cfg
 from detectron2.utils.env import seed_all_rng
 
@@ -321,6 +322,22 @@ def test_a_complete_run_makes_up_for_a_failed_evaluation(images: Path, tmp_path:
     second.train()  # there is nothing to make up for any more
     assert (folder / "results.json").read_bytes() == b"{}"
     assert json.loads(results)["classification"]["val"]["top1"] >= 0
+
+
+def test_classifier_starts_from_a_published_file(images: Path, tmp_path: Path) -> None:
+    theirs = torchvision.models.mnasnet0_5().state_dict()
+    torch.save(theirs, tmp_path / "mnasnet0.5.pth")
+    options = [
+        *("MODEL.WEIGHTS", str(tmp_path / "mnasnet0.5.pth"), "MODEL.SPNAS.ARCH", "mnasnet_b1"),
+        *("MODEL.SPNAS.WIDTH_MULT", "0.5"),
+    ]
+    trainer = ClassifierTrainer(
+        make_cfg("classification/digits.yaml", images, tmp_path / "run", *options)
+    )
+    ours = trainer.unwrapped.state_dict()
+    assert torch.equal(ours["stem.conv.weight"], theirs["layers.0.weight"])
+    assert torch.equal(ours["head.conv.weight"], theirs["layers.14.weight"])
+    assert ours["classifier.weight"].shape == (2, 1280)
 
 
 def test_search_decides_from_the_live_supernet(images: Path, tmp_path: Path) -> None:
