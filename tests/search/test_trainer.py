@@ -380,7 +380,11 @@ def test_wrong_keys(images: Path, tmp_path: Path, key: str, value: str, message:
         ("train_classifier.py", ["MODEL.WEIGHTS", "none.pth"], "no checkpoint at 'none.pth'"),
         ("train_classifier.py", ["--eval-only", *SHORT], "--eval-only needs MODEL.WEIGHTS"),
         ("train_classifier.py", ["MODEL.SPNAS.LATENCY_TABLE", "pixel9"], "latency table 'pixel9'"),
-        ("search_net.py", ["--eval-only", *SHORT], "--eval-only: there is no search in OUTPUT_DIR"),
+        (
+            "search_net.py",
+            ["--config-file", "search/digits.yaml", "--eval-only"],
+            "--eval-only: there is no search in OUTPUT_DIR",
+        ),
     ],
 )
 def test_tools_answer_mistakes_in_one_line(
