@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from detectron2.config import CfgNode, get_cfg
 from detectron2.utils.env import seed_all_rng
 
@@ -323,6 +324,22 @@ def test_a_complete_run_makes_up_for_a_failed_evaluation(images: Path, tmp_path:
     assert json.loads(results)["classification"]["val"]["top1"] >= 0
 
 
+def test_classifier_starts_from_a_published_file(images: Path, tmp_path: Path) -> None:
+    theirs = torchvision.models.mnasnet0_5().state_dict()
+    torch.save(theirs, tmp_path / "mnasnet0.5.pth")
+    options = [
+        *("MODEL.WEIGHTS", str(tmp_path / "mnasnet0.5.pth"), "MODEL.SPNAS.ARCH", "mnasnet_b1"),
+        *("MODEL.SPNAS.WIDTH_MULT", "0.5"),
+    ]
+    trainer = ClassifierTrainer(
+        make_cfg("classification/digits.yaml", images, tmp_path / "run", *options)
+    )
+    ours = trainer.unwrapped.state_dict()
+    assert torch.equal(ours["stem.conv.weight"], theirs["layers.0.weight"])
+    assert torch.equal(ours["head.conv.weight"], theirs["layers.14.weight"])
+    assert ours["classifier.weight"].shape == (2, 1280)
+
+
 def test_search_decides_from_the_live_supernet(images: Path, tmp_path: Path) -> None:
     cfg = make_cfg("search/digits.yaml", images, tmp_path, "CLASSIFICATION.EMA_DECAY", "0.9")
     with pytest.raises(UserError, match="a search decides from the live supernet"):
@@ -363,7 +380,11 @@ def test_wrong_keys(images: Path, tmp_path: Path, key: str, value: str, message:
         ("train_classifier.py", ["MODEL.WEIGHTS", "none.pth"], "no checkpoint at 'none.pth'"),
         ("train_classifier.py", ["--eval-only", *SHORT], "--eval-only needs MODEL.WEIGHTS"),
         ("train_classifier.py", ["MODEL.SPNAS.LATENCY_TABLE", "pixel9"], "latency table 'pixel9'"),
-        ("search_net.py", ["--eval-only", *SHORT], "--eval-only: there is no search in OUTPUT_DIR"),
+        (
+            "search_net.py",
+            ["--config-file", "search/digits.yaml", "--eval-only"],
+            "--eval-only: there is no search in OUTPUT_DIR",
+        ),
     ],
 )
 def test_tools_answer_mistakes_in_one_line(
