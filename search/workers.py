@@ -26,8 +26,8 @@ def in_processes(
         Which call, by its index, and what it returned.
     """
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _start_worker) as pool:
-        futures = {pool.submit(function, *args): i for i, args in enumerate(arguments)}
+    with ProcessPoolExecutor(workers, context, start_worker) as pool:
+        futures = {pool.submit(function, *args): index for index, args in enumerate(arguments)}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
@@ -36,8 +36,8 @@ def in_processes(
             raise
 
 
-def _start_worker() -> None:
-    """One thread, and an end together with the process that asked."""
+def start_worker() -> None:
+    """One thread, and an end with the parent: a killed command leaves no process behind."""
     torch.set_num_threads(1)
     parent = multiprocessing.parent_process()
     assert parent is not None

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import random
-import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import torch
@@ -18,6 +15,7 @@ from backbones.engines import Engine, Program, make_engine
 from backbones.engines.measurement import NOISY, Measurement, visit
 from search.profiling.journal import Journal
 from search.profiling.workload import Item
+from search.workers import in_processes
 
 logger = logging.getLogger(__name__)
 
@@ -74,31 +72,10 @@ def _convert_missing(items: Sequence[Item], engine: Engine, journal: Journal) ->
     if workers < 2:
         return
     setting = (engine.name, engine.device, engine.threads)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, start_worker) as pool:
-        futures = [
-            pool.submit(_convert, setting, item, journal.model_path(key))
-            for key, item in missing.items()
-        ]
-        try:
-            for future in tqdm(as_completed(futures), "Converting", len(futures), unit="model"):
-                future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def start_worker() -> None:
-    """One thread, and an end with the parent: a killed profile leaves no process behind."""
-    torch.set_num_threads(1)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
+    arguments = [(setting, item, journal.model_path(key)) for key, item in missing.items()]
+    done = in_processes(_convert, arguments, workers)
+    for _ in tqdm(done, "Converting", len(arguments), unit="model"):
+        pass
 
 
 def _convert(setting: tuple[str, str, int], item: Item, path: Path) -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from detectron2.config import CfgNode
 
 from backbones import UserError
@@ -25,11 +24,10 @@ from search.known_answer import all_networks, run_searches, train_truth
 from search.readme import known_answer_section
 from search.space import SearchSpace
 from search.truth import Truth
-from search.workers import in_processes
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FACTS = {"command": "python tools/known_answer.py", "hardware": "made up"}
-TARGETS = (0.5, 0.7)
+TARGETS = (0.7, 0.9)
 
 Call = Callable[..., Any]
 
@@ -129,10 +127,10 @@ def test_searches_go_on_and_are_judged(
     expected = [truth.regret("skip 3x3-1 skip", target) for target in TARGETS]
     assert mine["regret_top1_mean"] == pytest.approx(sum(expected) / 2, abs=1e-4)
     assert mine["regret_top1_std"] == 0
-    assert mine["regret_top1"] == pytest.approx({"0.5": expected[0], "0.7": expected[1]}, abs=1e-4)
+    assert mine["regret_top1"] == pytest.approx({"0.7": expected[0], "0.9": expected[1]}, abs=1e-4)
     assert chance["regret_top1_std"] > 0
     assert chance["cpu_seconds"] == 2
-    assert exact["regret_top1"]["0.5"] == truth.chance(0.5, 0.3)
+    assert exact["regret_top1"]["0.7"] == truth.chance(0.7, 0.3)
     section = known_answer_section(study)
     assert "| `single-path` |" in section
     assert "chance, exactly" in section
@@ -144,17 +142,17 @@ def test_what_cannot_be_judged(
     search, _ = configs()
     output = tmp_path / "study.json"
     with pytest.raises(UserError, match="unknown method 'multipath'"):
-        run_searches(search, truth, [("multipath", 0.5, 0)], 1, output, FACTS)
+        run_searches(search, truth, [("multipath", 0.7, 0)], 1, output, FACTS)
     foreign = {"layers": "7x7-6 skip skip", "cpu_seconds": 1.0}
     in_this_process(monkeypatch, lambda *_: foreign)
     with pytest.raises(UserError, match="no network '7x7-6 skip skip'"):
-        run_searches(search, truth, [("random", 0.5, 0)], 1, output, FACTS)
+        run_searches(search, truth, [("random", 0.7, 0)], 1, output, FACTS)
     assert not output.exists()
     in_this_process(monkeypatch, found_in_turns)
-    run_searches(search, truth, [("random", 0.5, 0)], 1, output, FACTS)
+    run_searches(search, truth, [("random", 0.7, 0)], 1, output, FACTS)
     other, _ = configs("SEARCH.INITIAL_LOGIT", "1.0")
     with pytest.raises(UserError, match="another SEARCH"):
-        run_searches(other, truth, [("random", 0.5, 1)], 1, output, FACTS)
+        run_searches(other, truth, [("random", 0.7, 1)], 1, output, FACTS)
 
 
 def test_a_space_too_large_to_train(space: SearchSpace) -> None:
@@ -169,8 +167,8 @@ def test_real_searches_end_in_the_truth(truth: Truth, images: Path) -> None:
         *("CLASSIFICATION.EPOCHS", "1.0", "SOLVER.IMS_PER_BATCH", "4"),
     )
     for method in ("single-path", "random"):
-        found = module.search_network(search, method, 0.6, 0)
-        assert truth.lookup(found["layers"]).runtime <= 0.6
+        found = module.search_network(search, method, 1.0, 0)
+        assert truth.lookup(found["layers"]).runtime <= 1.0
         assert found["cpu_seconds"] > 0
     architecture = next(iter(all_networks(SearchSpace.load("digits_small")).values()))
     scores = module.train_network(classifier, architecture, 0)
@@ -179,39 +177,21 @@ def test_real_searches_end_in_the_truth(truth: Truth, images: Path) -> None:
 
 
 @pytest.mark.slow
-def test_workers_have_one_thread_and_hand_errors_back() -> None:
-    assert sorted(in_processes(torch.get_num_threads, [()] * 3, 2)) == [(0, 1), (1, 1), (2, 1)]
-    with pytest.raises(ValueError, match="'no number'"):
-        list(in_processes(float, [("1",), ("no number",)], 1))
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_killed_command_leaves_no_workers_and_goes_on(images: Path, tmp_path: Path) -> None:
+def test_a_killed_command_goes_on(images: Path, tmp_path: Path) -> None:
     output = tmp_path / "truth.json"
     command = [sys.executable, "tools/known_answer.py", "train", "--seeds", "1", "--workers", "2"]
     command += ["--truth", str(output), "CLASSIFICATION.DATASET", str(images)]
     command += ["CLASSIFICATION.NUM_CLASSES", "2", "SOLVER.IMS_PER_BATCH", "4"]
     run = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     wait_for(output.exists)
-    workers = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
     run.send_signal(signal.SIGKILL)
     run.wait()
     before = read_json(output, "truth")
-    wait_for(lambda: not any(map(alive, workers)))
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     after = read_json(output, "truth")
     assert 0 < len(before["networks"]) < len(after["networks"]) == 100
     kept = {row["layers"]: row for row in after["networks"]}
     assert all(kept[row["layers"]] == row for row in before["networks"])
-
-
-def alive(pid: str) -> bool:
-    """Whether a process still runs; one that ended may wait for its parent as a zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:

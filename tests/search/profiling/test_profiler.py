@@ -226,25 +226,3 @@ def test_named_networks(small_space: SearchSpace, engine: KnownEngine, output: P
     assert all(abs(row["error"]) < 0.1 for row in rows[:2])
     assert rows[2]["predicted"] is None
     assert "not covered" in networks_table(rows)
-
-
-PARENT = """
-import multiprocessing, os, time
-from concurrent.futures import ProcessPoolExecutor
-from search.profiling.measuring import start_worker
-if __name__ == "__main__":
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, context, start_worker) as pool:
-        print(pool.submit(os.getpid).result(), flush=True)
-        pool.submit(time.sleep, 60).result()
-"""
-
-
-def test_a_killed_profile_leaves_no_process_behind(tmp_path: Path) -> None:
-    script = tmp_path / "parent.py"
-    script.write_text(PARENT)
-    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as parent:
-        assert parent.stdout is not None
-        assert int(parent.stdout.readline()) != parent.pid
-        parent.kill()
-        parent.communicate(timeout=10)  # the pipe ends when its last holder, the worker, does
