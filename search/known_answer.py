@@ -8,12 +8,11 @@ much better the best network at its runtime truly is than the one that it found.
 from __future__ import annotations
 
 import itertools
-import json
-import logging
 import statistics
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +20,13 @@ from detectron2.config import CfgNode
 
 from backbones.architecture import Architecture
 from backbones.errors import UserError
-from backbones.files import read_json, write_json
 from backbones.latency import LatencyTable, predict_runtime
+from search.build import build_latency_table
 from search.profiling.workload import type_names
 from search.space import SearchSpace
 from search.study import METHODS, find_architecture, train_architecture
-from search.build import build_latency_table
-from search.truth import MEASURES, TrueNetwork, Truth
-from search.workers import in_processes
-
-logger = logging.getLogger(__name__)
+from search.trials import Job, run_trials
+from search.truth import MEASURES, Truth
 
 CHANCE = "chance"
 MAX_NETWORKS = 1024
@@ -50,7 +46,7 @@ def all_networks(space: SearchSpace) -> dict[str, Architecture]:
         UserError: if there are too many to train them all.
     """
     choices = [space.choices(layer) for layer in space.layers]
-    networks = {}
+    networks: dict[str, Architecture] = {}
     for taken in itertools.islice(itertools.product(*choices), MAX_NETWORKS + 1):
         types = type_names(space, taken)
         networks[types] = space.architecture(taken, f"{space.name}_{len(networks)}")
@@ -63,10 +59,10 @@ def all_networks(space: SearchSpace) -> dict[str, Architecture]:
 
 
 def recipe(cfg: CfgNode, *sections: str) -> dict[str, Any]:
-    """What decides how a training or a search ends, as JSON gives it back."""
-    keys = {name: dict(cfg[name]) for name in ("CLASSIFICATION", *sections)}
+    """What decides how a training or a search ends."""
+    keys: dict[str, Any] = {name: dict(cfg[name]) for name in ("CLASSIFICATION", *sections)}
     keys["SOLVER"] = {key: cfg.SOLVER[key] for key in SOLVER_KEYS}
-    return dict(json.loads(json.dumps(keys)))
+    return keys
 
 
 def train_truth(
@@ -76,7 +72,7 @@ def train_truth(
     workers: int,
     output: Path,
     facts: Mapping[str, Any],
-) -> dict[str, Any]:
+) -> Truth:
     """Trains every network of ``SEARCH.SPACE``; what ``output`` holds already is kept.
 
     Args:
@@ -85,65 +81,42 @@ def train_truth(
         seeds: trainings of every network.
         workers: processes, of one thread each.
         output: JSON file, written after every training.
-        facts: command, hardware and versions, written beside the networks.
-
-    Returns:
-        What the file then holds.
+        facts: command, hardware and versions, written beside the trainings.
 
     Raises:
         UserError: if the file has another space or recipe.
     """
     space = SearchSpace.load(search_cfg.SEARCH.SPACE)
     table = build_latency_table(search_cfg, space)
+    networks = all_networks(space)
+    jobs: list[Job] = [
+        (
+            {"layers": types, "seed": seed},
+            partial(train_network, classifier_cfg, network, table, seed),
+        )
+        for seed in range(seeds)
+        for types, network in networks.items()
+    ]
     settings = {
         "space": space.to_dict(),
-        "latency_table": table.name,
-        "input_size": table.input_size,
+        "latency_table": [table.name, *table.input_size],
         **recipe(classifier_cfg),
     }
-    truth = _opened(output, settings)
-    architectures = all_networks(space)
-    networks = _networks(architectures, table, truth.get("networks", ()))
-    jobs = [
-        (types, seed)
-        for seed in range(seeds)
-        for types in networks
-        if seed not in networks[types].scores["top1"]
-    ]
-    arguments = [(classifier_cfg, architectures[types], seed) for types, seed in jobs]
-    for index, scores in in_processes(train_network, arguments, workers):
-        types, seed = jobs[index]
-        for measure in MEASURES:
-            networks[types].scores[measure][seed] = round(scores[measure], 4)
-        trained = [network.to_dict() for network in networks.values() if network.scores["top1"]]
-        counts = {"unit": table.unit, "size": len(networks)}
-        truth = {**facts, **counts, "settings": settings, "networks": trained}
-        write_json(output, truth)
-    return truth
+    facts = {**facts, "unit": table.unit, "size": len(networks), "recipe": settings}
+    run_trials(jobs, output, facts, lambda _: [], workers)
+    return Truth.load(output)
 
 
-def _networks(
-    architectures: Mapping[str, Architecture],
-    table: LatencyTable,
-    trained: Sequence[Mapping[str, Any]],
-) -> dict[str, TrueNetwork]:
-    """All networks by layer types: those trained before with their scores, the others without."""
-    known = {row["layers"]: TrueNetwork.from_dict(row) for row in trained}
-    return {
-        types: known.get(types)
-        or TrueNetwork(
-            types,
-            round(predict_runtime(architecture, table), 4),
-            {measure: {} for measure in MEASURES},
-        )
-        for types, architecture in architectures.items()
-    }
-
-
-def train_network(cfg: CfgNode, architecture: Architecture, seed: int) -> dict[str, float]:
-    """One training of one network; its scores."""
+def train_network(
+    cfg: CfgNode, network: Architecture, table: LatencyTable, seed: int
+) -> dict[str, float]:
+    """One training of one network: its runtime and its scores."""
     with tempfile.TemporaryDirectory(prefix="spnas-truth-") as folder:
-        return train_architecture(cfg, architecture, seed, Path(folder))
+        scores = train_architecture(cfg, network, seed, Path(folder))
+    return {
+        "runtime": round(predict_runtime(network, table), 4),
+        **{measure: round(scores[measure], 4) for measure in MEASURES},
+    }
 
 
 def run_searches(
@@ -173,43 +146,52 @@ def run_searches(
     """
     if unknown := [name for name, _, _ in trials if name not in METHODS]:
         raise UserError(f"unknown method '{unknown[0]}'; expected some of {', '.join(METHODS)}")
-    settings = {**recipe(search_cfg, "SEARCH"), "truth": truth_facts(truth)}
-    study = {"trials": [], **_opened(output, settings)}
-    done = [(row["method"], row["target"], row["seed"]) for row in study["trials"]]
-    jobs = [trial for trial in trials if trial not in done]
-    arguments = [(search_cfg, *job) for job in jobs]
-    for index, found in in_processes(search_network, arguments, workers):
-        study["trials"].append(judged(truth, *jobs[index], found))
-        study["trials"].sort(key=lambda row: (row["method"], row["target"], row["seed"]))
-        chance = chance_row(truth, study["trials"], search_cfg.SEARCH.TOLERANCE)
-        summary = [*summarize(study["trials"]), chance]
-        study.update(facts, unit=truth.unit, settings=settings, summary=summary)
-        write_json(output, study)
-    return study
+    jobs: list[Job] = [
+        (
+            {"method": method, "target": target, "seed": seed},
+            partial(search_network, search_cfg, truth, method, target, seed),
+        )
+        for method, target, seed in trials
+    ]
+    known = truth_facts(truth)
+    facts = {
+        **facts,
+        "unit": truth.unit,
+        "truth": known,
+        "recipe": {**recipe(search_cfg, "SEARCH"), "truth": known},
+    }
+    tolerance = search_cfg.SEARCH.TOLERANCE
+    return run_trials(
+        jobs,
+        output,
+        facts,
+        lambda rows: [*summarize(rows), chance_row(truth, rows, tolerance)],
+        workers,
+    )
 
 
-def judged(
-    truth: Truth, method: str, target: float, seed: int, found: Mapping[str, Any]
+def search_network(
+    cfg: CfgNode, truth: Truth, method: str, target: float, seed: int
 ) -> dict[str, Any]:
-    """The row of one search: the network found, its true scores' distance from the best ones."""
-    network = truth.lookup(found["layers"])
+    """One search: the network found, how far from the best it truly is, and what it cost.
+
+    ``cpu_seconds`` is the time of the processor, over all threads of this process.
+    """
+    start = time.process_time()
+    with tempfile.TemporaryDirectory(prefix="spnas-search-") as folder:
+        found = find_architecture(cfg, METHODS[method], target, seed, Path(folder))
+    seconds = time.process_time() - start
+    space = SearchSpace.load(cfg.SEARCH.SPACE)
+    network = truth.lookup(type_names(space, space.choices_of(found)))
     regrets = {
         f"regret_{measure}": round(truth.regret(network.layers, target, measure), 4)
         for measure in MEASURES
     }
-    trial = {"method": method, "target": target, "seed": seed}
-    return {**trial, **found, "runtime": network.runtime, **regrets}
-
-
-def search_network(cfg: CfgNode, method: str, target: float, seed: int) -> dict[str, Any]:
-    """One search: the layers that it found, and the seconds of a processor that it took."""
-    start = time.process_time()
-    with tempfile.TemporaryDirectory(prefix="spnas-search-") as folder:
-        network = find_architecture(cfg, METHODS[method], target, seed, Path(folder))
-    space = SearchSpace.load(cfg.SEARCH.SPACE)
     return {
-        "layers": type_names(space, space.choices_of(network)),
-        "cpu_seconds": round(time.process_time() - start, 2),
+        "layers": network.layers,
+        "runtime": network.runtime,
+        "cpu_seconds": round(seconds, 2),
+        **regrets,
     }
 
 
@@ -270,22 +252,3 @@ def _means(trials: Sequence[Mapping[str, Any]], key: str, by: str) -> dict[str, 
     for trial in sorted(trials, key=lambda trial: float(trial[by])):
         groups.setdefault(trial[by], []).append(trial[key])
     return {f"{value:g}": statistics.fmean(values) for value, values in groups.items()}
-
-
-def _opened(output: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What a file holds, if it holds anything.
-
-    Raises:
-        UserError: if it was made with other settings.
-    """
-    if not output.exists():
-        return {}
-    found: dict[str, Any] = read_json(output, "study")
-    before, wanted = found.get("settings", {}), json.loads(json.dumps(settings))
-    if before != wanted:
-        changed = [key for key in wanted if before.get(key) != wanted[key]]
-        raise UserError(
-            f"'{output}' was begun with another {', '.join(changed)}; go on with the settings that "
-            "it names, or choose another --output"
-        )
-    return found

@@ -45,6 +45,8 @@ def demo_section(study: Mapping[str, Any]) -> str:
 
 def study_table(study: Mapping[str, Any]) -> str:
     """Methods at targets: accuracy, loss and runtime, and how far above chance."""
+    summary = sorted(study["summary"], key=lambda row: row["target"])
+    within = any(row.get("intra") is not None for row in summary)
     rows = [
         [
             f"`{row['method']}`",
@@ -54,12 +56,14 @@ def study_table(study: Mapping[str, Any]) -> str:
             f"{row['loss_mean']:.3f} ± {row['loss_std']:.3f}",
             f"{row['runtime_mean']:.2f} ± {row['runtime_std']:.2f}",
             "–" if row["margin"] is None else f"{row['margin']:+.1f} σ",
+            *(["–" if row["intra"] is None else f"{row['intra']:.2f}"] if within else []),
         ]
-        for row in sorted(study["summary"], key=lambda row: row["target"])
+        for row in summary
     ]
     headers = [
         *("method", "target", "seeds", "held-out top-1 (%)", "held-out loss"),
         *(f"runtime ({study['unit']})", "above random"),
+        *(["spread within a search (%)"] if within else []),
     ]
     return _table(headers, rows)
 
@@ -152,7 +156,7 @@ def regret_table(study: Mapping[str, Any]) -> str:
 
 def known_answer_section(study: Mapping[str, Any]) -> str:
     """The benchmark with a known answer: the truth, and the methods' regret against it."""
-    truth = study["settings"]["truth"]
+    truth = study["truth"]
     seeds = max(row.get("seeds", 0) for row in study["summary"])
     note = f"Regret in points of top-1, mean over {seeds} seeds ± their standard deviation."
     tables = [reliability_table(truth), regret_table(study), note]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
+import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -79,21 +81,31 @@ def run_trial(
         seed: of both.
 
     Returns:
-        The layers found, the predicted runtime, and the accuracy of the trained network.
+        The layers found, the predicted runtime, and the accuracy of the trained network; with
+        ``SEARCH.SAMPLES``, under ``samples`` the same of every network drawn from the search's
+        decisions (intra-run sampling, Sec. VII-A).
     """
-    with tempfile.TemporaryDirectory(prefix="spnas-study-") as folder:
-        architecture = find_architecture(search_cfg, method, target, seed, Path(folder, "search"))
-        scores = train_architecture(classifier_cfg, architecture, seed, Path(folder, "classifier"))
     space = SearchSpace.load(search_cfg.SEARCH.SPACE)
     table = build_latency_table(search_cfg, space)
-    return {
-        "method": method.name,
-        "target": target,
-        "seed": seed,
-        "runtime": round(predict_runtime(architecture, table), 4),
-        "layers": type_names(space, space.choices_of(architecture)),
-        **scores,
-    }
+
+    def trained(architecture: Architecture, folder: Path) -> dict[str, Any]:
+        return {
+            "runtime": round(predict_runtime(architecture, table), 4),
+            "layers": type_names(space, space.choices_of(architecture)),
+            **train_architecture(classifier_cfg, architecture, seed, folder),
+        }
+
+    with tempfile.TemporaryDirectory(prefix="spnas-study-") as name:
+        folder = Path(name)
+        architecture = find_architecture(search_cfg, method, target, seed, folder / "search")
+        record = {"method": method.name, "target": target, "seed": seed}
+        record.update(trained(architecture, folder / "classifier"))
+        drawn = sorted(folder.glob("search/samples/*/architecture.json"))
+        samples = [
+            trained(Architecture.load(file), folder / "classifiers" / file.parent.name)
+            for file in drawn
+        ]
+    return {**record, "samples": samples} if samples else record
 
 
 def find_architecture(
@@ -157,6 +169,7 @@ def run_study(
     trials: Sequence[tuple[Method, float, int]],
     output: Path,
     facts: Mapping[str, Any],
+    workers: int = 1,
 ) -> dict[str, Any]:
     """Runs the trials that ``output`` does not hold yet, saving after each one.
 
@@ -166,6 +179,7 @@ def run_study(
         trials: method, target and seed of each.
         output: JSON file of the study.
         facts: command, hardware and settings, written beside the trials.
+        workers: as for :func:`search.trials.run_trials`.
     """
     jobs: list[Job] = [
         (
@@ -174,14 +188,16 @@ def run_study(
         )
         for method, target, seed in trials
     ]
-    return run_trials(jobs, output, facts, summarize)
+    return run_trials(jobs, output, facts, summarize, workers)
 
 
 def summarize(trials: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Mean and sample standard deviation over the seeds of every method at every target.
 
     ``margin`` is how far the mean accuracy is above that of the random networks at the same
-    target, in standard deviations of theirs; None where there are fewer than two.
+    target, in standard deviations of theirs; None where there are fewer than two. ``intra`` is
+    the standard deviation of accuracy among the samples of one search, pooled over the searches;
+    None where there are fewer than two samples.
     """
     groups: dict[tuple[str, float], list[Mapping[str, Any]]] = {}
     for trial in trials:
@@ -191,6 +207,7 @@ def summarize(trials: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"method": method, "target": target, "seeds": len(group)}
         for key in KEYS:
             row[f"{key}_mean"], row[f"{key}_std"] = mean_and_spread(group, key)
+        row["intra"] = intra_run_spread(group)
         row["margin"] = None
         chance = groups.get(("random", target), [])
         if method != "random" and len(chance) > 1:
@@ -198,6 +215,16 @@ def summarize(trials: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             row["margin"] = (row["top1_mean"] - mean) / spread
         rows.append(row)
     return rows
+
+
+def intra_run_spread(trials: Sequence[Mapping[str, Any]]) -> float | None:
+    """Pooled standard deviation of top-1 among the networks that one search's decisions give."""
+    spreads = [
+        mean_and_spread(trial["samples"], "top1")[1]
+        for trial in trials
+        if len(trial.get("samples", ())) > 1
+    ]
+    return math.sqrt(statistics.fmean(s**2 for s in spreads)) if spreads else None
 
 
 def live_thresholds(space: SearchSpace, importance: str, seed: int = 0) -> float:

@@ -19,7 +19,8 @@ _WIDTH = 0.8
 def study_figure(study: Mapping[str, Any]) -> Figure:
     """Left: accuracy by method and target. Right: runtime over the target.
 
-    Every trial is a dot; mean and sample standard deviation stand beside the dots.
+    Every trial is a dot, and every network drawn from its decisions (intra-run) a cross; mean and
+    sample standard deviation of the trials stand beside them.
 
     Args:
         study: what :func:`search.study.run_study` returned.
@@ -27,9 +28,9 @@ def study_figure(study: Mapping[str, Any]) -> Figure:
     trials: list[Record] = study["trials"]
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    _panel(left, trials, lambda trial: trial["top1"])
+    _panel(left, trials, lambda network, target: network["top1"])
     left.set(title="networks found, trained by one recipe", ylabel="held-out top-1 (%)")
-    _panel(right, trials, lambda trial: trial["runtime"] / trial["target"])
+    _panel(right, trials, lambda network, target: network["runtime"] / target)
     right.axhline(1, color="grey", linewidth=1)
     right.set(title="predicted runtime", ylabel="runtime over target")
     left.legend(title=f"target ({study['unit']})")
@@ -42,25 +43,32 @@ def plot_study(study: Mapping[str, Any], path: Path) -> None:
         study_figure(study).savefig(temporary, format="png", dpi=100)
 
 
-def _panel(axes: Axes, trials: Sequence[Record], figure_of: Callable[[Record], float]) -> None:
+def _panel(
+    axes: Axes, trials: Sequence[Record], figure_of: Callable[[Record, float], float]
+) -> None:
     """One figure of every trial: methods side by side, a colour for every target."""
     methods = list(dict.fromkeys(trial["method"] for trial in trials))
     targets = sorted({trial["target"] for trial in trials})
     step = _WIDTH / len(targets)
     for index, target in enumerate(targets):
-        color, dots, bars = f"C{index}", [], []
+        color, dots, bars, crosses = f"C{index}", [], [], []
         for position, method in enumerate(methods):
-            group = [
-                {"value": figure_of(trial)}
-                for trial in trials
-                if (trial["method"], trial["target"]) == (method, target)
-            ]
+            found = [t for t in trials if (t["method"], t["target"]) == (method, target)]
+            group = [{"value": figure_of(trial, target)} for trial in found]
             if group:
                 place = position + (index + 0.5) * step - _WIDTH / 2
                 dots += [(place - step / 8, row["value"]) for row in group]
+                crosses += [
+                    (place - 3 * step / 8, figure_of(sample, target))
+                    for trial in found
+                    for sample in trial.get("samples", ())
+                ]
                 bars.append((place + step / 8, *mean_and_spread(group, "value")))
         x, y = zip(*dots, strict=True)
         axes.scatter(x, y, s=14, color=color, alpha=0.5)
+        if crosses:
+            x, y = zip(*crosses, strict=True)
+            axes.scatter(x, y, s=14, color=color, alpha=0.5, marker="x", linewidths=1)
         x, mean, spread = zip(*bars, strict=True)
         axes.errorbar(x, mean, spread, fmt="D", ms=5, capsize=3, color=color, label=f"{target:g}")
     axes.set_xticks(range(len(methods)), methods, rotation=20)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from detectron2.config import CfgNode
 
 from backbones.errors import UserError
 from backbones.files import read_json, write_json
+from search.workers import in_processes
 
 logger = logging.getLogger(__name__)
 
@@ -25,15 +27,18 @@ def run_trials(
     output: Path,
     facts: Record,
     summarize: Callable[[Sequence[Record]], list[dict[str, Any]]],
+    workers: int = 1,
 ) -> dict[str, Any]:
     """Runs the trials that ``output`` does not hold yet, saving after each one.
 
     Args:
-        jobs: in the order in which they are run.
+        jobs: in the order in which they are begun.
         output: JSON file of the study.
         facts: command, hardware and settings, written beside the trials. ``recipe``, where
             given, is what all trials of a file have to share.
         summarize: from all trials to the rows of the study's table.
+        workers: 1 runs the trials one by one in this process; more, as many at a time in processes
+            of one thread each, to which jobs have to be picklable.
 
     Returns:
         What the file then holds.
@@ -44,20 +49,54 @@ def run_trials(
     study: dict[str, Any] = {"trials": []}
     if output.exists():
         study = read_json(output, "study")
-    before, recipe = study.get("recipe"), facts.get("recipe")
-    if study["trials"] and before != recipe:
-        raise UserError(
-            f"'{output}' holds trials of the recipe {before}, and this is {recipe}; name another "
-            "--output, or ask for the same recipe"
-        )
-    for key, run in jobs:
-        if any(key.items() <= trial.items() for trial in study["trials"]):
-            continue
-        logger.info("Trial: %s", ", ".join(f"{name} {value}" for name, value in key.items()))
-        study["trials"].append({**key, **run()})
+    if study["trials"]:
+        _check_recipe(output, study.get("recipe"), facts.get("recipe"))
+    waiting = [
+        (key, run)
+        for key, run in jobs
+        if not any(key.items() <= trial.items() for trial in study["trials"])
+    ]
+    for index, record in _run([run for _, run in waiting], workers):
+        key, _ = waiting[index]
+        study["trials"].append({**key, **record})
         study.update(facts, summary=summarize(study["trials"]))
         write_json(output, study)
+        done = f"{index + 1} of {len(waiting)}"
+        logger.info("Trial %s: %s", done, ", ".join(f"{name} {key[name]}" for name in key))
     return study
+
+
+def _run(calls: Sequence[Callable[[], Record]], workers: int) -> Iterator[tuple[int, Record]]:
+    if workers > 1:
+        yield from in_processes(_call, [(call,) for call in calls], workers)
+        return
+    for index, call in enumerate(calls):
+        yield index, call()
+
+
+def _call(run: Callable[[], Record]) -> Record:
+    return run()
+
+
+def _check_recipe(output: Path, before: Any, recipe: Any) -> None:
+    before, recipe = (_leaves(json.loads(json.dumps(found))) for found in (before, recipe))
+    changed = [key for key in {**before, **recipe} if before.get(key) != recipe.get(key)]
+    if changed:
+        found = "; ".join(f"{key} {before.get(key)}, now {recipe.get(key)}" for key in changed)
+        raise UserError(
+            f"'{output}' holds trials of another recipe ({found}); name another --output, or ask "
+            "for the same recipe"
+        )
+
+
+def _leaves(recipe: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one level, by their dotted names."""
+    if not isinstance(recipe, dict):
+        return {prefix or "recipe": recipe}
+    found: dict[str, Any] = {}
+    for key, value in recipe.items():
+        found.update(_leaves(value, f"{prefix}.{key}" if prefix else key))
+    return found
 
 
 def mean_and_spread(records: Sequence[Record], key: str) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,38 +32,11 @@ class TrueNetwork:
 
     layers: str
     runtime: float
-    scores: Mapping[str, Mapping[int, float]]
+    scores: Mapping[str, dict[int, float]]
 
     def mean(self, measure: str) -> float:
         """Over the seeds: the truth about the network."""
         return statistics.fmean(self.scores[measure].values())
-
-    def spread(self, measure: str) -> float:
-        """Sample standard deviation over the seeds; of one training, 0."""
-        values = list(self.scores[measure].values())
-        return statistics.stdev(values) if len(values) > 1 else 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, with means and spreads for readers of the file."""
-        return {
-            "layers": self.layers,
-            "runtime": self.runtime,
-            "scores": {
-                measure: {str(seed): by_seed[seed] for seed in sorted(by_seed)}
-                for measure, by_seed in self.scores.items()
-            },
-            "mean": {measure: round(self.mean(measure), 4) for measure in self.scores},
-            "spread": {measure: round(self.spread(measure), 4) for measure in self.scores},
-        }
-
-    @classmethod
-    def from_dict(cls, row: Mapping[str, Any]) -> TrueNetwork:
-        """Reads what :meth:`to_dict` wrote."""
-        scores = {
-            measure: {int(seed): float(value) for seed, value in by_seed.items()}
-            for measure, by_seed in row["scores"].items()
-        }
-        return cls(row["layers"], float(row["runtime"]), scores)
 
 
 class Truth:
@@ -72,7 +45,7 @@ class Truth:
     Args:
         networks: all of them.
         unit: of their runtimes.
-        where: named in error messages, e.g. the file.
+        name: for error messages: the file.
         command: that made it.
     """
 
@@ -80,12 +53,12 @@ class Truth:
         self,
         networks: Sequence[TrueNetwork],
         unit: str = "",
-        where: str = "the truth",
+        name: str = "made up",
         command: str = "",
     ) -> None:
         self.networks = {network.layers: network for network in networks}
         self.unit = unit
-        self.where = where
+        self.name = name
         self.command = command
 
     @classmethod
@@ -96,19 +69,19 @@ class Truth:
             UserError: if it is missing, is no truth, or lacks trainings.
         """
         data = read_json(path, "truth")
-        if not isinstance(data, Mapping) or not {"networks", "size", "unit", "command"} <= set(data):
+        if not isinstance(data, Mapping) or not {"trials", "size", "unit", "command"} <= set(data):
             raise UserError(
                 f"'{path}' is not a truth; expected a file that tools/known_answer.py train wrote"
             )
-        networks = [TrueNetwork.from_dict(row) for row in data["networks"]]
-        seeds = [set(network.scores["top1"]) for network in networks]
-        if len(networks) != data["size"] or any(found != seeds[0] for found in seeds):
+        truth = cls(trained_networks(data["trials"]), data["unit"], str(path), data["command"])
+        seeds = [set(network.scores["top1"]) for network in truth.networks.values()]
+        if len(seeds) != data["size"] or any(found != seeds[0] for found in seeds):
             raise UserError(
                 f"the truth '{path}' is not finished: {sum(map(len, seeds))} trainings of "
-                f"{len(networks)} networks, and the space has {data['size']}; go on with "
+                f"{len(seeds)} networks, and the space has {data['size']}; go on with "
                 "tools/known_answer.py train"
             )
-        return cls(networks, data["unit"], f"the truth '{path}'", data["command"])
+        return truth
 
     def lookup(self, layers: str) -> TrueNetwork:
         """The network of these layer types.
@@ -118,9 +91,9 @@ class Truth:
         """
         if layers not in self.networks:
             raise UserError(
-                f"{self.where} holds no network '{layers}'; its {len(self.networks)} networks are "
-                f"like '{next(iter(self.networks))}': search the space that it was trained for, "
-                "or train it anew with tools/known_answer.py train"
+                f"the truth '{self.name}' holds no network '{layers}'; its "
+                f"{len(self.networks)} are like '{next(iter(self.networks))}': search the space "
+                "that it was trained for, or train it anew with tools/known_answer.py train"
             )
         return self.networks[layers]
 
@@ -141,8 +114,8 @@ class Truth:
         ]
         if not found:
             raise UserError(
-                f"{self.where} has no network within {100 * tolerance:g} % below {target:g} "
-                f"{self.unit}; ask for another target"
+                f"the truth '{self.name}' has no network within {100 * tolerance:g} % "
+                f"below {target:g} {self.unit}; ask for another target"
             )
         return found
 
@@ -168,8 +141,7 @@ class Truth:
     def chance(self, target: float, tolerance: float, measure: str = "top1") -> float:
         """The expected regret of a network drawn uniformly in the band below the target."""
         return statistics.fmean(
-            self.regret(network.layers, target, measure)
-            for network in self.band(target, tolerance)
+            self.regret(network.layers, target, measure) for network in self.band(target, tolerance)
         )
 
     def reliability(self, measure: str = "top1") -> dict[str, float]:
@@ -205,8 +177,22 @@ class Truth:
             for network in self.networks.values()
         ]
         if len(rows) < 2 or min(map(len, rows)) < 2:
+            trainings = min(map(len, rows), default=0)
             raise UserError(
-                f"{self.where} has {len(rows)} networks of {min(map(len, rows), default=0)} "
-                "trainings; a spread needs at least two of each: raise --seeds"
+                f"the truth '{self.name}' has {len(rows)} networks of {trainings} trainings; a "
+                "spread needs at least two of each: raise --seeds"
             )
         return np.array(rows)
+
+
+def trained_networks(trials: Iterable[Mapping[str, Any]]) -> list[TrueNetwork]:
+    """The networks of a study's trials: one trial a training, with layers, seed and scores."""
+    networks: dict[str, TrueNetwork] = {}
+    for trial in trials:
+        network = networks.setdefault(
+            trial["layers"],
+            TrueNetwork(trial["layers"], trial["runtime"], {measure: {} for measure in MEASURES}),
+        )
+        for measure in MEASURES:
+            network.scores[measure][trial["seed"]] = trial[measure]
+    return list(networks.values())

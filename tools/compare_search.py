@@ -15,6 +15,7 @@ from detectron2.config import CfgNode
 from backbones.engines.hardware import hardware
 from backbones.errors import UserError
 from detection.engine.cli import load_config, run_tool
+from search.build import build_latency_table
 from search.config import add_search_config
 from search.readme import study_table
 from search.space import SearchSpace
@@ -44,6 +45,12 @@ def parse() -> argparse.Namespace:
         "--train-epochs", type=float, default=2.0, help="of every final training (default: 2)"
     )
     parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        help="trials at a time, on one thread each; 1 uses all threads for each (default: 1)",
+    )
+    parser.add_argument(
         "--output",
         type=Path,
         required=True,
@@ -63,12 +70,15 @@ def command(args: argparse.Namespace) -> str:
     parts = ["python tools/compare_search.py --methods", *args.methods, "--targets", targets]
     parts += [f"--seeds {args.seeds} --random-seeds {args.random_seeds}"]
     parts += [f"--search-epochs {args.search_epochs:g} --train-epochs {args.train_epochs:g}"]
+    parts += [f"--workers {args.workers}"] if args.workers > 1 else []
     return " ".join([*parts, "--output", str(args.output), *args.opts])
 
 
 def main(args: argparse.Namespace) -> None:
     if unknown := [name for name in args.methods if name not in METHODS]:
         raise UserError(f"unknown method '{unknown[0]}'; expected some of {', '.join(METHODS)}")
+    if args.workers < 1:
+        raise UserError(f"--workers is {args.workers}; expected 1 or more")
     # the accuracy of the supernet's own weights is not looked at
     search_opts = ["SEARCH.CALIBRATION_BATCHES", "1", *args.opts]
     search_cfg = config(args.search_config, args.search_epochs, search_opts)
@@ -87,10 +97,10 @@ def main(args: argparse.Namespace) -> None:
         "command": command(args),
         "hardware": hardware(),
         "torch": torch.__version__,
-        "unit": "ms",
+        "unit": build_latency_table(search_cfg, space).unit,
         "live_thresholds": {name: live_thresholds(space, name) for name in IMPORTANCES},
     }
-    study = run_study(search_cfg, classifier_cfg, trials, args.output, facts)
+    study = run_study(search_cfg, classifier_cfg, trials, args.output, facts, args.workers)
     plot_study(study, args.output.with_suffix(".png"))
     print(study_table(study))
 

@@ -70,8 +70,8 @@ def main(args: argparse.Namespace) -> None:
     facts = {"command": command(args), "hardware": hardware, "torch": torch.__version__}
     if args.step == "train":
         cfgs = config(args.search_config, []), config(args.train_config, args.opts)
-        train_truth(*cfgs, args.seeds, args.workers, args.truth, facts)
-        print(reliability_table(truth_facts(Truth.load(args.truth))))
+        truth = train_truth(*cfgs, args.seeds, args.workers, args.truth, facts)
+        print(reliability_table(truth_facts(truth)))
         return
     # the accuracy of the supernet's own weights is not looked at
     search_cfg = config(args.search_config, ["SEARCH.CALIBRATION_BATCHES", "1", *args.opts])

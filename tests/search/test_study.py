@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from detectron2.config import CfgNode
 
 from backbones.files import read_json
 from detection.engine.cli import load_config
@@ -31,6 +32,22 @@ def fake_trial(
     value = target + 10.0 * seed + 5 * method.searches
     known = {"method": method.name, "target": target, "seed": seed}
     return {**known, "top1": value, "loss": 1.0, "runtime": target}
+
+
+def tiny(images: Path, *options: str) -> tuple[CfgNode, CfgNode]:
+    """Configurations of search and classifier for a few images."""
+    opts = [
+        *("CLASSIFICATION.DATASET", str(images), "CLASSIFICATION.NUM_CLASSES", "2"),
+        *("CLASSIFICATION.INPUT_SIZE", "32", "CLASSIFICATION.EPOCHS", "1.0"),
+        *("SOLVER.IMS_PER_BATCH", "4", *options),
+    ]
+    search, classifier = (
+        load_config(
+            argparse.Namespace(config_file=f"{stage}/digits.yaml", opts=opts), add_search_config
+        )
+        for stage in ("search", "classification")
+    )
+    return search, classifier
 
 
 def test_an_interrupted_study_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,20 +94,28 @@ def test_summary_is_mean_and_sample_deviation() -> None:
     assert "+0.4 σ" in text
 
 
+def test_spread_within_a_search_is_pooled() -> None:
+    none: Any = None
+    trials = [fake_trial(none, none, METHODS["softmax"], 60.0, seed) for seed in range(3)]
+    for trial, values in zip(trials, ([50, 54, 58], [70, 70, 73]), strict=False):
+        trial["samples"] = [{"top1": float(value), "runtime": 61.0} for value in values]
+    (row,) = summarize(trials)
+    variances = [statistics.variance([50, 54, 58]), statistics.variance([70, 70, 73])]
+    assert row["intra"] == pytest.approx((sum(variances) / 2) ** 0.5)
+    assert "| 3.08" in study_table({"summary": [row], "unit": "ms"})
+
+
+def test_samples_of_a_search_are_trained(images: Path) -> None:
+    trial = run_trial(*tiny(images, "SEARCH.SAMPLES", "2"), METHODS["single-path"], 70.0, 0)
+    assert len(trial["samples"]) == 2
+    for sample in trial["samples"]:
+        assert len(sample["layers"].split()) == 20
+        assert 0 <= sample["top1"] <= 100
+
+
 def test_a_random_network_is_trained_at_the_target(images: Path) -> None:
     """The whole trial but the search, on a few images."""
-    options = [
-        *("CLASSIFICATION.DATASET", str(images), "CLASSIFICATION.NUM_CLASSES", "2"),
-        *("CLASSIFICATION.INPUT_SIZE", "32", "CLASSIFICATION.EPOCHS", "1.0"),
-        *("SOLVER.IMS_PER_BATCH", "4"),
-    ]
-    search, classifier = (
-        load_config(
-            argparse.Namespace(config_file=f"{stage}/digits.yaml", opts=options), add_search_config
-        )
-        for stage in ("search", "classification")
-    )
-    trial = run_trial(search, classifier, METHODS["random"], 70.0, 3)
+    trial = run_trial(*tiny(images), METHODS["random"], 70.0, 3)
     assert 69.3 <= trial["runtime"] <= 70.0
     assert (trial["method"], trial["target"], trial["seed"]) == ("random", 70.0, 3)
     assert len(trial["layers"].split()) == 20

@@ -75,6 +75,15 @@ def test_every_trial_mean_and_spread(study: dict[str, Any], panel: int) -> None:
     }
 
 
+def test_networks_of_one_search_are_crosses(study: dict[str, Any]) -> None:
+    trial = next(t for t in study["trials"] if (t["method"], t["target"]) == ("single-path", 80.0))
+    trial["samples"] = [{"top1": 88.0, "runtime": 84.0}, {"top1": 92.0, "runtime": 76.0}]
+    for axes, expected in zip(study_figure(study).axes, ([88, 92], [1.05, 0.95]), strict=True):
+        crosses = dots_of(axes)[-1]
+        assert [round(x) for x, _ in crosses] == [0, 0]
+        assert [y for _, y in crosses] == pytest.approx(expected)
+
+
 def test_written_as_a_picture(study: dict[str, Any], tmp_path: Path) -> None:
     plot_study(study, tmp_path / "study.png")
     with Image.open(tmp_path / "study.png") as picture:

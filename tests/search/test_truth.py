@@ -32,10 +32,7 @@ def made_up(rng: random.Random, count: int = 40) -> list[dict[str, Any]]:
 
 def truth_of(rows: list[dict[str, Any]]) -> Truth:
     return Truth(
-        [
-            TrueNetwork(row["layers"], row["runtime"], {m: row[m] for m in MEASURES})
-            for row in rows
-        ],
+        [TrueNetwork(row["layers"], row["runtime"], {m: row[m] for m in MEASURES}) for row in rows],
         "ms",
     )
 
@@ -94,7 +91,7 @@ def test_seeds_alone_are_no_spread_of_architectures(rng: random.Random) -> None:
 
 def test_what_the_truth_does_not_hold(rng: random.Random) -> None:
     truth = truth_of(made_up(rng))
-    with pytest.raises(UserError, match=r"no network '5x5-9'; its 40 networks are like 'net0'"):
+    with pytest.raises(UserError, match=r"no network '5x5-9'; its 40 are like 'net0'"):
         truth.regret("5x5-9", 2.0)
     slow = next(n for n in truth.networks.values() if n.runtime > 2.0)
     with pytest.raises(UserError, match="more than the target, 2"):
@@ -104,17 +101,20 @@ def test_what_the_truth_does_not_hold(rng: random.Random) -> None:
 
 
 def test_a_file_that_is_not_finished_is_refused(rng: random.Random, tmp_path: Path) -> None:
-    truth = truth_of(made_up(rng))
-    rows = [network.to_dict() for network in truth.networks.values()]
-    data = {"command": "x", "unit": "ms", "size": len(rows), "networks": rows}
+    networks = made_up(rng)
+    trials = [
+        {**network, "seed": seed, **{measure: network[measure][seed] for measure in MEASURES}}
+        for seed in SEEDS
+        for network in networks
+    ]
+    data = {"command": "x", "unit": "ms", "size": len(networks), "trials": trials}
     write_json(tmp_path / "truth.json", data)
-    read = Truth.load(tmp_path / "truth.json")
-    assert read.networks == truth.networks
-    del rows[3]["scores"]["top1"]["2"]
+    assert Truth.load(tmp_path / "truth.json").networks == truth_of(networks).networks
+    del trials[3]
     write_json(tmp_path / "truth.json", data)
     with pytest.raises(UserError, match="119 trainings of 40 networks"):
         Truth.load(tmp_path / "truth.json")
-    del rows[3]
+    data["trials"] = [trial for trial in trials if trial["layers"] != "net3"]
     write_json(tmp_path / "truth.json", data)
     with pytest.raises(UserError, match="39 networks, and the space has 40"):
         Truth.load(tmp_path / "truth.json")
