@@ -116,9 +116,10 @@ class TimmBackbone(NamedBackbone):
         last = f"res{freeze_at}"
         if freeze_at:
             self._check_features([last], f"MODEL.BACKBONE.FREEZE_AT is {freeze_at}")
-        maps = self._probe()
-        used = self._upstream([maps[self._index_of[name]] for name in self._out_features])
-        frozen = self._upstream([maps[self._index_of[last]]]) if freeze_at else set()
+        with torch.enable_grad():  # what a map depends on is read from gradients
+            maps = self._probe()
+            used = self._upstream([maps[self._index_of[name]] for name in self._out_features])
+            frozen = self._upstream([maps[self._index_of[last]]]) if freeze_at else set()
         for parameter in self.model.parameters():
             parameter.requires_grad_(parameter in used and parameter not in frozen)
         for parent, name, norm in list(_batch_norms(self.model)):

@@ -190,7 +190,8 @@ def test_backbone_alone(timm_cfg: CfgNode) -> None:
     timm_cfg.MODEL.BACKBONE.NAME = "build_timm_backbone"
     timm_cfg.MODEL.TIMM.OUT_FEATURES = ["res5"]
     timm_cfg.MODEL.BACKBONE.FREEZE_AT = 2
-    backbone = build_backbone(timm_cfg)
+    with torch.no_grad():  # as in a script that only evaluates
+        backbone = build_backbone(timm_cfg)
     assert backbone.output_shape() == {"res5": ShapeSpec(channels=512, stride=32)}
     assert not backbone.model.conv1.weight.requires_grad
     with pytest.raises(UserError, match="4 values"):
