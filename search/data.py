@@ -130,7 +130,7 @@ def build_transform(cfg: CfgNode, is_training: bool) -> Any:
         scale=tuple(node.AUGMENTATION.CROP_SCALE),
         ratio=tuple(node.AUGMENTATION.CROP_RATIO),
         hflip=node.AUGMENTATION.FLIP,
-        color_jitter=node.AUGMENTATION.COLOR_JITTER or 0.0,
+        color_jitter=node.AUGMENTATION.COLOR_JITTER or None,
         auto_augment=node.AUGMENTATION.AUTO_AUGMENT or None,
         interpolation="bicubic",
         crop_pct=node.CROP_PCT,
