@@ -142,56 +142,53 @@ def run_searches(
 
     Raises:
         UserError: if a method is unknown, if the file has searches of other settings, or if a
-            network found is not one of the truth's.
+            network found is not one of the truth's: it is kept in the file all the same.
     """
     if unknown := [name for name, _, _ in trials if name not in METHODS]:
         raise UserError(f"unknown method '{unknown[0]}'; expected some of {', '.join(METHODS)}")
     jobs: list[Job] = [
         (
             {"method": method, "target": target, "seed": seed},
-            partial(search_network, search_cfg, truth, method, target, seed),
+            partial(search_network, search_cfg, method, target, seed),
         )
         for method, target, seed in trials
     ]
-    known = truth_facts(truth)
     facts = {
         **facts,
         "unit": truth.unit,
-        "truth": known,
-        "recipe": {**recipe(search_cfg, "SEARCH"), "truth": known},
+        "truth": truth_facts(truth),
+        "recipe": recipe(search_cfg, "SEARCH"),
     }
     tolerance = search_cfg.SEARCH.TOLERANCE
-    return run_trials(
-        jobs,
-        output,
-        facts,
-        lambda rows: [*summarize(rows), chance_row(truth, rows, tolerance)],
-        workers,
-    )
+
+    def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        judged_rows = [judged(truth, row) for row in rows]
+        return [*summarize(judged_rows), chance_row(truth, rows, tolerance)]
+
+    return run_trials(jobs, output, facts, summary, workers)
 
 
-def search_network(
-    cfg: CfgNode, truth: Truth, method: str, target: float, seed: int
-) -> dict[str, Any]:
-    """One search: the network found, how far from the best it truly is, and what it cost.
+def judged(truth: Truth, trial: Mapping[str, Any]) -> dict[str, Any]:
+    """A search with its regrets: they are of the truth as it is known now."""
+    regrets = {
+        f"regret_{measure}": truth.regret(trial["layers"], trial["target"], measure)
+        for measure in MEASURES
+    }
+    return {**trial, **regrets}
+
+
+def search_network(cfg: CfgNode, method: str, target: float, seed: int) -> dict[str, Any]:
+    """One search: the layers of the network found, and what it cost.
 
     ``cpu_seconds`` is the time of the processor, over all threads of this process.
     """
     start = time.process_time()
     with tempfile.TemporaryDirectory(prefix="spnas-search-") as folder:
         found = find_architecture(cfg, METHODS[method], target, seed, Path(folder))
-    seconds = time.process_time() - start
     space = SearchSpace.load(cfg.SEARCH.SPACE)
-    network = truth.lookup(type_names(space, space.choices_of(found)))
-    regrets = {
-        f"regret_{measure}": round(truth.regret(network.layers, target, measure), 4)
-        for measure in MEASURES
-    }
     return {
-        "layers": network.layers,
-        "runtime": network.runtime,
-        "cpu_seconds": round(seconds, 2),
-        **regrets,
+        "layers": type_names(space, space.choices_of(found)),
+        "cpu_seconds": round(time.process_time() - start, 2),
     }
 
 

@@ -61,8 +61,10 @@ def run_trials(
         study["trials"].append({**key, **record})
         study.update(facts, summary=summarize(study["trials"]))
         write_json(output, study)
-        done = f"{index + 1} of {len(waiting)}"
-        logger.info("Trial %s: %s", done, ", ".join(f"{name} {key[name]}" for name in key))
+        logger.info("Trial of %s", ", ".join(f"{name} {key[name]}" for name in key))
+    if study["trials"]:  # a finished study is summarized anew all the same
+        study.update(facts, summary=summarize(study["trials"]))
+        write_json(output, study)
     return study
 
 

@@ -42,6 +42,7 @@ def parse() -> argparse.Namespace:
                         help=f"of {', '.join(METHODS)}")  # fmt: skip
     search.add_argument("--targets", nargs="+", type=float, required=True)
     search.add_argument("--seeds", type=int, default=10, help="of every method (default: 10)")
+    search.add_argument("--first-seed", type=int, default=0, help="(default: 0)")
     for step in (train, search):
         step.add_argument("--search-config", default="search/digits_small.yaml", metavar="FILE")
         step.add_argument(
@@ -77,7 +78,7 @@ def main(args: argparse.Namespace) -> None:
     search_cfg = config(args.search_config, ["SEARCH.CALIBRATION_BATCHES", "1", *args.opts])
     trials = [
         (method, target, seed)
-        for seed in range(args.seeds)
+        for seed in range(args.first_seed, args.first_seed + args.seeds)
         for target in args.targets
         for method in args.methods
     ]
@@ -91,6 +92,7 @@ def command(args: argparse.Namespace) -> str:
     if args.step == "search":
         targets = " ".join(f"{target:g}" for target in args.targets)
         parts += ["--methods", *args.methods, "--targets", targets]
+        parts += [f"--first-seed {args.first_seed}"] if args.first_seed else []
     return " ".join([*parts, f"--seeds {args.seeds} --workers {args.workers}", *args.opts])
 
 
