@@ -142,7 +142,7 @@ def run_searches(
 
     Raises:
         UserError: if a method is unknown, if the file has searches of other settings, or if a
-            network found is not one of the truth's: it is kept in the file all the same.
+            network found is not one of the truth's.
     """
     if unknown := [name for name, _, _ in trials if name not in METHODS]:
         raise UserError(f"unknown method '{unknown[0]}'; expected some of {', '.join(METHODS)}")

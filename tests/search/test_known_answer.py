@@ -31,9 +31,9 @@ from search.truth import Truth
 ROOT = Path(__file__).resolve().parent.parent.parent
 FACTS = {"command": "python tools/known_answer.py", "hardware": "made up"}
 SPACE = SearchSpace.load("digits_small")
-NETWORKS = ("skip 3x3-1 skip", "skip 3x3-1 3x3-1", "skip 5x5-1 3x3-1")
+NETWORKS = ("3x3-1 3x3-1 skip", "3x3-1 5x5-1 skip", "5x5-1 3x3-1 skip")
 """Fast ones, so that every target has them all."""
-TARGETS = (0.7, 0.9)
+TARGETS = (0.3, 0.5)
 COUNT = len(all_networks(SPACE))
 
 
@@ -136,6 +136,14 @@ def test_searches_go_on_and_are_judged(
     assert chance["regret_top1_std"] > 0
     low = f"{TARGETS[0]:g}"
     assert exact["regret_top1"][low] == truth.chance(TARGETS[0], 0.3)
+    other = {network.layers: network for network in truth.networks.values()}
+    other[NETWORKS[0]].scores["top1"][0] += 30.0
+    again = run_searches(search, truth, trials, 1, output, FACTS)
+    assert found.calls == trials[5:]  # none was run anew: they are judged anew
+    assert again["trials"] == study["trials"]
+    better = truth.regret(NETWORKS[0], TARGETS[0])
+    assert again["summary"][0]["regret_top1"][low] == pytest.approx(better)
+    assert better < expected[0]
     section = known_answer_section(study)
     assert "`single-path`" in section
     assert "chance, exactly" in section
@@ -172,9 +180,8 @@ def test_real_searches_end_in_the_truth(truth: Truth, images: Path) -> None:
         *("CLASSIFICATION.EPOCHS", "1.0", "SOLVER.IMS_PER_BATCH", "4"),
     )
     for method in ("single-path", "random"):
-        found = module.search_network(search, truth, method, TARGETS[1], 0)
-        assert found["runtime"] == truth.lookup(found["layers"]).runtime <= TARGETS[1]
-        assert found["regret_top1"] >= 0
+        found = module.search_network(search, method, TARGETS[1], 0)
+        assert truth.regret(found["layers"], TARGETS[1]) >= 0
         assert found["cpu_seconds"] > 0
     table = build_latency_table(search, SPACE)
     architecture = next(iter(all_networks(SPACE).values()))
