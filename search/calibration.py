@@ -35,11 +35,11 @@ def calibrated(network: nn.Module, cfg: CfgNode, dataset: ImageSet, batches: int
         images = (images.to(device) for images, _ in islice(loader, batches))
         with torch.no_grad():
             update_bn_stats(network, images, batches)
-        _average_statistics(network)
+        average_statistics(network)
     return network.eval()
 
 
-def _average_statistics(network: nn.Module) -> None:
+def average_statistics(network: nn.Module) -> None:
     """In several processes, averages the batch-norm statistics that each one estimated."""
     if comm.get_world_size() == 1:
         return

@@ -130,7 +130,8 @@ def build_transform(cfg: CfgNode, is_training: bool) -> Any:
         scale=tuple(node.AUGMENTATION.CROP_SCALE),
         ratio=tuple(node.AUGMENTATION.CROP_RATIO),
         hflip=node.AUGMENTATION.FLIP,
-        color_jitter=node.AUGMENTATION.COLOR_JITTER or None,
+        # None is no transform; 0 would be one that does nothing, for every image
+        color_jitter=node.AUGMENTATION.COLOR_JITTER or None,  # type: ignore[arg-type]
         auto_augment=node.AUGMENTATION.AUTO_AUGMENT or None,
         interpolation="bicubic",
         crop_pct=node.CROP_PCT,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from detectron2.config import CfgNode
 
+from backbones.blocks import NormLayer
 from backbones.errors import UserError
 from search.multi_path import MultiPathSupernet
 from search.one_shot import OneShot
@@ -57,13 +58,16 @@ def formulation_of(cfg: CfgNode) -> Formulation:
     return FORMULATIONS[name]
 
 
-def build_supernet(cfg: CfgNode, space: SearchSpace, num_classes: int) -> OneShot:
+def build_supernet(
+    cfg: CfgNode, space: SearchSpace, num_classes: int, norm_layer: NormLayer | None = None
+) -> OneShot:
     """The supernet that ``cfg.SEARCH`` describes.
 
     Args:
         cfg: the configuration.
         space: of the supernet's own widths.
         num_classes: outputs of the classifier.
+        norm_layer: normalisation; batch norm by default.
     """
     node, formulation = cfg.SEARCH, formulation_of(cfg)
     shared = (space, num_classes, cfg.CLASSIFICATION.DROP_RATE)
@@ -73,6 +77,7 @@ def build_supernet(cfg: CfgNode, space: SearchSpace, num_classes: int) -> OneSho
             path_weights=formulation.relaxation,
             temperature=node.TEMPERATURE,
             residual_scale=node.RESIDUAL_SCALE,
+            norm_layer=norm_layer,
         )
     return Supernet(
         *shared,
@@ -81,4 +86,5 @@ def build_supernet(cfg: CfgNode, space: SearchSpace, num_classes: int) -> OneSho
         temperature=node.TEMPERATURE,
         initial_logit=0.0 if formulation.bilevel else node.INITIAL_LOGIT,
         residual_scale=node.RESIDUAL_SCALE,
+        norm_layer=norm_layer,
     )

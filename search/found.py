@@ -104,20 +104,8 @@ class FoundNetworks:
         ]
 
     def _described(self, choices: Sequence[Choice], iterations: int) -> Architecture:
-        table = self.runtime_model.table
-        runtime = predict_runtime(self.space.architecture(choices, "found"), table)
-        provenance = {
-            "method": self.cfg.SEARCH.FORMULATION,
-            "config": dict(self.cfg.SEARCH),
-            "dataset": self.cfg.CLASSIFICATION.DATASET,
-            "seed": self.cfg.SEED,
-            "iterations": iterations,
-            "latency_table": table.name,
-            "predicted_runtime": round(runtime, 4),
-            "unit": table.unit,
-        }
-        name = f"spnas_{self.space.name}_{runtime:.0f}{table.unit}"
-        return self.space.architecture(choices, name, provenance)
+        dataset = self.cfg.CLASSIFICATION.DATASET
+        return described(self.cfg, self.runtime_model, choices, iterations, dataset)
 
     def judged(
         self, architecture: Architecture, val_data: ImageSet
@@ -172,6 +160,38 @@ class FoundNetworks:
     def _fitness(self, choices: Sequence[Choice]) -> float:
         network = self.calibrated(choices, self.cfg.SEARCH.EVOLUTION.CALIBRATION_BATCHES)
         return -evaluate(network, build_val_loader(self.cfg, self.held_out))["loss"]
+
+
+def described(
+    cfg: CfgNode,
+    runtime_model: RuntimeModel,
+    choices: Sequence[Choice],
+    iterations: int,
+    dataset: str,
+) -> Architecture:
+    """A network found, with its provenance.
+
+    Args:
+        cfg: of the search.
+        runtime_model: of the space that was searched.
+        choices: one a searchable layer.
+        iterations: of the search so far.
+        dataset: that the search saw.
+    """
+    space, table = runtime_model.space, runtime_model.table
+    runtime = predict_runtime(space.architecture(choices, "found"), table)
+    provenance = {
+        "method": cfg.SEARCH.FORMULATION,
+        "config": dict(cfg.SEARCH),
+        "dataset": dataset,
+        "seed": cfg.SEED,
+        "iterations": iterations,
+        "latency_table": table.name,
+        "predicted_runtime": round(runtime, 4),
+        "unit": table.unit,
+    }
+    name = f"spnas_{space.name}_{runtime:.0f}{table.unit}"
+    return space.architecture(choices, name, provenance)
 
 
 def search_results(

@@ -96,14 +96,18 @@ class OneShot(Classifier, ABC):
         finally:
             self.forced = before
 
-    def forward_intermediates(self, x: Tensor) -> list[Tensor]:
-        """Decides, then computes the five maps at strides 2 to 32."""
+    def prepare(self) -> None:
+        """Sets what every searchable layer is in the next forward pass."""
         if self.forced is None:
             self.decide()
-        else:
-            self.decisions = self.confidence = self.forced
-            for layer, decision in zip(self.searchable_layers, self.forced, strict=True):
-                layer.decision = decision
+            return
+        self.decisions = self.confidence = self.forced
+        for layer, decision in zip(self.searchable_layers, self.forced, strict=True):
+            layer.decision = decision
+
+    def forward_intermediates(self, x: Tensor) -> list[Tensor]:
+        """Decides, then computes the five maps at strides 2 to 32."""
+        self.prepare()
         return super().forward_intermediates(x)
 
 

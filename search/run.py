@@ -5,6 +5,8 @@ from __future__ import annotations
 from detectron2.config import CfgNode
 
 from backbones.errors import UserError
+from search.detector_search import DetectorSearchTrainer
+from search.detector_supernet import searches_detector
 from search.proxy_evaluation import run_random_search
 from search.trainer import SearchTrainer
 
@@ -20,6 +22,16 @@ def run_search(cfg: CfgNode, resume: bool = False, eval_only: bool = False) -> N
     Raises:
         UserError: for a mistake in the configuration.
     """
+    if searches_detector(cfg):
+        if eval_only:
+            raise UserError(
+                "--eval-only judges a supernet on classification; a detector is evaluated by "
+                "tools/train_net.py --eval-only, with the architecture.json that the search left"
+            )
+        search = DetectorSearchTrainer(cfg)
+        search.resume_or_load(resume=resume)
+        search.train()
+        return
     if cfg.SEARCH.FORMULATION == "random":
         if eval_only:
             raise UserError(

@@ -92,6 +92,11 @@ class Supernet(OneShot):
         """The thresholds."""
         return list(self.thresholds.parameters())
 
+    def reset_thresholds(self) -> None:
+        """Makes every decision as undecided as at the start, for the present weights."""
+        for layer, thresholds in self._judged:
+            thresholds.reset(layer)
+
     def logits(self) -> list[Tensor]:
         """(G_i,) logits of every layer's decisions."""
         with torch.autocast(self.stem.conv.weight.device.type, enabled=False):

@@ -9,9 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import torch
 from detectron2.config import CfgNode
-from detectron2.utils.events import get_event_storage
 from torch import Tensor
 from torch.utils.data import Subset
 
@@ -19,9 +17,9 @@ from backbones.architecture import Architecture
 from backbones.errors import UserError
 from search.build import build_runtime_model, build_tradeoff
 from search.data import build_dataset, build_train_loader, count_classes, split_images
-from search.decisions import Decision
 from search.formulations import build_supernet, formulation_of
 from search.found import FoundNetworks, search_results
+from search.runtime_loss import log_decisions, runtime_loss
 from search.space import SearchSpace
 from search.stage import ClassificationTrainer
 from search.supernet import Supernet
@@ -116,59 +114,16 @@ class SearchTrainer(ClassificationTrainer):
         losses = super().losses(logits, targets)
         if self.formulation.uniform:
             return losses
-        runtime = self.runtime_model(self.supernet.decisions)
-        with torch.no_grad():
-            relaxed = float(self.runtime_model(self.supernet.confidence))
-        weight = self.tradeoff.update(relaxed, self.progress)
-        losses["loss_runtime"] = weight * runtime.log()
-        get_event_storage().put_scalars(
-            **{
-                "search/lambda": weight,
-                "search/runtime": float(runtime.detach()),
-                "search/relaxed_runtime": relaxed,
-            },
-            smoothing_hint=False,
+        losses["loss_runtime"] = runtime_loss(
+            self.supernet, self.runtime_model, self.tradeoff, self.progress
         )
         return losses
 
     def after_step(self) -> None:
         """Logs the decisions of every layer together with the other metrics."""
-        if (self.iter + 1) % self.log_period == 0:
-            self._log_decisions()
+        if (self.iter + 1) % self.log_period == 0 and not self.formulation.uniform:
+            log_decisions(self.supernet, self.space)
         super().after_step()
-
-    def _log_decisions(self) -> None:
-        """How sure every option of every layer is, and how strong each threshold's gradient."""
-        storage = get_event_storage()
-        with torch.no_grad():
-            decisions = self.supernet.relaxed_decisions()
-        if self.formulation.uniform:
-            return
-        for index, decision in enumerate(decisions, start=1):
-            if isinstance(decision, Decision):
-                values = {
-                    "keep": decision.keep,
-                    "kernel": decision.kernel[-1],
-                    "expansion": decision.expansion[-1],
-                    "se": 1 - decision.se[0],
-                }
-            else:
-                names = map(
-                    self.space.choice_name, self.space.choices(self.space.layers[index - 1])
-                )
-                values = dict(zip(names, decision.paths, strict=True))
-            for name, value in values.items():
-                storage.put_scalar(
-                    f"decisions/layer{index:02d}_{name}", float(value), smoothing_hint=False
-                )
-        gradients = [
-            parameter.grad.abs().mean()
-            for parameter in self.supernet.decision_parameters()
-            if parameter.grad is not None
-        ]
-        if gradients:
-            mean = float(torch.stack(gradients).mean())
-            storage.put_scalar("search/threshold_gradient", mean, smoothing_hint=False)
 
     def found(self, target: float) -> Architecture:
         """The architecture that the search would end with now.

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.tiny_coco import tiny_coco  # noqa: F401
+
 LOGGERS = ("detectron2", "fvcore", "backbones", "detection", "search")
 
 

@@ -1,105 +1,27 @@
-"""A COCO-shaped miniature, a detector small enough for tests, and the command line in-process."""
+"""A detector small enough for tests, and the command line in-process."""
 
 from __future__ import annotations
 
-import json
 import runpy
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import setuptools  # noqa: F401  (pip, imported by the installer's tests, would make it unimportable)
 import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
-from PIL import Image
-from pycocotools import mask as mask_util
 
 from detection import add_spnas_config
-
-ROOT = Path(__file__).resolve().parents[2]
-CATEGORIES = [
-    {"id": 3, "name": "box"},
-    {"id": 5, "name": "disc"},
-    {"id": 11, "name": "bar"},
-]
-TINY_MODEL = [
-    *("MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "MODEL.MASK_ON", "True"),
-    *("MODEL.SPNAS.NORM", "BN", "MODEL.FPN.OUT_CHANNELS", "16"),
-    *("MODEL.ROI_HEADS.NUM_CLASSES", "3", "MODEL.ROI_BOX_HEAD.FC_DIM", "16"),
-    *("MODEL.ROI_MASK_HEAD.CONV_DIM", "8", "MODEL.ROI_MASK_HEAD.NUM_CONV", "1"),
-    *("MODEL.RPN.POST_NMS_TOPK_TEST", "10", "MODEL.RPN.POST_NMS_TOPK_TRAIN", "20"),
-    *("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "16", "TEST.DETECTIONS_PER_IMAGE", "5"),
-    *("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MAX_SIZE_TRAIN", "96", "INPUT.MIN_SIZE_TEST", "64"),
-    *("INPUT.MAX_SIZE_TEST", "96", "INPUT.MASK_FORMAT", "bitmask"),
-    *("DATALOADER.NUM_WORKERS", "0", "SOLVER.IMS_PER_BATCH", "2"),
-    *("WANDB.ENABLED", "False", "SEED", "1"),
-]
-BASE = ROOT / "configs" / "detection" / "Base-SPNAS-FPN.yaml"
-
-
-def draw(folder: Path, seed: int, images: int = 6) -> dict[str, Any]:
-    """Images with one object of each class, wide ones and tall ones, as COCO annotations.
-
-    The classes' ids have gaps, one mask is a polygon and the others run-length encoded, one
-    object is a crowd, and the last image has nothing on it.
-    """
-    rng = np.random.default_rng(seed)
-    annotations: dict[str, Any] = {"images": [], "annotations": [], "categories": CATEGORIES}
-    for index in range(images):
-        height, width = (72, 96) if index % 2 else (96, 72)
-        pixels = rng.integers(0, 60, (height, width, 3), dtype=np.uint8)
-        record = {"id": 100 + index, "height": height, "width": width}
-        annotations["images"].append({**record, "file_name": f"{index}.jpg"})
-        for kind in range(3 if index < images - 1 else 0):
-            x, y, w, h = 4 + 22 * kind, 6 + 8 * kind, 18, 14 + 12 * kind
-            mask = np.zeros((height, width), np.uint8, order="F")
-            mask[y : y + h, x : x + w] = 1
-            pixels[mask > 0] = (80 + 60 * kind, 200 - 50 * kind, 120)
-            rle = mask_util.encode(mask)
-            rle["counts"] = rle["counts"].decode()
-            polygon = [[x, y, x + w, y, x + w, y + h, x, y + h]]
-            annotations["annotations"].append(
-                {
-                    "id": 1 + len(annotations["annotations"]),
-                    "image_id": record["id"],
-                    "category_id": CATEGORIES[kind]["id"],
-                    "bbox": [x, y, w, h],
-                    "area": w * h,
-                    "iscrowd": int(index == 1 and kind == 2),
-                    "segmentation": polygon if kind == 0 else rle,
-                }
-            )
-        Image.fromarray(pixels).save(folder / f"{index}.jpg")
-    return annotations
-
-
-def write_dataset(folder: Path, seed: int = 0) -> Path:
-    """The miniature in ``folder``; returns the annotation file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "annotations.json"
-    path.write_text(json.dumps(draw(folder, seed)))
-    return path
+from tests.tiny_coco import BASE, ROOT, TINY_MODEL, write_dataset
 
 
 @pytest.fixture
 def own_json(tmp_path: Path) -> Path:
     """The miniature's annotation file, beside its images, to be spoiled by a test."""
     return write_dataset(tmp_path / "own")
-
-
-@pytest.fixture(scope="session")
-def tiny_coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The miniature, registered as ``tiny_train`` and ``tiny_val``; its annotation file."""
-    folder = tmp_path_factory.mktemp("tiny")
-    json_file = write_dataset(folder)
-    for name in ("tiny_train", "tiny_val"):
-        register_coco_instances(name, {}, str(json_file), str(folder))
-    return json_file
 
 
 @pytest.fixture
