@@ -7,6 +7,7 @@ import argparse
 import json
 
 from backbones.files import write_json
+from detection.benchmark import scoring_report
 from detection.engine.cli import run_tool
 from search.benchmark import search_step_report
 
@@ -24,14 +25,23 @@ def parse() -> argparse.Namespace:
     step.add_argument("--batch", type=int, default=32, help="images a step (default: 32)")
     step.add_argument("--size", type=int, default=224, help="side in pixels (default: 224)")
     step.add_argument("--repeats", type=int, default=5, help="timed steps of each (default: 5)")
-    step.add_argument("--output", help="also write the figures to this JSON file")
+    scoring = commands.add_parser(
+        "coco-scoring", help="AP by faster-coco-eval against AP by pycocotools, on one made-up set"
+    )
+    scoring.add_argument("--images", type=int, default=5000, help="(default: 5000)")
+    scoring.add_argument("--detections", type=int, default=100, help="an image (default: 100)")
+    for command in (step, scoring):
+        command.add_argument("--output", help="also write the figures to this JSON file")
     return parser.parse_args()
 
 
 def main(args: argparse.Namespace) -> None:
-    report = search_step_report(
-        args.space, args.table, args.device, args.batch, args.size, args.repeats
-    )
+    if args.command == "coco-scoring":
+        report = scoring_report(args.images, args.detections)
+    else:
+        report = search_step_report(
+            args.space, args.table, args.device, args.batch, args.size, args.repeats
+        )
     print(json.dumps(report, indent=2))
     if args.output:
         write_json(args.output, report)

@@ -14,7 +14,9 @@ from backbones.engines.hardware import hardware
 from backbones.errors import UserError
 from backbones.files import write_json
 from detection.engine.cli import load_config, run_tool
+from search.build import build_latency_table
 from search.config import add_search_config
+from search.space import SearchSpace
 from search.tuning.objective import search_outcome
 from search.tuning.report import plot_tuning, study_record, summary_table
 from search.tuning.solvers import SOLVERS, Fidelities
@@ -76,6 +78,7 @@ def check(args: argparse.Namespace) -> Fidelities:
 def main(args: argparse.Namespace) -> None:
     fidelities = check(args)
     cfg = load_config(args, add_search_config)
+    unit = build_latency_table(cfg, SearchSpace.load(cfg.SEARCH.SPACE)).unit
     storage = open_storage(args.storage, args.heartbeat)
     records = []
     for seed in range(args.repeats):
@@ -87,11 +90,12 @@ def main(args: argparse.Namespace) -> None:
                 "command": command(args),
                 "hardware": hardware(),
                 "target": args.target,
+                "unit": unit,
                 "budget": args.budget,
             }
             write_json(args.output, {**facts, "studies": records})
             plot_tuning(records, args.output.with_suffix(".png"))
-    print(summary_table(records, "ms"))
+    print(summary_table(records, unit))
     print(f"Wrote {args.output} and {args.output.with_suffix('.png')}")
 
 
