@@ -86,7 +86,7 @@ def _check_recipe(output: Path, before: Any, recipe: Any) -> None:
     if changed:
         found = "; ".join(f"{key} {before.get(key)}, now {recipe.get(key)}" for key in changed)
         raise UserError(
-            f"'{output}' holds trials of another recipe ({found}); name another --output, or ask "
+            f"'{output}' holds trials of another recipe ({found}); name another file, or ask "
             "for the same recipe"
         )
 
