@@ -23,7 +23,7 @@ from detection.checkpointing import DetectorCheckpointer
 from detection.data.checks import Record, check_test_sets
 from detection.data.loader import build_test_loader, build_train_loader, skip_batches
 from detection.engine.results import RESULTS_FILE, write_results
-from detection.engine.trainer import ResumableTrainer
+from detection.engine.trainer import ResumableTrainer, unwrap_ddp
 from detection.engine.wandb_writer import WandbSettings, WandbWriter
 from detection.engine.writers import build_run_writers
 from detection.evaluation import build_evaluator
@@ -178,8 +178,7 @@ def report(
     Returns:
         What went to ``results.json`` under ``detection``.
     """
-    module = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
-    results = final_results(cfg, module, scores)
+    results = final_results(cfg, unwrap_ddp(model), scores)
     path = write_results(cfg.OUTPUT_DIR, {"detection": results})
     _log.info("Final results, also in '%s':\n%s", path, final_table(results))
     if wandb is not None:

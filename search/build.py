@@ -9,6 +9,7 @@ from backbones.latency import LatencyTable
 from search.proxies import load_table
 from search.runtime import RUNTIME_MODELS, RuntimeModel
 from search.space import SearchSpace
+from search.target import check_target
 from search.tradeoff import FixedTradeOff, TargetTradeOff
 
 
@@ -42,6 +43,18 @@ def build_runtime_model(cfg: CfgNode, space: SearchSpace) -> RuntimeModel:
             f"unknown SEARCH.RUNTIME_MODEL '{name}'; expected one of {', '.join(RUNTIME_MODELS)}"
         )
     return RUNTIME_MODELS[name](space, build_latency_table(cfg, space))
+
+
+def check_targets(cfg: CfgNode, runtime_model: RuntimeModel) -> None:
+    """Insists on networks of the space at ``SEARCH.TARGET`` and at those of ``SEARCH.FAMILY``.
+
+    Raises:
+        UserError: naming the key.
+    """
+    if cfg.SEARCH.TARGET:
+        check_target(runtime_model.space, runtime_model, cfg.SEARCH.TARGET)
+    for target in cfg.SEARCH.FAMILY:
+        check_target(runtime_model.space, runtime_model, target, "SEARCH.FAMILY")
 
 
 def build_tradeoff(cfg: CfgNode) -> FixedTradeOff | TargetTradeOff:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import islice
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -29,17 +31,27 @@ def calibrated(network: nn.Module, cfg: CfgNode, dataset: ImageSet, batches: int
         batches: to estimate on, the same for every network; 0 leaves the statistics as they are.
     """
     if batches:
-        network.train()
         device = next(network.parameters()).device
         loader = build_train_loader(cfg, dataset, _AFTER_TRAINING)
-        images = (images.to(device) for images, _ in islice(loader, batches))
-        with torch.no_grad():
-            update_bn_stats(network, images, batches)
-        average_statistics(network)
+        estimate_statistics(network, (images.to(device) for images, _ in loader), batches)
     return network.eval()
 
 
-def average_statistics(network: nn.Module) -> None:
+@torch.no_grad()
+def estimate_statistics(network: nn.Module, inputs: Iterable[Any], batches: int) -> None:
+    """Replaces batch-norm statistics by their mean over batches; leaves the network in training.
+
+    Args:
+        network: what an element of ``inputs`` is given to.
+        inputs: as many batches, or more.
+        batches: to estimate on.
+    """
+    network.train()
+    update_bn_stats(network, islice(inputs, batches), batches)
+    _average_statistics(network)
+
+
+def _average_statistics(network: nn.Module) -> None:
     """In several processes, averages the batch-norm statistics that each one estimated."""
     if comm.get_world_size() == 1:
         return

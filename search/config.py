@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Sequence
+
 from detectron2.config import CfgNode
 
 from detection.config import add_spnas_config
+from detection.engine.cli import load_config
+
+
+def load_search_config(file: str, options: Sequence[str] = ()) -> CfgNode:
+    """The configuration of a file, for tools that take several or none from ``--config-file``.
+
+    Args:
+        file: as ``--config-file``.
+        options: further keys and their values, in turns.
+    """
+    args = argparse.Namespace(config_file=file, opts=list(options))
+    return load_config(args, add_search_config)
 
 
 def add_search_config(cfg: CfgNode) -> None:

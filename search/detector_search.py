@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from detectron2.config import CfgNode
 from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
-from fvcore.nn.precise_bn import update_bn_stats
 from torch import Tensor, nn
 
 from backbones.architecture import Architecture
@@ -21,17 +19,17 @@ from backbones.errors import UserError
 from backbones.weights import load_weights
 from detection.checkpointing import backbone_prefix
 from detection.engine.results import RESULTS_FILE, write_results
+from detection.engine.trainer import unwrap_ddp
 from detection.trainer import DetectionTrainer, FinalReport, report
-from search.build import build_runtime_model, build_tradeoff
-from search.calibration import average_statistics
+from search.build import build_runtime_model, build_tradeoff, check_targets
+from search.calibration import estimate_statistics
 from search.detector_supernet import FIXED_BUILDERS, SupernetBackbone
 from search.export import ARCHITECTURE_FILE, exported_state, save_backbone
-from search.found import described, search_results
+from search.found import decided, described, found_row, search_results
 from search.proxies import PROXIES
 from search.runtime_loss import log_decisions, runtime_loss
 from search.space import Choice
 from search.supernet import Supernet
-from search.target import check_target, select_at_target
 
 logger = logging.getLogger(__name__)
 
@@ -55,14 +53,11 @@ class DetectorSearchTrainer(DetectionTrainer):
     def __init__(self, cfg: CfgNode) -> None:
         self.tradeoff = build_tradeoff(cfg)
         super().__init__(cfg)
-        self.detector = unwrapped(self.model)
+        self.detector = unwrap_ddp(self.model)
         self.supernet = supernet_backbone(self.detector).supernet
         self.space = self.supernet.space
         self.runtime_model = build_runtime_model(cfg, self.space).to(cfg.MODEL.DEVICE)
-        if cfg.SEARCH.TARGET:
-            check_target(self.space, self.runtime_model, cfg.SEARCH.TARGET)
-        for target in cfg.SEARCH.FAMILY:
-            check_target(self.space, self.runtime_model, target, "SEARCH.FAMILY")
+        check_targets(cfg, self.runtime_model)
         self.checkpointer.add_checkpointable("tradeoff", self.tradeoff)
         self.detector.register_forward_hook(self._with_runtime)
 
@@ -70,7 +65,7 @@ class DetectorSearchTrainer(DetectionTrainer):
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         """The detector's optimizer, with the thresholds in a group of their own (Eq. 9)."""
         optimizer = super().build_optimizer(cfg, model)
-        thresholds = supernet_backbone(unwrapped(model)).supernet.decision_parameters()
+        thresholds = supernet_backbone(unwrap_ddp(model)).supernet.decision_parameters()
         apart = {id(parameter) for parameter in thresholds}
         for group in optimizer.param_groups:
             group["params"] = [p for p in group["params"] if id(p) not in apart]
@@ -124,21 +119,14 @@ class DetectorSearchTrainer(DetectionTrainer):
         Args:
             target: runtime to select at; 0 takes the supernet's own decisions.
         """
-        if not target:
-            return self.supernet.choices()
-        node = self.cfg.SEARCH
-        with torch.no_grad():
-            decisions = self.supernet.relaxed_decisions()
-        return select_at_target(
-            self.space, self.runtime_model, decisions, target, node.TOLERANCE, node.SELECTION
-        )
+        return decided(self.cfg, self.runtime_model, self.supernet, target)
 
     def export(self) -> None:
         """Writes the network found with its detector's AP, and those of ``SEARCH.FAMILY``."""
         node, output = self.cfg.SEARCH, Path(self.cfg.OUTPUT_DIR)
         found = self.exported(node.TARGET, output)
         family = [self.exported(t, output / "family" / f"{t:g}") for t in node.FAMILY]
-        rows = [self._row(architecture) for architecture, _, _ in (found, *family)]
+        rows = [found_row(self.space, architecture) for architecture, _, _ in (found, *family)]
         results = search_results(self.runtime_model, node.TARGET, rows[0], {"family": rows[1:]})
         if comm.is_main_process():
             write_results(output, {"search": results})
@@ -184,14 +172,6 @@ class DetectorSearchTrainer(DetectionTrainer):
             logger.info("Wrote architecture.json and backbone.pth to %s", folder)
         return architecture, detector, cfg
 
-    def _row(self, architecture: Architecture) -> dict[str, Any]:
-        choices = self.space.choices_of(architecture)
-        return {
-            "architecture": architecture.name,
-            "layers": [self.space.choice_name(choice) for choice in choices],
-            "predicted_runtime": architecture.provenance["predicted_runtime"],
-        }
-
     def _with_runtime(
         self, detector: nn.Module, inputs: Any, losses: dict[str, Tensor]
     ) -> dict[str, Tensor] | None:
@@ -207,11 +187,6 @@ class _ExportFound(HookBase):
     def after_train(self) -> None:
         if self.trainer.iter >= self.trainer.max_iter:
             self.trainer.export()
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The model itself, out of ``DistributedDataParallel``."""
-    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
 
 
 def supernet_backbone(detector: nn.Module) -> SupernetBackbone:
@@ -254,9 +229,7 @@ def calibrate_detector(detector: nn.Module, cfg: CfgNode, batches: int) -> None:
         batches: to estimate on; 0 leaves the statistics as they are.
     """
     if batches:
-        detector.train()
         loader = DetectionTrainer.build_train_loader(cfg)
-        with torch.no_grad(), EventStorage():  # the heads log while they train
-            update_bn_stats(detector, islice(loader, batches), batches)
-        average_statistics(detector)
+        with EventStorage():  # the heads log while they train
+            estimate_statistics(detector, loader, batches)
     detector.eval()

@@ -78,16 +78,7 @@ class FoundNetworks:
                 node.EVOLUTION.GENERATIONS,
                 node.TOLERANCE,
             )
-        if not target:
-            return self.supernet.choices()
-        return select_at_target(
-            self.space,
-            self.runtime_model,
-            self.supernet.relaxed_decisions(),
-            target,
-            node.TOLERANCE,
-            node.SELECTION,
-        )
+        return decided(self.cfg, self.runtime_model, self.supernet, target)
 
     def found(self, target: float, iterations: int) -> Architecture:
         """The architecture of :meth:`choices`, with its provenance."""
@@ -129,7 +120,6 @@ class FoundNetworks:
 
         The weights of a supernet of other widths fit no network of the space: then there are none.
         """
-        choices = self.space.choices_of(architecture)
         if comm.is_main_process():
             if self.supernet.space.layers == self.space.layers:
                 save_backbone(folder, architecture, network.state_dict())
@@ -137,12 +127,7 @@ class FoundNetworks:
             else:
                 architecture.save(folder / "architecture.json")
                 logger.info("Wrote architecture.json to %s: the supernet had other widths", folder)
-        return {
-            "architecture": architecture.name,
-            "layers": [self.space.choice_name(choice) for choice in choices],
-            "predicted_runtime": architecture.provenance["predicted_runtime"],
-            "val": scores,
-        }
+        return {**found_row(self.space, architecture), "val": scores}
 
     def calibrated(self, choices: Sequence[Choice], batches: int) -> nn.Module:
         """A network of the supernet with batch-norm statistics of its own, in eval mode.
@@ -160,6 +145,39 @@ class FoundNetworks:
     def _fitness(self, choices: Sequence[Choice]) -> float:
         network = self.calibrated(choices, self.cfg.SEARCH.EVOLUTION.CALIBRATION_BATCHES)
         return -evaluate(network, build_val_loader(self.cfg, self.held_out))["loss"]
+
+
+@torch.no_grad()
+def decided(
+    cfg: CfgNode, runtime_model: RuntimeModel, supernet: OneShot, target: float
+) -> list[Choice]:
+    """The network that a supernet's decisions stand for.
+
+    Args:
+        cfg: of the search.
+        runtime_model: of the space.
+        supernet: of the space, or of the space with other widths.
+        target: runtime to select at; 0 takes the decisions as they are.
+    """
+    if not target:
+        return supernet.choices()
+    return select_at_target(
+        runtime_model.space,
+        runtime_model,
+        supernet.relaxed_decisions(),
+        target,
+        cfg.SEARCH.TOLERANCE,
+        cfg.SEARCH.SELECTION,
+    )
+
+
+def found_row(space: SearchSpace, architecture: Architecture) -> dict[str, Any]:
+    """What ``results.json`` says of a network with a provenance, but for its scores."""
+    return {
+        "architecture": architecture.name,
+        "layers": [space.choice_name(choice) for choice in space.choices_of(architecture)],
+        "predicted_runtime": architecture.provenance["predicted_runtime"],
+    }
 
 
 def described(

@@ -24,7 +24,7 @@ from backbones.latency import LatencyTable, predict_runtime
 from search.build import build_latency_table
 from search.profiling.workload import type_names
 from search.space import SearchSpace
-from search.study import METHODS, find_architecture, train_architecture
+from search.study import METHODS, check_methods, find_architecture, train_architecture
 from search.trials import Job, run_trials
 from search.truth import MEASURES, Truth
 
@@ -144,8 +144,7 @@ def run_searches(
         UserError: if a method is unknown, if the file has searches of other settings, or if a
             network found is not one of the truth's.
     """
-    if unknown := [name for name, _, _ in trials if name not in METHODS]:
-        raise UserError(f"unknown method '{unknown[0]}'; expected some of {', '.join(METHODS)}")
+    check_methods(name for name, _, _ in trials)
     jobs: list[Job] = [
         (
             {"method": method, "target": target, "seed": seed},

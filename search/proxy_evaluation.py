@@ -25,7 +25,7 @@ from search.build import build_runtime_model
 from search.classifier import ClassifierTrainer
 from search.data import build_dataset, split_images
 from search.export import save_backbone
-from search.found import search_results
+from search.found import found_row, search_results
 from search.proxies import load_table
 from search.random_search import sample_at_target
 from search.runtime import RuntimeModel
@@ -94,14 +94,7 @@ def run_random_search(cfg: CfgNode) -> None:
     for index, network in enumerate(draw_candidates(cfg, space, model)):
         folder = output / "candidates" / f"{index:02d}"
         scores = _proxy_scores(cfg, space, network, folder)
-        rows.append(
-            {
-                "architecture": network.name,
-                "layers": [space.choice_name(c) for c in space.choices_of(network)],
-                "predicted_runtime": network.provenance["predicted_runtime"],
-                "held_out": scores,
-            }
-        )
+        rows.append({**found_row(space, network), "held_out": scores})
     best = min(range(len(rows)), key=lambda index: rows[index]["held_out"]["loss"])
     if not comm.is_main_process():
         return

@@ -163,14 +163,6 @@ def known_answer_section(study: Mapping[str, Any]) -> str:
     return "\n\n".join([*tables, f"`{truth['command']}`, then", _beside(study)])
 
 
-def tuning_section(study: Mapping[str, Any]) -> str:
-    """The solvers that look for λ (Sec. VII-B), and Fig. 9."""
-    from search.tuning.report import summary_table  # Optuna is an extra
-
-    plot = "![best value against epochs, and the grid of epochs and λ](docs/results/tuning.png)"
-    return f"{summary_table(study['studies'], study['unit'])}\n\n{_beside(study)}\n\n{plot}"
-
-
 def scoring_section(report: Mapping[str, Any]) -> str:
     """Both implementations of COCO's AP on one set."""
     rows = [
@@ -247,7 +239,6 @@ SECTIONS = {
     "compare-search": compare_section,
     "known-answer": known_answer_section,
     "ablation": ablation_section,
-    "tuning": tuning_section,
     "coco-scoring": scoring_section,
     "search-step": search_step_section,
 }

@@ -6,7 +6,7 @@ import math
 import random
 import statistics
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from detectron2.config import CfgNode
 from detectron2.utils.env import seed_all_rng
 
 from backbones.architecture import Architecture
+from backbones.errors import UserError
 from backbones.files import read_json
 from backbones.latency import predict_runtime
 from search.build import build_latency_table, build_runtime_model
@@ -66,6 +67,12 @@ METHODS = {
     )
 }
 """The paper's formulation with this project's defaults, one change at a time, and chance."""
+
+
+def check_methods(names: Iterable[str]) -> None:
+    """Raises a UserError that names the first method that is not one of ``METHODS``."""
+    if unknown := [name for name in names if name not in METHODS]:
+        raise UserError(f"unknown method '{unknown[0]}'; expected some of {', '.join(METHODS)}")
 
 
 def run_trial(

@@ -15,7 +15,7 @@ from torch.utils.data import Subset
 
 from backbones.architecture import Architecture
 from backbones.errors import UserError
-from search.build import build_runtime_model, build_tradeoff
+from search.build import build_runtime_model, build_tradeoff, check_targets
 from search.data import build_dataset, build_train_loader, count_classes, split_images
 from search.formulations import build_supernet, formulation_of
 from search.found import FoundNetworks, search_results
@@ -23,7 +23,6 @@ from search.runtime_loss import log_decisions, runtime_loss
 from search.space import SearchSpace
 from search.stage import ClassificationTrainer
 from search.supernet import Supernet
-from search.target import check_target
 
 
 class SearchTrainer(ClassificationTrainer):
@@ -51,10 +50,7 @@ class SearchTrainer(ClassificationTrainer):
             )
         self.space = SearchSpace.load(cfg.SEARCH.SPACE)
         self.runtime_model = build_runtime_model(cfg, self.space).to(cfg.MODEL.DEVICE)
-        if cfg.SEARCH.TARGET:
-            check_target(self.space, self.runtime_model, cfg.SEARCH.TARGET)
-        for target in cfg.SEARCH.FAMILY:
-            check_target(self.space, self.runtime_model, target, "SEARCH.FAMILY")
+        check_targets(cfg, self.runtime_model)
         self.tradeoff = build_tradeoff(cfg)
         slim = self.space.scaled(cfg.SEARCH.WIDTH_MULT)
         self.supernet = build_supernet(cfg, slim, count_classes(cfg))

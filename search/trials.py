@@ -62,7 +62,7 @@ def run_trials(
         study.update(facts, summary=summarize(study["trials"]))
         write_json(output, study)
         logger.info("Trial of %s", ", ".join(f"{name} {key[name]}" for name in key))
-    if study["trials"]:  # a finished study is summarized anew all the same
+    if study["trials"] and not waiting:  # facts and summary may have changed since
         study.update(facts, summary=summarize(study["trials"]))
         write_json(output, study)
     return study
@@ -81,20 +81,23 @@ def _call(run: Callable[[], Record]) -> Record:
 
 
 def _check_recipe(output: Path, before: Any, recipe: Any) -> None:
-    before, recipe = (_leaves(json.loads(json.dumps(found))) for found in (before, recipe))
-    changed = [key for key in {**before, **recipe} if before.get(key) != recipe.get(key)]
+    """Insists on one recipe; of two with names in them, the error shows what differs."""
+    old, new = (_leaves(json.loads(json.dumps(found))) for found in (before, recipe))
+    changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     if changed:
-        found = "; ".join(f"{key} {before.get(key)}, now {recipe.get(key)}" for key in changed)
+        was, now = (
+            ", ".join(f"{key} {found.get(key)}".strip() for key in changed) for found in (old, new)
+        )
         raise UserError(
-            f"'{output}' holds trials of another recipe ({found}); name another file, or ask "
-            "for the same recipe"
+            f"'{output}' holds trials of the recipe {was}, and this is {now}; name another file, "
+            "or ask for the same recipe"
         )
 
 
 def _leaves(recipe: Any, prefix: str = "") -> dict[str, Any]:
     """Nested settings as one level, by their dotted names."""
     if not isinstance(recipe, dict):
-        return {prefix or "recipe": recipe}
+        return {prefix: recipe}
     found: dict[str, Any] = {}
     for key, value in recipe.items():
         found.update(_leaves(value, f"{prefix}.{key}" if prefix else key))

@@ -13,9 +13,9 @@ import torch
 
 from backbones.engines.hardware import hardware
 from backbones.errors import UserError
-from detection.engine.cli import load_config, run_tool
+from detection.engine.cli import run_tool
 from search.ablation import run_ablation
-from search.config import add_search_config
+from search.config import load_search_config
 from search.readme import ablation_table
 
 
@@ -37,7 +37,7 @@ def main(args: argparse.Namespace) -> None:
     if args.seeds < 1:
         raise UserError(f"--seeds is {args.seeds}; expected 1 or more")
     options = ["CLASSIFICATION.EPOCHS", str(args.epochs), *args.opts]
-    cfg = load_config(argparse.Namespace(config_file=args.config, opts=options), add_search_config)
+    cfg = load_search_config(args.config, options)
     recipe = " ".join([f"--epochs {args.epochs:g} --config {args.config}", *args.opts])
     command = f"python tools/ablate_subsets.py --seeds {args.seeds} --output {args.output} {recipe}"
     facts = {

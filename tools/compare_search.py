@@ -14,12 +14,12 @@ from detectron2.config import CfgNode
 
 from backbones.engines.hardware import hardware
 from backbones.errors import UserError
-from detection.engine.cli import load_config, run_tool
+from detection.engine.cli import run_tool
 from search.build import build_latency_table
-from search.config import add_search_config
+from search.config import load_search_config
 from search.readme import study_table
 from search.space import SearchSpace
-from search.study import METHODS, live_thresholds, run_study
+from search.study import METHODS, check_methods, live_thresholds, run_study
 from search.study_plot import plot_study
 from search.thresholds import IMPORTANCES
 
@@ -61,8 +61,7 @@ def parse() -> argparse.Namespace:
 
 
 def config(file: str, epochs: float, opts: list[str]) -> CfgNode:
-    options = ["CLASSIFICATION.EPOCHS", str(epochs), *opts]
-    return load_config(argparse.Namespace(config_file=file, opts=options), add_search_config)
+    return load_search_config(file, ["CLASSIFICATION.EPOCHS", str(epochs), *opts])
 
 
 def command(args: argparse.Namespace) -> str:
@@ -75,8 +74,7 @@ def command(args: argparse.Namespace) -> str:
 
 
 def main(args: argparse.Namespace) -> None:
-    if unknown := [name for name in args.methods if name not in METHODS]:
-        raise UserError(f"unknown method '{unknown[0]}'; expected some of {', '.join(METHODS)}")
+    check_methods(args.methods)
     if args.workers < 1:
         raise UserError(f"--workers is {args.workers}; expected 1 or more")
     # the accuracy of the supernet's own weights is not looked at

@@ -15,12 +15,11 @@ import os
 from pathlib import Path
 
 import torch
-from detectron2.config import CfgNode
 
 from backbones.engines.hardware import device_name
 from backbones.errors import UserError
-from detection.engine.cli import load_config, run_tool
-from search.config import add_search_config
+from detection.engine.cli import run_tool
+from search.config import load_search_config
 from search.known_answer import run_searches, train_truth, truth_facts
 from search.readme import regret_table, reliability_table
 from search.study import METHODS
@@ -38,8 +37,13 @@ def parse() -> argparse.Namespace:
     train.add_argument("--train-config", default="classification/digits_small.yaml", metavar="FILE")
     train.add_argument("--seeds", type=int, default=5, help="of every network (default: 5)")
     search = steps.add_parser("search", help="search, and look up what was found")
-    search.add_argument("--methods", nargs="+", default=["single-path", "random"], metavar="METHOD",
-                        help=f"of {', '.join(METHODS)}")  # fmt: skip
+    search.add_argument(
+        "--methods",
+        nargs="+",
+        default=["single-path", "random"],
+        metavar="METHOD",
+        help=f"of {', '.join(METHODS)}",
+    )
     search.add_argument("--targets", nargs="+", type=float, required=True)
     search.add_argument("--seeds", type=int, default=10, help="of every method (default: 10)")
     search.add_argument("--first-seed", type=int, default=0, help="(default: 0)")
@@ -58,10 +62,6 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def config(file: str, opts: list[str]) -> CfgNode:
-    return load_config(argparse.Namespace(config_file=file, opts=opts), add_search_config)
-
-
 def main(args: argparse.Namespace) -> None:
     if args.workers < 1 or args.seeds < 1:
         raise UserError(
@@ -70,12 +70,14 @@ def main(args: argparse.Namespace) -> None:
     hardware = f"{device_name('cpu')}, {args.workers} processes of 1 thread"
     facts = {"command": command(args), "hardware": hardware, "torch": torch.__version__}
     if args.step == "train":
-        cfgs = config(args.search_config, []), config(args.train_config, args.opts)
-        truth = train_truth(*cfgs, args.seeds, args.workers, args.truth, facts)
+        search_cfg = load_search_config(args.search_config)
+        train_cfg = load_search_config(args.train_config, args.opts)
+        truth = train_truth(search_cfg, train_cfg, args.seeds, args.workers, args.truth, facts)
         print(reliability_table(truth_facts(truth)))
         return
     # the accuracy of the supernet's own weights is not looked at
-    search_cfg = config(args.search_config, ["SEARCH.CALIBRATION_BATCHES", "1", *args.opts])
+    options = ["SEARCH.CALIBRATION_BATCHES", "1", *args.opts]
+    search_cfg = load_search_config(args.search_config, options)
     trials = [
         (method, target, seed)
         for seed in range(args.first_seed, args.first_seed + args.seeds)

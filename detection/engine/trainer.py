@@ -21,7 +21,7 @@ from detection.engine.resumable import ResumableTrainer
 from detection.engine.wandb_writer import WandbSettings, WandbWriter
 from detection.engine.writers import build_run_writers
 
-__all__ = ["ResumableTrainer", "StageTrainer", "wrap_ddp"]
+__all__ = ["ResumableTrainer", "StageTrainer", "unwrap_ddp", "wrap_ddp"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +41,11 @@ def wrap_ddp(model: nn.Module, **kwargs: Any) -> nn.Module:
     if all(parameter.device.type == "cpu" for parameter in model.parameters()):
         kwargs.setdefault("device_ids", None)  # Detectron2's default is one GPU per process
     return create_ddp_model(model, **kwargs)
+
+
+def unwrap_ddp(model: nn.Module) -> nn.Module:
+    """The model itself, whether or not :func:`wrap_ddp` wrapped it."""
+    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
 
 
 class StageTrainer(ResumableTrainer):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from backbones import LatencyTable
 from search.space import SearchSpace
@@ -52,12 +53,17 @@ def randomized_supernet(space: SearchSpace, num_classes: int = 10) -> Supernet:
     """A supernet whose norms, biases and statistics are all away from their defaults."""
     torch.manual_seed(0)
     supernet = Supernet(space, num_classes)
-    with torch.no_grad():
-        for name, value in supernet.state_dict().items():
-            if "running_var" in name:
-                value.uniform_(0.5, 1.5)
-            elif "norm" in name and value.is_floating_point():
-                value.add_(torch.randn(value.shape) * 0.3)
-            elif name.endswith("bias"):
-                value.normal_(0, 0.5)
+    randomize(supernet)
     return supernet.eval()
+
+
+@torch.no_grad()
+def randomize(module: nn.Module) -> None:
+    """Moves norms, biases and statistics away from their defaults."""
+    for name, value in module.state_dict().items():
+        if "running_var" in name:
+            value.uniform_(0.5, 1.5)
+        elif "norm" in name and value.is_floating_point():
+            value.add_(torch.randn(value.shape) * 0.3)
+        elif name.endswith("bias"):
+            value.normal_(0, 0.5)

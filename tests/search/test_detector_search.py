@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 from pathlib import Path
@@ -13,15 +12,13 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.utils.events import EventStorage
-from torch import nn
 
 from backbones import Architecture, UserError
 from backbones.latency import LatencyTable, predict_runtime
 from backbones.weights import load_weights, save_checkpoint
 from detection.backbone import build_spnas_backbone
-from detection.engine.cli import load_config
 from detection.trainer import DetectionTrainer
-from search.config import add_search_config
+from search.config import load_search_config
 from search.detector_search import (
     DetectorSearchTrainer,
     detector_state,
@@ -31,6 +28,7 @@ from search.detector_supernet import SupernetBackbone, build_supernet_backbone
 from search.run import run_search
 from search.space import Candidate, SearchSpace
 from search.supernet import Supernet
+from tests.search.conftest import randomize, randomized_supernet
 from tests.tiny_coco import TINY_MODEL
 
 SHAPE = ShapeSpec(channels=3)
@@ -46,10 +44,7 @@ def cfg(tiny_coco: Path, tmp_path: Path) -> CfgNode:
         *("SEARCH.LATENCY_TABLE", "pixel1", "SEARCH.DEPLOY_SIZE", "[224, 224]"),
         *("SEARCH.TARGET", "80.0", "OUTPUT_DIR", str(tmp_path / "run")),
     ]
-    return load_config(
-        argparse.Namespace(config_file="search/mask_rcnn_digits.yaml", opts=opts),
-        add_search_config,
-    )
+    return load_search_config("search/mask_rcnn_digits.yaml", opts)
 
 
 def changed(cfg: CfgNode, *options: Any) -> CfgNode:
@@ -59,24 +54,14 @@ def changed(cfg: CfgNode, *options: Any) -> CfgNode:
     return cfg
 
 
-def shaken(module: nn.Module) -> None:
-    """Moves norms, biases and statistics away from their defaults."""
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for name, value in module.state_dict().items():
-            if "running_var" in name:
-                value.uniform_(0.5, 1.5)
-            elif "norm" in name and value.is_floating_point():
-                value.add_(torch.randn(value.shape) * 0.3)
-
-
 @pytest.mark.parametrize("norm", ["BN", "GN"])
 def test_the_supernet_is_the_backbone_that_it_exports(
     cfg: CfgNode, space: SearchSpace, tmp_path: Path, rng: random.Random, norm: str
 ) -> None:
     cfg = changed(cfg, "MODEL.SPNAS.NORM", norm)
     backbone = build_supernet_backbone(cfg, SHAPE)
-    shaken(backbone)
+    torch.manual_seed(0)
+    randomize(backbone)
     backbone.eval()
     images = torch.randn(1, 3, 64, 96)
     for _ in range(3):
@@ -155,8 +140,7 @@ def test_the_backbone_found_starts_a_detector(cfg: CfgNode) -> None:
 def test_a_classification_supernet_warms_it_up(
     cfg: CfgNode, space: SearchSpace, tmp_path: Path
 ) -> None:
-    supernet = Supernet(space, 10)
-    shaken(supernet)
+    supernet = randomized_supernet(space)
     with torch.no_grad():
         for parameter in supernet.thresholds.parameters():
             parameter.add_(100.0)  # everything is switched off

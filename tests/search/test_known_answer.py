@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import random
 import signal
 import subprocess
@@ -18,10 +17,9 @@ from detectron2.config import CfgNode
 from backbones import Architecture, UserError
 from backbones.files import read_json
 from backbones.latency import LatencyTable, predict_runtime
-from detection.engine.cli import load_config
 from search import known_answer as module
 from search.build import build_latency_table
-from search.config import add_search_config
+from search.config import load_search_config
 from search.known_answer import all_networks, run_searches, train_truth
 from search.readme import known_answer_section
 from search.space import SearchSpace
@@ -40,10 +38,7 @@ COUNT = len(all_networks(SPACE))
 def configs(*options: str) -> tuple[CfgNode, CfgNode]:
     """Of search and classifier."""
     search, classifier = (
-        load_config(
-            argparse.Namespace(config_file=f"{stage}/digits_small.yaml", opts=list(options)),
-            add_search_config,
-        )
+        load_search_config(f"{stage}/digits_small.yaml", options)
         for stage in ("search", "classification")
     )
     return search, classifier
@@ -104,10 +99,14 @@ def test_an_interrupted_truth_goes_on(
 
 
 def test_another_recipe_is_refused(truth: Truth, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"another recipe \(SOLVER.BASE_LR .*, now 0.5\)"):
+    with pytest.raises(
+        UserError, match=r"recipe SOLVER.BASE_LR 0.02, and this is SOLVER.BASE_LR 0.5;"
+    ):
         train_truth(*configs("SOLVER.BASE_LR", "0.5"), 3, 1, tmp_path / "whole.json", FACTS)
     other = configs("SEARCH.DEPLOY_SIZE", "[64, 64]", "CLASSIFICATION.INPUT_SIZE", "64")
-    with pytest.raises(UserError, match=r"CLASSIFICATION.INPUT_SIZE 32, now 64"):
+    with pytest.raises(
+        UserError, match=r"CLASSIFICATION.INPUT_SIZE 32, and this is .*CLASSIFICATION.INPUT_SIZE 64"
+    ):
         train_truth(*other, 3, 1, tmp_path / "whole.json", FACTS)
 
 
@@ -164,7 +163,9 @@ def test_what_cannot_be_judged(
     truth.networks[NETWORKS[1]] = known
     run_searches(search, truth, [("random", TARGETS[0], 0)], 1, output, FACTS)
     other, _ = configs("SEARCH.INITIAL_LOGIT", "1.0")
-    with pytest.raises(UserError, match=r"SEARCH.INITIAL_LOGIT 2.0, now 1.0"):
+    with pytest.raises(
+        UserError, match=r"SEARCH.INITIAL_LOGIT 2.0, and this is SEARCH.INITIAL_LOGIT 1.0"
+    ):
         run_searches(other, truth, [("random", TARGETS[0], 1)], 1, output, FACTS)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,8 @@ import pytest
 from detectron2.config import CfgNode
 
 from backbones.files import read_json
-from detection.engine.cli import load_config
 from search import study as module
-from search.config import add_search_config
+from search.config import load_search_config
 from search.readme import study_table
 from search.space import SearchSpace
 from search.study import METHODS, Method, live_thresholds, run_study, run_trial, summarize
@@ -42,10 +40,7 @@ def tiny(images: Path, *options: str) -> tuple[CfgNode, CfgNode]:
         *("SOLVER.IMS_PER_BATCH", "4", *options),
     ]
     search, classifier = (
-        load_config(
-            argparse.Namespace(config_file=f"{stage}/digits.yaml", opts=opts), add_search_config
-        )
-        for stage in ("search", "classification")
+        load_search_config(f"{stage}/digits.yaml", opts) for stage in ("search", "classification")
     )
     return search, classifier
 

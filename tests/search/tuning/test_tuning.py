@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import os
@@ -17,8 +16,7 @@ from typing import Any
 import pytest
 
 from backbones import UserError
-from detection.engine.cli import load_config
-from search.config import add_search_config
+from search.config import load_search_config
 from search.tuning.objective import Outcome, objective_value, search_outcome
 from search.tuning.report import (
     full_trials,
@@ -157,8 +155,7 @@ def test_a_real_search_reports_every_epoch(images: Path) -> None:
         *("CLASSIFICATION.INPUT_SIZE", "32", "SOLVER.IMS_PER_BATCH", "4"),
         *("SEARCH.CALIBRATION_BATCHES", "1", "CLASSIFICATION.CHECKPOINT_EPOCHS", "1.0"),
     ]
-    args = argparse.Namespace(config_file="search/digits.yaml", opts=options)
-    cfg = load_config(args, add_search_config)
+    cfg = load_search_config("search/digits.yaml", options)
     seen: list[Outcome] = []
     last = search_outcome(cfg, report_every_epoch=True)(0.3, 2, 0, seen.append)
     assert [outcome.epochs for outcome in seen] == [1, 2]
