@@ -73,7 +73,8 @@ def main(args: argparse.Namespace) -> None:
         search_cfg = load_search_config(args.search_config)
         train_cfg = load_search_config(args.train_config, args.opts)
         truth = train_truth(search_cfg, train_cfg, args.seeds, args.workers, args.truth, facts)
-        print(reliability_table(truth_facts(truth)))
+        if args.seeds > 1:  # one training of each has no spread to show
+            print(reliability_table(truth_facts(truth)))
         return
     # the accuracy of the supernet's own weights is not looked at
     options = ["SEARCH.CALIBRATION_BATCHES", "1", *args.opts]

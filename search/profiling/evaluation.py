@@ -173,6 +173,8 @@ def scores(rows: Sequence[Mapping[str, Any]], key: str) -> dict[str, float]:
 def se_factors(entries: np.ndarray, space: SearchSpace) -> dict[str, list[list[float]]]:
     """The SE scaling factors of Eq. 14, by ratio: for every layer the smallest, mean and largest.
 
+    A table profiled in a hurry can have a candidate at 0, which SE scales by no factor: that is 1.
+
     Args:
         entries: (L, K, E, S) runtimes.
         space: the search space.
@@ -180,7 +182,10 @@ def se_factors(entries: np.ndarray, space: SearchSpace) -> dict[str, list[list[f
     found: dict[str, list[list[float]]] = {}
     for index, ratio in enumerate(space.se_ratios):
         if ratio:
-            factors = (entries[..., index] / entries[..., 0]).reshape(len(entries), -1)
+            plain = entries[..., 0]
+            factors = np.divide(
+                entries[..., index], plain, out=np.ones_like(plain), where=plain > 0
+            ).reshape(len(entries), -1)
             columns = (factors.min(1), factors.mean(1), factors.max(1))
             found[f"{ratio:g}"] = np.stack(columns, 1).round(4).tolist()
     return found

@@ -202,6 +202,8 @@ def test_scores_by_hand() -> None:
 def test_se_factors_by_hand(small_space: SearchSpace) -> None:
     entries = torch.tensor([[[[2.0, 3.0], [4.0, 4.0]], [[1.0, 1.5], [2.0, 4.0]]]])
     assert se_factors(entries.numpy(), small_space) == {"0.25": [[1.0, 1.5, 2.0]]}
+    entries[0, 0, 0] = 0
+    assert se_factors(entries.numpy(), small_space) == {"0.25": [[1.0, 1.375, 2.0]]}
 
 
 def test_noise_is_reported(caplog: pytest.LogCaptureFixture) -> None:
