@@ -66,3 +66,13 @@ def read_json(path: str | os.PathLike[str], kind: str) -> Any:
             f"the {kind} file '{path}' is not valid JSON (line {error.lineno}, column "
             f"{error.colno}: {error.msg}); mend it or export it again"
         ) from None
+
+
+def leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one level, by their dotted names: ``{"A": {"B": 1}}`` → ``{"A.B": 1}``."""
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found.update(leaves(value, f"{prefix}.{key}" if prefix else key))
+    return found

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from backbones.engines.hardware import hardware
 from backbones.errors import UserError
+from detection.engine.provenance import provenance
 from detection.scoring import BACKENDS, Result, score
 
 CLASSES = 80
@@ -87,9 +87,7 @@ def scoring_report(images: int, detections: int) -> dict[str, Any]:
         seconds[backend] = time.perf_counter() - start
     faster, reference = (np.array(list(figures[name].values())) for name in BACKENDS)
     return {
-        "command": f"python tools/benchmark.py coco-scoring --images {images} "
-        f"--detections {detections}",
-        "hardware": hardware("cpu"),
+        **provenance(),
         "versions": {name: version(name) for name in ("faster-coco-eval", "pycocotools")},
         "images": images,
         "detections": detections,

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.engines.hardware import hardware
 from backbones.latency import LatencyTable
 from backbones.network import build_classifier
+from detection.engine.provenance import provenance
 from search.multi_path import MultiPathSupernet
 from search.one_shot import OneShot
 from search.runtime import RuntimeModel
@@ -148,10 +148,7 @@ def search_step_report(
     costs = [StepCost(s, p) for s, p in zip(seconds, peaks, strict=True)]
     largest = costs[-1]
     return {
-        "command": f"python tools/benchmark.py search-step --device {device} --batch {batch} "
-        f"--size {size} --repeats {repeats}",
-        "hardware": hardware(device),
-        "torch": torch.__version__,
+        **provenance(device),
         "batch": batch,
         "size": size,
         "repeats": repeats,

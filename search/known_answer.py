@@ -25,16 +25,11 @@ from search.build import build_latency_table
 from search.profiling.workload import type_names
 from search.space import SearchSpace
 from search.study import METHODS, check_methods, find_architecture, train_architecture
-from search.trials import Job, run_trials
+from search.trials import Job, recipe, run_trials
 from search.truth import MEASURES, Truth
 
 CHANCE = "chance"
 MAX_NETWORKS = 1024
-SOLVER_KEYS = (
-    *("OPTIMIZER", "OPTIMIZER_EPS", "MOMENTUM", "BASE_LR", "DECAY", "WARMUP_EPOCHS"),
-    *("WARMUP_FACTOR", "WEIGHT_DECAY", "WEIGHT_DECAY_NORM", "IMS_PER_BATCH"),
-)
-
 Trial = tuple[str, float, int]
 """Method, target and seed of one search."""
 
@@ -56,13 +51,6 @@ def all_networks(space: SearchSpace) -> dict[str, Architecture]:
             "known where all are trained: choose a smaller one, such as 'digits_small'"
         )
     return networks
-
-
-def recipe(cfg: CfgNode, *sections: str) -> dict[str, Any]:
-    """What decides how a training or a search ends."""
-    keys: dict[str, Any] = {name: dict(cfg[name]) for name in ("CLASSIFICATION", *sections)}
-    keys["SOLVER"] = {key: cfg.SOLVER[key] for key in SOLVER_KEYS}
-    return keys
 
 
 def train_truth(

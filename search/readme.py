@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from tabulate import tabulate
 
 from backbones.errors import UserError
 from backbones.files import read_json
+from search.tuning.report import summary_table
 
 
 def _table(headers: list[str], rows: list[list[str]]) -> str:
@@ -55,6 +56,7 @@ def study_table(study: Mapping[str, Any]) -> str:
             f"{row['top1_mean']:.2f} ± {row['top1_std']:.2f}",
             f"{row['loss_mean']:.3f} ± {row['loss_std']:.3f}",
             f"{row['runtime_mean']:.2f} ± {row['runtime_std']:.2f}",
+            f"{100 * row['furthest']:.2f} %",
             "–" if row["margin"] is None else f"{row['margin']:+.1f} σ",
             *(["–" if row["intra"] is None else f"{row['intra']:.2f}"] if within else []),
         ]
@@ -62,7 +64,7 @@ def study_table(study: Mapping[str, Any]) -> str:
     ]
     headers = [
         *("method", "target", "seeds", "held-out top-1 (%)", "held-out loss"),
-        *(f"runtime ({study['unit']})", "above random"),
+        *(f"runtime ({study['unit']})", "furthest from target", "above random"),
         *(["spread within a search (%)"] if within else []),
     ]
     return _table(headers, rows)
@@ -77,10 +79,20 @@ def importance_section(study: Mapping[str, Any]) -> str:
     )
 
 
-def compare_section(study: Mapping[str, Any]) -> str:
-    """A study of search methods, with its plot."""
-    plot = "![accuracy, and runtime over the target, by method](docs/results/compare-search.png)"
-    return f"{study_table(study)}\n\n{_beside(study)}\n\n{plot}"
+def plotted_section(name: str) -> Callable[[Mapping[str, Any]], str]:
+    """The section of a study of search methods whose plot is shown too."""
+
+    def section(study: Mapping[str, Any]) -> str:
+        plot = f"![accuracy, and runtime over the target, by method](docs/results/{name}.png)"
+        return f"{study_table(study)}\n\n{_beside(study)}\n\n{plot}"
+
+    return section
+
+
+def tuning_section(study: Mapping[str, Any]) -> str:
+    """The solvers for λ, with Fig. 9."""
+    plot = "![best value by epochs spent, and the grid of λ × epochs](docs/results/tuning.png)"
+    return f"{summary_table(study['studies'], study['unit'])}\n\n{_beside(study)}\n\n{plot}"
 
 
 def ablation_table(study: Mapping[str, Any]) -> str:
@@ -233,18 +245,19 @@ def latency_section(reports: Sequence[Mapping[str, Any]]) -> str:
     return "\n\n".join([_table(headers, rows), setting, *made, *plots])
 
 
+PLOTTED_STUDIES = ("compare-search", "targets")
+"""Studies of search methods whose plot a section shows."""
+
 SECTIONS = {
     "demo": demo_section,
     "importance": importance_section,
-    "compare-search": compare_section,
+    **{name: plotted_section(name) for name in PLOTTED_STUDIES},
+    "tuning": tuning_section,
     "known-answer": known_answer_section,
     "ablation": ablation_section,
     "coco-scoring": scoring_section,
     "search-step": search_step_section,
 }
-
-PLOTTED_STUDIES = ("compare-search",)
-"""Studies of search methods whose plot a section shows."""
 
 
 def render(readme: str, results: Path) -> str:

@@ -28,7 +28,7 @@ from search.random_search import sample_at_target
 from search.run import run_search
 from search.space import SearchSpace
 from search.supernet import Supernet
-from search.trials import Job, mean_and_spread, run_trials, trial_config
+from search.trials import Job, mean_and_spread, recipe, run_trials, trial_config
 
 KEYS = ("top1", "loss", "runtime")
 
@@ -187,6 +187,9 @@ def run_study(
         output: JSON file of the study.
         facts: command, hardware and settings, written beside the trials.
         workers: as for :func:`search.trials.run_trials`.
+
+    Raises:
+        UserError: if ``output`` holds trials of another recipe.
     """
     jobs: list[Job] = [
         (
@@ -195,16 +198,18 @@ def run_study(
         )
         for method, target, seed in trials
     ]
-    return run_trials(jobs, output, facts, summarize, workers)
+    settings = {"search": recipe(search_cfg, "SEARCH"), "training": recipe(classifier_cfg)}
+    return run_trials(jobs, output, {**facts, "recipe": settings}, summarize, workers)
 
 
 def summarize(trials: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Mean and sample standard deviation over the seeds of every method at every target.
 
-    ``margin`` is how far the mean accuracy is above that of the random networks at the same
-    target, in standard deviations of theirs; None where there are fewer than two. ``intra`` is
-    the standard deviation of accuracy among the samples of one search, pooled over the searches;
-    None where there are fewer than two samples.
+    ``furthest`` is the largest distance of a network from its target, as a part of it. ``margin``
+    is how far the mean accuracy is above that of the random networks at the same target, in
+    standard deviations of theirs; None where there are fewer than two. ``intra`` is the standard
+    deviation of accuracy among the samples of one search, pooled over the searches; None where
+    there are fewer than two samples.
     """
     groups: dict[tuple[str, float], list[Mapping[str, Any]]] = {}
     for trial in trials:
@@ -214,6 +219,7 @@ def summarize(trials: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"method": method, "target": target, "seeds": len(group)}
         for key in KEYS:
             row[f"{key}_mean"], row[f"{key}_std"] = mean_and_spread(group, key)
+        row["furthest"] = max(abs(trial["runtime"] / target - 1) for trial in group)
         row["intra"] = intra_run_spread(group)
         row["margin"] = None
         chance = groups.get(("random", target), [])

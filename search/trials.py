@@ -12,7 +12,7 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from backbones.errors import UserError
-from backbones.files import read_json, write_json
+from backbones.files import leaves, read_json, write_json
 from search.workers import in_processes
 
 logger = logging.getLogger(__name__)
@@ -20,6 +20,11 @@ logger = logging.getLogger(__name__)
 Record = Mapping[str, Any]
 Job = tuple[Record, Callable[[], Record]]
 """What tells a trial from the others, and the function that runs it; its record has both."""
+
+SOLVER_KEYS = (
+    *("OPTIMIZER", "OPTIMIZER_EPS", "MOMENTUM", "BASE_LR", "DECAY", "WARMUP_EPOCHS"),
+    *("WARMUP_FACTOR", "WEIGHT_DECAY", "WEIGHT_DECAY_NORM", "IMS_PER_BATCH"),
+)
 
 
 def run_trials(
@@ -82,7 +87,7 @@ def _call(run: Callable[[], Record]) -> Record:
 
 def _check_recipe(output: Path, before: Any, recipe: Any) -> None:
     """Insists on one recipe; of two with names in them, the error shows what differs."""
-    old, new = (_leaves(json.loads(json.dumps(found))) for found in (before, recipe))
+    old, new = (leaves(json.loads(json.dumps(found))) for found in (before, recipe))
     changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     if changed:
         was, now = (
@@ -92,16 +97,6 @@ def _check_recipe(output: Path, before: Any, recipe: Any) -> None:
             f"'{output}' holds trials of the recipe {was}, and this is {now}; name another file, "
             "or ask for the same recipe"
         )
-
-
-def _leaves(recipe: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested settings as one level, by their dotted names."""
-    if not isinstance(recipe, dict):
-        return {prefix: recipe}
-    found: dict[str, Any] = {}
-    for key, value in recipe.items():
-        found.update(_leaves(value, f"{prefix}.{key}" if prefix else key))
-    return found
 
 
 def mean_and_spread(records: Sequence[Record], key: str) -> tuple[float, float]:
@@ -128,3 +123,10 @@ def trial_config(
     cfg.merge_from_list(list(options))
     cfg.SEED = seed
     return cfg
+
+
+def recipe(cfg: CfgNode, *sections: str) -> dict[str, Any]:
+    """What decides how a training or a search ends."""
+    keys: dict[str, Any] = {name: dict(cfg[name]) for name in ("CLASSIFICATION", *sections)}
+    keys["SOLVER"] = {key: cfg.SOLVER[key] for key in SOLVER_KEYS}
+    return keys

@@ -9,11 +9,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import torch
-
-from backbones.engines.hardware import hardware
 from backbones.errors import UserError
 from detection.engine.cli import run_tool
+from detection.engine.provenance import provenance
 from search.ablation import run_ablation
 from search.config import load_search_config
 from search.readme import ablation_table
@@ -39,13 +37,7 @@ def main(args: argparse.Namespace) -> None:
     options = ["CLASSIFICATION.EPOCHS", str(args.epochs), *args.opts]
     cfg = load_search_config(args.config, options)
     recipe = " ".join([f"--epochs {args.epochs:g} --config {args.config}", *args.opts])
-    command = f"python tools/ablate_subsets.py --seeds {args.seeds} --output {args.output} {recipe}"
-    facts = {
-        "command": command,
-        "recipe": recipe,
-        "hardware": hardware(),
-        "torch": torch.__version__,
-    }
+    facts = {**provenance(), "recipe": recipe}
     print(ablation_table(run_ablation(cfg, args.seeds, args.output, facts)))
 
 

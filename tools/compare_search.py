@@ -9,12 +9,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import torch
 from detectron2.config import CfgNode
 
-from backbones.engines.hardware import hardware
 from backbones.errors import UserError
 from detection.engine.cli import run_tool
+from detection.engine.provenance import provenance
 from search.build import build_latency_table
 from search.config import load_search_config
 from search.readme import study_table
@@ -64,15 +63,6 @@ def config(file: str, epochs: float, opts: list[str]) -> CfgNode:
     return load_search_config(file, ["CLASSIFICATION.EPOCHS", str(epochs), *opts])
 
 
-def command(args: argparse.Namespace) -> str:
-    targets = " ".join(f"{target:g}" for target in args.targets)
-    parts = ["python tools/compare_search.py --methods", *args.methods, "--targets", targets]
-    parts += [f"--seeds {args.seeds} --random-seeds {args.random_seeds}"]
-    parts += [f"--search-epochs {args.search_epochs:g} --train-epochs {args.train_epochs:g}"]
-    parts += [f"--workers {args.workers}"] if args.workers > 1 else []
-    return " ".join([*parts, "--output", str(args.output), *args.opts])
-
-
 def main(args: argparse.Namespace) -> None:
     check_methods(args.methods)
     if args.workers < 1:
@@ -92,9 +82,7 @@ def main(args: argparse.Namespace) -> None:
         raise UserError("no trials: --methods, --targets, --seeds or --random-seeds ask for none")
     space = SearchSpace.load(search_cfg.SEARCH.SPACE)
     facts = {
-        "command": command(args),
-        "hardware": hardware(),
-        "torch": torch.__version__,
+        **provenance(workers=args.workers),
         "unit": build_latency_table(search_cfg, space).unit,
         "live_thresholds": {name: live_thresholds(space, name) for name in IMPORTANCES},
     }

@@ -30,10 +30,6 @@ def parse() -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     check_counts(args, least_networks=2)
-    command = (
-        f"python tools/evaluate_latency.py --table {args.table} --networks {args.networks} "
-        f"--seed {args.seed} --rounds {args.rounds} --output {args.output}"
-    )
     report = evaluate_table(
         LatencyTable.load(args.table),
         load_space(args),
@@ -41,7 +37,6 @@ def main(args: argparse.Namespace) -> None:
         args.networks,
         args.seed,
         args.rounds,
-        command,
     )
     rows = [[name, *scores.values()] for name, scores in report["scores"].items()]
     headers = ["", *next(iter(report["scores"].values()))]

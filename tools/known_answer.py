@@ -14,11 +14,9 @@ import argparse
 import os
 from pathlib import Path
 
-import torch
-
-from backbones.engines.hardware import device_name
 from backbones.errors import UserError
 from detection.engine.cli import run_tool
+from detection.engine.provenance import provenance
 from search.config import load_search_config
 from search.known_answer import run_searches, train_truth, truth_facts
 from search.readme import regret_table, reliability_table
@@ -67,8 +65,7 @@ def main(args: argparse.Namespace) -> None:
         raise UserError(
             f"--workers is {args.workers} and --seeds {args.seeds}; expected 1 or more of each"
         )
-    hardware = f"{device_name('cpu')}, {args.workers} processes of 1 thread"
-    facts = {"command": command(args), "hardware": hardware, "torch": torch.__version__}
+    facts = provenance(workers=args.workers)
     if args.step == "train":
         search_cfg = load_search_config(args.search_config)
         train_cfg = load_search_config(args.train_config, args.opts)
@@ -88,15 +85,6 @@ def main(args: argparse.Namespace) -> None:
     truth = Truth.load(args.truth)
     study = run_searches(search_cfg, truth, trials, args.workers, args.output, facts)
     print(regret_table(study))
-
-
-def command(args: argparse.Namespace) -> str:
-    parts = [f"python tools/known_answer.py {args.step}"]
-    if args.step == "search":
-        targets = " ".join(f"{target:g}" for target in args.targets)
-        parts += ["--methods", *args.methods, "--targets", targets]
-        parts += [f"--first-seed {args.first_seed}"] if args.first_seed else []
-    return " ".join([*parts, f"--seeds {args.seeds} --workers {args.workers}", *args.opts])
 
 
 if __name__ == "__main__":

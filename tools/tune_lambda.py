@@ -10,10 +10,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from backbones.engines.hardware import hardware
 from backbones.errors import UserError
 from backbones.files import write_json
 from detection.engine.cli import load_config, run_tool
+from detection.engine.provenance import provenance
 from search.build import build_latency_table
 from search.config import add_search_config
 from search.space import SearchSpace
@@ -87,8 +87,7 @@ def main(args: argparse.Namespace) -> None:
             study = work(task, storage, search_outcome(cfg, SOLVERS[solver].stops_early))
             records.append(study_record(task, study))
             facts = {
-                "command": command(args),
-                "hardware": hardware(),
+                **provenance(),
                 "target": args.target,
                 "unit": unit,
                 "budget": args.budget,
@@ -97,16 +96,6 @@ def main(args: argparse.Namespace) -> None:
             plot_tuning(records, args.output.with_suffix(".png"))
     print(summary_table(records, unit))
     print(f"Wrote {args.output} and {args.output.with_suffix('.png')}")
-
-
-def command(args: argparse.Namespace) -> str:
-    low, high = args.lambda_range
-    fewest, most = args.epochs_range
-    parts = ["python tools/tune_lambda.py --config-file", args.config_file, "--solvers"]
-    parts += [*args.solvers, f"--target {args.target:g} --budget {args.budget:g}"]
-    parts += [f"--repeats {args.repeats} --lambda-range {low:g} {high:g}"]
-    parts += [f"--epochs-range {fewest} {most} --output {args.output}", *args.opts]
-    return " ".join(parts)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from detection.engine.cli import run_tool
 from search.profiling.plots import plot_evaluation
 from search.readme import PLOTTED_STUDIES, render
 from search.study_plot import plot_study
+from search.tuning.report import plot_tuning
 
 
 def main(args: argparse.Namespace) -> None:
@@ -19,6 +20,8 @@ def main(args: argparse.Namespace) -> None:
     for name in PLOTTED_STUDIES:
         study = read_json(args.results / f"{name}.json", "study")
         plot_study(study, args.results / f"{name}.png")
+    tuning = read_json(args.results / "tuning.json", "study")
+    plot_tuning(tuning["studies"], args.results / "tuning.png")
     write_atomic(args.readme, render(args.readme.read_text(), args.results))
 
 

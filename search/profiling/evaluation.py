@@ -19,6 +19,7 @@ from backbones.errors import UserError
 from backbones.files import write_json
 from backbones.latency import LatencyTable, predict_runtime
 from detection.deployment import Deployment
+from detection.engine.provenance import provenance
 from search.profiling.journal import Journal
 from search.profiling.measuring import measure, report_noise
 from search.profiling.plots import plot_evaluation
@@ -60,7 +61,6 @@ def evaluate_table(
     networks: int = 100,
     seed: int = 2,
     rounds: int = 16,
-    command: str = "",
 ) -> dict[str, Any]:
     """Draws random networks, predicts them, measures them whole, and writes the comparison.
 
@@ -76,7 +76,6 @@ def evaluate_table(
         networks: how many; every other one without SE.
         seed: of the draw.
         rounds: visits to every network.
-        command: that made the report, to be written into it.
 
     Returns:
         What was written: the setting, ``scores``, ``networks`` and ``se_factors``.
@@ -115,7 +114,7 @@ def evaluate_table(
         for types, network in drawn.items()
     ]
     report = {
-        "command": command,
+        **provenance(),
         "table": table.name,
         "table_source": table.source,
         "device": table.device,

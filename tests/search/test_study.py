@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from detectron2.config import CfgNode
 
+from backbones.errors import UserError
 from backbones.files import read_json
 from search import study as module
 from search.config import load_search_config
@@ -56,17 +57,22 @@ def test_an_interrupted_study_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(module, "run_trial", trial)
     output = tmp_path / "study.json"
-    none: Any = None
+    search, classifier = (
+        load_search_config(f"{s}/digits.yaml") for s in ("search", "classification")
+    )
     with pytest.raises(KeyboardInterrupt):
-        run_study(none, none, TRIALS, output, {"command": "x"})
+        run_study(search, classifier, TRIALS, output, {"command": "x"})
     assert len(read_json(output, "study")["trials"]) == 3
     again = []
     monkeypatch.setattr(module, "run_trial", lambda *a: again.append(a) or fake_trial(*a))
-    whole = run_study(none, none, TRIALS, output, {"command": "x"})
+    whole = run_study(search, classifier, TRIALS, output, {"command": "x"})
     assert len(again) == 5
     seen = [(trial["method"], trial["target"], trial["seed"]) for trial in whole["trials"]]
     assert seen == [(method.name, target, seed) for method, target, seed in TRIALS]
     assert read_json(output, "study") == whole
+    shorter = load_search_config("classification/digits.yaml", ["CLASSIFICATION.EPOCHS", "1.0"])
+    with pytest.raises(UserError, match=r"training.CLASSIFICATION.EPOCHS 5.0, and this is .* 1.0;"):
+        run_study(search, shorter, TRIALS, output, {"command": "x"})
 
 
 def test_summary_is_mean_and_sample_deviation() -> None:
@@ -83,6 +89,9 @@ def test_summary_is_mean_and_sample_deviation() -> None:
     assert mine["top1_std"] == pytest.approx(statistics.stdev(values))
     assert mine["margin"] == pytest.approx(5 / statistics.stdev(values))
     assert chance["margin"] is None
+    assert mine["furthest"] == 0
+    off = [{**trials[0], "runtime": runtime} for runtime in (60.3, 58.8, 59.9)]
+    assert summarize(off)[0]["furthest"] == pytest.approx(0.02)
     assert summarize(trials[:1])[0]["margin"] is None
     text = study_table({"summary": [mine, chance], "unit": "ms"})
     assert "| `single-path` | 60 ms" in text

@@ -1,0 +1,55 @@
+"""Where a figure comes from: the command, the code, the machine and the versions behind it."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from backbones.engines.hardware import device_name, hardware
+
+
+def provenance(device: str = "cpu", workers: int = 1) -> dict[str, str | None]:
+    """What every file below ``docs/results`` says of itself, for the command that is running.
+
+    Args:
+        device: ``cpu`` or ``cuda``.
+        workers: processes that share the work; of more than one, each has a single thread.
+
+    Returns:
+        ``command`` as it was typed, ``commit`` of the checkout (None outside of one), ``hardware``
+        and PyTorch's version.
+    """
+    alone = hardware(device)
+    shared = f"{device_name(device)}, {workers} processes of 1 thread"
+    return {
+        "command": shlex.join(["python", *sys.argv]),
+        "commit": commit(),
+        "hardware": shared if workers > 1 else alone,
+        "torch": torch.__version__,
+    }
+
+
+def commit(folder: Path | None = None) -> str | None:
+    """The commit that a folder's checkout is at, with ``+`` if tracked files differ from it.
+
+    Args:
+        folder: None is the one that this module lies in.
+
+    Returns:
+        Twelve hexadecimal digits; None without git or outside of a checkout.
+    """
+    place = folder or Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        call = ["git", "-C", str(place), *arguments]
+        return subprocess.run(call, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

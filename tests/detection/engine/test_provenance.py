@@ -1,0 +1,40 @@
+"""Results say what made them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from detection.engine.provenance import commit, provenance
+
+
+def git(folder: Path, *arguments: str) -> str:
+    who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+    call = ["git", "-C", str(folder), *who, *arguments]
+    return subprocess.run(call, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_commit_of_a_checkout(tmp_path: Path) -> None:
+    assert commit(tmp_path) is None
+    git(tmp_path, "init", "--quiet")
+    file = tmp_path / "file"
+    file.write_text("1")
+    git(tmp_path, "add", "file")
+    git(tmp_path, "commit", "--quiet", "--message", "first")
+    head = git(tmp_path, "rev-parse", "HEAD")
+    assert commit(tmp_path) == head[:12]
+    (tmp_path / "untracked").touch()
+    assert commit(tmp_path) == head[:12]
+    file.write_text("2")
+    assert commit(tmp_path) == f"{head[:12]}+"
+
+
+def test_the_command_can_be_typed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["tools/x.py", "--output", "a b.json", "SEED", "1"])
+    found = provenance(workers=3)
+    assert found["command"] == "python tools/x.py --output 'a b.json' SEED 1"
+    assert str(found["hardware"]).endswith(", 3 processes of 1 thread")
+    assert str(provenance()["hardware"]).endswith(("thread", "threads"))
