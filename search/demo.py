@@ -2,83 +2,40 @@
 
 from __future__ import annotations
 
-import os
-import shlex
-import subprocess
-import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from tabulate import tabulate
 
-from backbones.engines.hardware import hardware
-from backbones.errors import UserError
 from backbones.files import read_json, write_json
+from detection.engine.provenance import provenance
 from detection.report import final_table
+from search.stages import Stage, backbone_options, check_checkout, run_stages
+
+TITLES = (
+    "Search the full-size space for a network at the target runtime",
+    "Train the network found as a classifier",
+    "Fine-tune Mask R-CNN with FPN on it",
+)
 
 
-@dataclass(frozen=True)
-class DemoStage:
-    """One command of the demo.
-
-    Attributes:
-        title: printed before it.
-        script: below ``tools/``.
-        arguments: of the script.
-        folder: its run folder.
-    """
-
-    title: str
-    script: str
-    arguments: tuple[str, ...]
-    folder: Path
-
-
-def demo_stages(output: Path) -> list[DemoStage]:
+def demo_stages(output: Path) -> list[Stage]:
     """The three commands; a user's own data takes the same three with other configs."""
     search, classifier, detector = (output / name for name in ("search", "classifier", "detection"))
     return [
-        DemoStage(
-            "Search the full-size space for a network at the target runtime",
-            "search_net.py",
-            ("--config-file", "configs/search/digits.yaml"),
-            search,
-        ),
-        DemoStage(
-            "Train the network found as a classifier",
+        Stage("search_net.py", "configs/search/digits.yaml", search),
+        Stage(
             "train_classifier.py",
-            (
-                *("--config-file", "configs/classification/digits.yaml"),
-                *("MODEL.SPNAS.ARCH", str(search / "architecture.json")),
-                *("MODEL.WEIGHTS", str(search / "backbone.pth")),
-            ),
+            "configs/classification/digits.yaml",
             classifier,
+            backbone_options(search),
         ),
-        DemoStage(
-            "Fine-tune Mask R-CNN with FPN on it",
+        Stage(
             "train_net.py",
-            (
-                *("--config-file", "configs/detection/mask_rcnn_spnas_fpn_digits.yaml"),
-                *("MODEL.SPNAS.ARCH", str(classifier / "architecture.json")),
-                *("MODEL.WEIGHTS", str(classifier / "backbone.pth")),
-                *("MODEL.SPNAS.RUNTIME_ENGINE", "onnxruntime"),
-            ),
+            "configs/detection/mask_rcnn_spnas_fpn_digits.yaml",
             detector,
+            (*backbone_options(classifier), "MODEL.SPNAS.RUNTIME_ENGINE", "onnxruntime"),
         ),
-    ]
-
-
-def command(stage: DemoStage) -> list[str]:
-    """The command line of a stage; ``--resume`` makes a second demo go on where the first was."""
-    split = stage.arguments.index("--config-file") + 2
-    return [
-        f"tools/{stage.script}",
-        *stage.arguments[:split],
-        "--resume",
-        *("OUTPUT_DIR", str(stage.folder)),
-        *stage.arguments[split:],
     ]
 
 
@@ -88,16 +45,9 @@ def run_demo(output: Path) -> None:
     Raises:
         UserError: if it is not started at the top of a checkout, or a stage fails.
     """
-    if not Path("tools/search_net.py").is_file():
-        raise UserError("run the demo at the top of the checkout: python tools/demo.py")
+    check_checkout()
     start = time.monotonic()
-    for number, stage in enumerate(demo_stages(output), start=1):
-        arguments = command(stage)
-        print(f"\n[{number}/3] {stage.title}\n$ python {shlex.join(arguments)}", flush=True)
-        environment = {"PYTHONWARNINGS": "ignore", **os.environ}
-        code = subprocess.run([sys.executable, *arguments], env=environment).returncode
-        if code:
-            raise UserError(f"stage {number} of the demo ended with exit code {code}, see above")
+    run_stages(demo_stages(output), TITLES)
     minutes = (time.monotonic() - start) / 60
     print(summary(output))
     print(f"\nThe demo took {minutes:.1f} minutes; everything it made is in {output}/")
@@ -113,9 +63,8 @@ def demo_study(output: Path, minutes: float) -> dict[str, object]:
     (scores,) = detection["detection"]["scores"].values()
     cost = detection["detection"]["cost"]
     return {
+        **provenance(),
         "command": "make demo",
-        "hardware": hardware(),
-        "torch": torch.__version__,
         "seed": 0,
         "minutes": minutes,
         **{key: search["search"][key] for key in found},

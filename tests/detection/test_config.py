@@ -12,6 +12,10 @@ from detectron2.config import CfgNode, LazyConfig, get_cfg, instantiate
 from detectron2.engine import DefaultPredictor, DefaultTrainer
 from detectron2.modeling import build_model
 
+from backbones import load_architecture
+from backbones.files import leaves
+from backbones.published import find_published
+from backbones.zoo import list_models, published_weights
 from detection import SPNASBackbone, add_spnas_config
 from detection.backbone import build_trunk
 from detection.data.checks import num_classes
@@ -58,6 +62,28 @@ def test_coco_configs_have_detectron2s_schedule() -> None:
     assert (three.IMS_PER_BATCH, three.BASE_LR, three.MAX_ITER) == (16, 0.02, 270000)
     assert one.STEPS == (60000, 80000)
     assert three.STEPS == (210000, 250000)
+
+
+@pytest.mark.parametrize("schedule", ["1x", "3x"])
+@pytest.mark.parametrize("network", sorted(set(list_models()) - {"spnas_100"}))
+def test_every_network_of_the_zoo_has_the_one_recipe(network: str, schedule: str) -> None:
+    cfg = load(ROOT / f"configs/detection/mask_rcnn_{network}_fpn_{schedule}.yaml")
+    spnas = load(ROOT / f"configs/detection/mask_rcnn_spnas_fpn_{schedule}.yaml")
+    assert network == cfg.MODEL.SPNAS.ARCH
+    if cfg.MODEL.WEIGHTS:
+        assert find_published(cfg.MODEL.WEIGHTS).architecture == load_architecture(network)
+    else:
+        assert not [w for w in published_weights(load_architecture(network)) if w.library == "timm"]
+    mine, other = leaves(dict(cfg)), leaves(dict(spnas))
+    changed = {key for key in mine if mine[key] != other[key]}
+    assert changed <= {"MODEL.SPNAS.ARCH", "MODEL.WEIGHTS", "OUTPUT_DIR"}
+
+
+def test_the_papers_recipe() -> None:
+    solver = load(ROOT / "configs/detection/mask_rcnn_spnas_fpn_paper.yaml").SOLVER
+    assert (solver.IMS_PER_BATCH, solver.BASE_LR, solver.WEIGHT_DECAY) == (64, 0.08, 1e-4)
+    assert pytest.approx(0.0067) == solver.BASE_LR * solver.WARMUP_FACTOR
+    assert (solver.STEPS, solver.MAX_ITER) == ((15000, 20000), 22500)
 
 
 def test_lazy_config_builds() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from backbones import UserError
-from search.demo import command, demo_stages, demo_study, run_demo, summary
+from search.demo import demo_stages, demo_study, run_demo, summary
 
 ROOT = Path(__file__).resolve().parents[2]
 SCORES = dict.fromkeys(("AP", "AP50", "AP75", "APs", "APm", "APl"), 41.25)
@@ -51,7 +51,7 @@ def finished(tmp_path: Path) -> Path:
 
 
 def test_commands_hand_files_from_stage_to_stage(tmp_path: Path) -> None:
-    search, classifier, detection = (command(stage) for stage in demo_stages(tmp_path))
+    search, classifier, detection = (stage.command() for stage in demo_stages(tmp_path))
     for arguments in (search, classifier, detection):
         script, option, config, resume, key, _ = arguments[:6]
         assert (ROOT / script).is_file()
@@ -81,8 +81,9 @@ def test_a_failing_stage_stops_the_demo(
 ) -> None:
     (tmp_path / "tools").mkdir()
     (tmp_path / "tools" / "search_net.py").write_text("raise SystemExit(2)")
+    (tmp_path / "tools" / "train_net.py").touch()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="stage 1 of the demo ended with exit code 2"):
+    with pytest.raises(UserError, match="stage 1 of 3 ended with exit code 2"):
         run_demo(tmp_path / "output")
     assert "$ python tools/search_net.py --config-file configs/search/digits.yaml" in (
         capfd.readouterr().out

@@ -1,0 +1,95 @@
+"""A comparison's runs are the user's commands; what is finished is not run again."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from backbones import UserError
+from search.comparison import Entry, entries, stages_of
+from tests.miniatures import write_coco
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = "configs/detection/mask_rcnn_spnas_fpn_1x.yaml"
+
+
+def test_rows_of_a_command_line() -> None:
+    assert entries([CONFIG], []) == [Entry("spnas_100", CONFIG)]
+    timm = "configs/detection/mask_rcnn_timm_fpn_1x.yaml"
+    assert [entry.name for entry in entries([CONFIG, timm], [])] == ["spnas_100", "resnet50"]
+    found = entries([CONFIG], ["mnasnet_b1", "mine=a/architecture.json"])
+    assert found == [
+        Entry("mnasnet_b1", CONFIG, "mnasnet_b1"),
+        Entry("mine", CONFIG, "a/architecture.json"),
+    ]
+    with pytest.raises(UserError, match="two rows are called 'architecture'"):
+        entries([CONFIG], ["a/architecture.json", "b/architecture.json"])
+
+
+def test_the_detector_starts_from_the_classifier() -> None:
+    entry = Entry("mine", CONFIG, "a.json")
+    classifier, detector = stages_of(
+        entry, 2, Path("out"), "c.yaml", ("--num-gpus", "8"), ("SOLVER.MAX_ITER", "5")
+    )
+    expected = "tools/train_classifier.py --config-file c.yaml --num-gpus 8 --resume"
+    expected += " OUTPUT_DIR out/mine/classifier2 MODEL.SPNAS.ARCH a.json SEED 2"
+    assert " ".join(classifier.command()) == expected
+    expected = f"tools/train_net.py --config-file {CONFIG} --num-gpus 8 --resume"
+    expected += " OUTPUT_DIR out/mine/seed2"
+    expected += " MODEL.SPNAS.ARCH out/mine/classifier2/architecture.json"
+    expected += " MODEL.WEIGHTS out/mine/classifier2/backbone.pth SEED 2 SOLVER.MAX_ITER 5"
+    assert " ".join(detector.command()) == expected
+    (detector,) = stages_of(entry, 0, Path("out"), None, (), ())
+    assert "MODEL.SPNAS.ARCH a.json SEED 0" in " ".join(detector.command())
+
+
+@pytest.mark.slow
+def test_the_tool_trains_compares_and_collects(tmp_path: Path) -> None:
+    write_coco(tmp_path / "datasets")
+    options = [
+        *("MODEL.WEIGHTS", "", "MODEL.SPNAS.NORM", "BN", "MODEL.FPN.OUT_CHANNELS", "16"),
+        *("MODEL.ROI_BOX_HEAD.FC_DIM", "16", "MODEL.ROI_MASK_HEAD.CONV_DIM", "8"),
+        *("MODEL.RPN.POST_NMS_TOPK_TRAIN", "20", "MODEL.RPN.POST_NMS_TOPK_TEST", "20"),
+        *("INPUT.MIN_SIZE_TRAIN", "(96,)", "INPUT.MIN_SIZE_TEST", "96"),
+        *("SOLVER.IMS_PER_BATCH", "2", "SOLVER.MAX_ITER", "2", "DATALOADER.NUM_WORKERS", "0"),
+        *("MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0", "WANDB.ENABLED", "False"),
+    ]
+    output = tmp_path / "comparison"
+
+    def compare(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "tools/compare_backbones.py", "--output", str(output), *arguments],
+            cwd=ROOT,
+            env={**os.environ, "DETECTRON2_DATASETS": str(tmp_path / "datasets")},
+            capture_output=True,
+            text=True,
+        )
+
+    command = ("--config-files", CONFIG, "--architectures", "mnasnet_b1", "spnas_100", "--paper")
+    ended = compare(*command, "--num-gpus", "0", *options)
+    assert ended.returncode == 0, ended.stderr
+    for name in ("mnasnet_b1", "spnas_100"):
+        assert f"{name}, seed 0" in ended.stdout
+    rows = json.loads((output / "comparison.json").read_text())["rows"]
+    assert [row["name"] for row in rows] == ["mnasnet_b1", "spnas_100"]
+    assert rows[1]["cost"]["params_classifier"] == 4_421_616
+    assert all(row["detector_runtime"] > 0 for row in rows)
+    assert "Single-Path NAS with SE †" in (output / "comparison.md").read_text()
+    assert (output / "comparison.png").read_bytes().startswith(b"\x89PNG")
+
+    folders = [str(output / name / "seed0") for name in ("spnas_100", "mnasnet_b1")]
+    ended = compare("--runs", *folders)
+    assert ended.returncode == 0, ended.stderr
+    assert "train_net.py" not in ended.stdout
+    again = json.loads((output / "comparison.json").read_text())["rows"]
+    assert [row["name"] for row in again] == ["spnas_100", "mnasnet_b1"]
+    assert again[0]["scores"] == rows[1]["scores"]
+
+    ended = compare("--runs", str(tmp_path / "none"))
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: no results of a run")
