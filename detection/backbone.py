@@ -16,6 +16,7 @@ from backbones.blocks import NormLayer, init_weights
 from backbones.errors import UserError
 from backbones.factory import load_architecture
 from backbones.network import Trunk, build_classifier, fixed_layers
+from detection.lite import lighten_pyramid
 
 FEATURES = {f"res{index}": stride for index, stride in enumerate(FEATURE_STRIDES, start=1)}
 """Strides of the feature maps, by Detectron2's names: ``res1`` (2) to ``res5`` (32)."""
@@ -173,6 +174,7 @@ def spnas_fpn(
     norm: str = "",
     fuse_type: str = "sum",
     retinanet: bool = False,
+    lite: bool = False,
 ) -> FPN:
     """A feature pyramid over the backbone.
 
@@ -183,6 +185,7 @@ def spnas_fpn(
         norm: of the pyramid's convolutions.
         fuse_type: ``sum`` or ``avg``.
         retinanet: add P6 and P7, convolved from ``res5``; otherwise P6, pooled from P5.
+        lite: depthwise separable convolutions instead of 3×3 ones.
 
     Raises:
         UserError: if the backbone does not return the maps.
@@ -197,7 +200,10 @@ def spnas_fpn(
     top_block = (
         LastLevelP6P7(shapes["res5"].channels, out_channels) if retinanet else LastLevelMaxPool()
     )
-    return FPN(bottom_up, list(in_features), out_channels, norm, top_block, fuse_type)
+    fpn = FPN(bottom_up, list(in_features), out_channels, norm, top_block, fuse_type)
+    if lite:
+        lighten_pyramid(fpn)
+    return fpn
 
 
 @BACKBONE_REGISTRY.register()
@@ -231,6 +237,7 @@ def fpn_from_cfg(cfg: CfgNode, bottom_up: NamedBackbone, retinanet: bool) -> FPN
         cfg.MODEL.FPN.NORM,
         cfg.MODEL.FPN.FUSE_TYPE,
         retinanet,
+        cfg.MODEL.FPN.LITE,
     )
 
 

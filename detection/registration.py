@@ -5,7 +5,8 @@ from __future__ import annotations
 from detectron2.utils.file_io import PathManager
 
 import detection.backbone
-import detection.timm_builders  # noqa: F401  both register backbones
+import detection.lite
+import detection.timm_builders  # noqa: F401  they register backbones and heads
 from detection.data.builtin import register_digits
 from detection.pretrained import PublishedWeightsHandler
 

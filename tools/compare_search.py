@@ -35,6 +35,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--random-seeds", type=int, default=20, help="random networks a target (default: 20)"
     )
+    parser.add_argument("--first-seed", type=int, default=0, help="(default: 0)")
     parser.add_argument("--search-config", default="search/digits.yaml", metavar="FILE")
     parser.add_argument("--train-config", default="classification/digits.yaml", metavar="FILE")
     parser.add_argument(
@@ -72,11 +73,11 @@ def main(args: argparse.Namespace) -> None:
     search_cfg = config(args.search_config, args.search_epochs, search_opts)
     classifier_cfg = config(args.train_config, args.train_epochs, [])
     trials = [
-        (METHODS[name], target, seed)
-        for seed in range(max(args.seeds, args.random_seeds))
+        (METHODS[name], target, args.first_seed + index)
+        for index in range(max(args.seeds, args.random_seeds))
         for target in args.targets
         for name in args.methods
-        if seed < (args.seeds if METHODS[name].searches else args.random_seeds)
+        if index < (args.seeds if METHODS[name].searches else args.random_seeds)
     ]
     if not trials:
         raise UserError("no trials: --methods, --targets, --seeds or --random-seeds ask for none")
