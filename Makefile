@@ -3,7 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+CORES := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+export OMP_NUM_THREADS ?= $(CORES)
+
+# Processes for the tests, one thread each; a process takes up to 3 GB.
+JOBS ?= $(shell test $(CORES) -gt 4 && echo 4 || echo $(CORES))
 
 .PHONY: demo test lint install lock clean
 
@@ -11,7 +15,7 @@ demo: $(READY)
 	$(BIN)/python tools/demo.py
 
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .

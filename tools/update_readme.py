@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from backbones.files import read_json, write_atomic
 from detection.engine.cli import run_tool
@@ -13,15 +15,18 @@ from search.readme import PLOTTED_STUDIES, render
 from search.study_plot import plot_study
 from search.tuning.report import plot_tuning
 
+PLOTS: dict[str, Callable[[Any, Path], None]] = {
+    "latency-*": plot_evaluation,
+    **dict.fromkeys(PLOTTED_STUDIES, plot_study),
+    "tuning": lambda study, path: plot_tuning(study["studies"], path),
+}
+"""What draws a result, by its file."""
+
 
 def main(args: argparse.Namespace) -> None:
-    for path in args.results.glob("latency-*.json"):
-        plot_evaluation(read_json(path, "report"), path.with_suffix(".png"))
-    for name in PLOTTED_STUDIES:
-        study = read_json(args.results / f"{name}.json", "study")
-        plot_study(study, args.results / f"{name}.png")
-    tuning = read_json(args.results / "tuning.json", "study")
-    plot_tuning(tuning["studies"], args.results / "tuning.png")
+    for pattern, plot in PLOTS.items():
+        for path in args.results.glob(f"{pattern}.json"):
+            plot(read_json(path, "study"), path.with_suffix(".png"))
     write_atomic(args.readme, render(args.readme.read_text(), args.results))
 
 
