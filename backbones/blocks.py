@@ -27,8 +27,6 @@ def make_activation(name: str) -> nn.Module:
 class ConvNormAct(nn.Module):
     """Convolution without bias, normalisation, and an activation unless ``activation`` is None."""
 
-    conv: nn.Conv2d
-
     def __init__(
         self,
         in_channels: int,

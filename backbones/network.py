@@ -55,6 +55,7 @@ class Trunk(nn.Module):
         super().__init__()
         stem = architecture.stem
         self.architecture = architecture
+        self.feature_layers = architecture.feature_layers  # TorchScript knows no architectures
         self.feature_info = FeatureInfo.of(architecture)
         self.stem = ConvNormAct(
             3, stem.out_channels, stem.kernel_size, norm_layer, stem.activation, stride=2
@@ -64,11 +65,11 @@ class Trunk(nn.Module):
 
     def forward_intermediates(self, x: Tensor) -> list[Tensor]:
         """Images (N, 3, H, W) → five maps (N, C_i, H/s, W/s) at strides 2, 4, 8, 16 and 32."""
-        maps = []
+        maps: list[Tensor] = []
         x = self.stem(x)
         for index, layer in enumerate(self.layers):
             x = layer(x)
-            if index in self.architecture.feature_layers:
+            if index in self.feature_layers:
                 maps.append(x)
         return maps
 

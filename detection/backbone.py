@@ -32,8 +32,9 @@ class NamedBackbone(Backbone):
         name: of the network.
     """
 
-    config_key: str
-    name: str
+    # values instead of annotations, which TorchScript could not read here
+    config_key = ""
+    name = ""
 
     def classifier(self) -> nn.Module:
         """The whole classification network with 1000 classes, freshly initialised."""

@@ -89,3 +89,19 @@ def test_num_classes_zero_returns_pooled_features(images: Tensor) -> None:
 def test_mistakes_are_named(arguments: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         create_model(**arguments)
+
+
+@pytest.mark.parametrize("name", ["spnas_100", "mobilenetv3_large_100"])
+def test_networks_script_and_trace(name: str) -> None:
+    """Both ways of TorchScript, with squeeze-and-excitation, hard-swish and a hidden layer."""
+    torch.manual_seed(0)
+    model = create_model(name, num_classes=5).eval()
+    extractor = create_model(name, features_only=True, out_indices=(1, 3)).eval()
+    images = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        expected = model(images)
+        torch.testing.assert_close(torch.jit.script(model)(images), expected)
+        torch.testing.assert_close(torch.jit.trace(model, images[:1])(images), expected)
+        scripted = torch.jit.script(extractor)(images)
+        for one, other in zip(scripted, extractor(images), strict=True):
+            torch.testing.assert_close(one, other)
