@@ -49,6 +49,8 @@ class SPNASBackbone(NamedBackbone):
     """
 
     config_key = "MODEL.SPNAS"
+    # the way out where weights do not fit
+    weights_hint = "set MODEL.SPNAS.ARCH and WIDTH_MULT to those that it was trained with"
 
     def __init__(
         self, trunk: Trunk, out_features: Sequence[str] = DEFAULT_FEATURES, freeze_at: int = 0

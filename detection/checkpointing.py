@@ -38,8 +38,7 @@ class DetectorCheckpointer(Checkpointer):
                 raise UserError(
                     f"the checkpoint '{self._path}' belongs to another architecture than the "
                     f"backbone '{backbone.architecture.name}': {len(problems)} tensors do not "
-                    f"fit, first {'; '.join(problems[:2])}; set MODEL.SPNAS.ARCH and WIDTH_MULT "
-                    "to those that it was trained with"
+                    f"fit, first {'; '.join(problems[:2])}; {backbone.weights_hint}"
                 )
         return super()._load_model(checkpoint)
 

@@ -30,6 +30,11 @@ class SupernetBackbone(SPNASBackbone):
     search (``stem.*``, ``layers.*``, ``thresholds.*``), so its checkpoint fits.
     """
 
+    weights_hint = (
+        "a search starts from the model_final.pth of a supernet of the same SEARCH.SPACE, such as "
+        "search/imagenet_warmup.yaml leaves"
+    )
+
     def __init__(
         self,
         supernet: Supernet,

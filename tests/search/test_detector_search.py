@@ -13,10 +13,10 @@ from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.utils.events import EventStorage
 
-from backbones import Architecture, UserError
+from backbones import Architecture, UserError, load_architecture
 from backbones.latency import LatencyTable, predict_runtime
 from backbones.weights import load_weights, save_checkpoint
-from detection.backbone import build_spnas_backbone
+from detection.backbone import build_spnas_backbone, build_trunk
 from detection.trainer import DetectionTrainer
 from search.config import load_search_config
 from search.detector_search import (
@@ -152,6 +152,15 @@ def test_a_classification_supernet_warms_it_up(
     largest = Candidate(1, 1, 2)
     assert trainer.choices(0.0) == [largest] * 20  # undecided: everything is on
     assert all(torch.allclose(x, torch.full_like(x, 2.0)) for x in trainer.supernet.logits())
+
+
+def test_weights_of_a_fixed_network_are_refused_with_a_way_out(
+    cfg: CfgNode, tmp_path: Path
+) -> None:
+    state = build_trunk(load_architecture("spnas_100"), "BN").state_dict()
+    save_checkpoint(tmp_path / "backbone.pth", {"model": state, "matching_heuristics": True})
+    with pytest.raises(UserError, match=r"a search starts from the model_final.pth of a supernet"):
+        run_search(changed(cfg, "MODEL.WEIGHTS", str(tmp_path / "backbone.pth")))
 
 
 def test_thresholds_have_a_learning_rate_of_their_own(cfg: CfgNode, space: SearchSpace) -> None:
