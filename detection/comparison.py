@@ -16,9 +16,10 @@ from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from backbones.errors import UserError
-from backbones.files import leaves, read_json
+from backbones.files import atomic_path, leaves, read_json, write_atomic, write_json
 from backbones.paths import config_path
 from backbones.zoo import load_architecture
+from detection.engine.provenance import provenance
 from detection.report import COLUMNS, TASK_NAMES, ModelCost
 from detection.scoring import METRICS
 
@@ -152,10 +153,12 @@ def _recipe(folder: Path) -> dict[str, Any]:
 
 
 def compare(runs: Iterable[DetectorRun]) -> list[dict[str, Any]]:
-    """A row a name: mean and sample standard deviation over its seeds, and what it costs.
+    """A row a name: mean and sample standard deviation over its runs, and what it costs.
+
+    The runs of a name are of several seeds, of several networks (random ones, say), or both.
 
     Raises:
-        UserError: if runs of one name have the same seed, or different networks.
+        UserError: if two runs of one network have the same seed.
     """
     groups: dict[str, list[DetectorRun]] = {}
     for run in runs:
@@ -164,17 +167,15 @@ def compare(runs: Iterable[DetectorRun]) -> list[dict[str, Any]]:
 
 
 def _row(name: str, group: Sequence[DetectorRun]) -> dict[str, Any]:
-    seeds = sorted(run.seed for run in group)
-    if len(set(seeds)) < len(seeds):
-        raise UserError(f"two runs of '{name}' have the same seed, of {seeds}; leave one out")
-    cost = group[0].cost
-    if any(run.cost.params_backbone != cost.params_backbone for run in group):
-        raise UserError(f"the runs of '{name}' are of different networks; name them apart")
+    made = [(run.cost.backbone, run.seed) for run in group]
+    if len(set(made)) < len(made):
+        network, seed = next(pair for pair in made if made.count(pair) > 1)
+        raise UserError(f"two runs of '{name}' are of '{network}' with seed {seed}; leave one out")
     speeds = [run.train_images for run in group if run.train_images is not None]
-    delays = [run.cost.detector_runtime for run in group if run.cost.detector_runtime is not None]
     return {
         "name": name,
-        "seeds": seeds,
+        "networks": len({network for network, _ in made}),
+        "seeds": sorted({seed for _, seed in made}),
         "scores": {
             task: {m: _spread([run.scores[task][m] for run in group]) for m in METRICS}
             for task in group[0].scores
@@ -185,10 +186,19 @@ def _row(name: str, group: Sequence[DetectorRun]) -> dict[str, Any]:
             if all(run.classifier for run in group)
         },
         "search_steps": group[0].search_steps,
-        "cost": asdict(cost),
-        "detector_runtime": statistics.median(delays) if delays else None,
+        "cost": _mean_cost([run.cost for run in group]),
         "train_images": statistics.median(speeds) if speeds else None,
     }
+
+
+def _mean_cost(costs: Sequence[ModelCost]) -> dict[str, Any]:
+    """Means of the figures; what is no figure, or is missing once, is the first one's or None."""
+    found = asdict(costs[0])
+    for key, value in found.items():
+        values = [getattr(cost, key) for cost in costs]
+        if isinstance(value, int | float):
+            found[key] = None if None in values else statistics.fmean(values)
+    return found
 
 
 def _spread(values: Sequence[float]) -> list[float]:
@@ -201,6 +211,11 @@ def _shown(value: Sequence[float] | None) -> str | None:
 
 def _scaled(value: float | None, unit: float = 1.0) -> str | None:
     return None if value is None else f"{value / unit:.2f}"
+
+
+def _runs(row: Mapping[str, Any]) -> str:
+    networks, seeds = row["networks"], len(row["seeds"])
+    return f"{networks} networks × {seeds}" if networks > 1 else f"{seeds}"
 
 
 Table = tuple[list[str], list[list[Any]]]
@@ -216,7 +231,7 @@ def detection_table(rows: Sequence[Mapping[str, Any]], paper: Mapping[str, Any] 
     """
     unit = rows[0]["cost"]["runtime_unit"] if rows else "ms"
     headers = [
-        *("backbone", "seeds", "AP of", *COLUMNS, "Params (M)", "MACs (G)", f"predicted ({unit})"),
+        *("backbone", "runs", "AP of", *COLUMNS, "Params (M)", "MACs (G)", f"predicted ({unit})"),
         *("backbone (ms)", "detector (ms)", "training (images/s)"),
     ]
     table: list[list[Any]] = []
@@ -225,11 +240,11 @@ def detection_table(rows: Sequence[Mapping[str, Any]], paper: Mapping[str, Any] 
         params = cost["params_classifier"] or cost["params_backbone"]
         costs = [_scaled(params, 1e6), _scaled(cost["macs_backbone"], 1e9)]
         costs += [_scaled(cost["runtime"]), _scaled(cost["measured_runtime"])]
-        costs += [_scaled(row["detector_runtime"]), _scaled(row["train_images"])]
+        costs += [_scaled(cost["detector_runtime"]), _scaled(row["train_images"])]
         for task, scores in row["scores"].items():
             figures = [_shown(scores[metric]) for metric in METRICS]
             label = TASK_NAMES.get(task, task)
-            table.append([row["name"], len(row["seeds"]), label, *figures, *costs])
+            table.append([row["name"], _runs(row), label, *figures, *costs])
     for found in (paper or {}).get("detection", ()):
         figures = [_scaled(found.get(metric)) for metric in METRICS]
         table.append([f"{found['name']} †", None, None, *figures, *[None] * 6])
@@ -241,13 +256,13 @@ def classification_table(
 ) -> Table:
     """Table I: top-1, top-5, runtime and search cost; arguments as in :func:`detection_table`."""
     unit = rows[0]["cost"]["runtime_unit"] if rows else "ms"
-    headers = ["backbone", "seeds", "top-1 (%)", "top-5 (%)", f"runtime ({unit})", "search cost"]
+    headers = ["backbone", "runs", "top-1 (%)", "top-5 (%)", f"runtime ({unit})", "search cost"]
     table: list[list[Any]] = []
     for row in rows:
         top = [_shown(row["classifier"].get(key)) for key in ("top1", "top5")]
         steps = f"{row['search_steps']:,} steps" if row["search_steps"] else None
         runtime = _scaled(row["cost"]["runtime"])
-        table.append([row["name"], len(row["seeds"]), *top, runtime, steps])
+        table.append([row["name"], _runs(row), *top, runtime, steps])
     for found in (paper or {}).get("classification", ()):
         figures = [_scaled(found.get(key)) for key in ("top1", "top5", "runtime")]
         table.append([f"{found['name']} †", None, *figures, found.get("search_cost")])
@@ -309,3 +324,27 @@ def comparison_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
         panel.grid(alpha=0.3)
     panel.legend(fontsize="small")
     return figure
+
+
+def write_comparison(runs: Iterable[DetectorRun], folder: Path, paper: bool = False) -> str:
+    """Writes ``comparison.json``, ``.md``, ``.csv`` and ``.png`` into a folder.
+
+    Args:
+        runs: of one recipe (:func:`check_recipe`).
+        folder: exists or not.
+        paper: set the paper's own figures beside.
+
+    Returns:
+        The tables as Markdown.
+    """
+    rows = compare(runs)
+    known = paper_results() if paper else None
+    tables = [classification_table(rows, known), detection_table(rows, known)]
+    note = [f"† as printed in {known['source']}; its recipe is another one."] if known else []
+    text = "\n\n".join([*map(markdown, tables), *note]) + "\n"
+    write_json(folder / "comparison.json", {**provenance(), "rows": rows})
+    write_atomic(folder / "comparison.md", text)
+    write_atomic(folder / "comparison.csv", comma_separated(rows))
+    with atomic_path(folder / "comparison.png") as temporary:
+        comparison_figure(rows).savefig(temporary, format="png", dpi=100)
+    return text

@@ -11,7 +11,9 @@ from detectron2.config import CfgNode
 from backbones.errors import UserError
 from detection.comparison import DetectorRun, load_run
 from search.config import load_search_config
-from search.stages import Stage, backbone_options
+from search.stages import Stage, backbone_options, run_stages
+from search.study import draw_architecture
+from search.trials import trial_config
 
 
 @dataclass(frozen=True)
@@ -19,14 +21,16 @@ class Entry:
     """A row to be: a detector with one network as its backbone.
 
     Attributes:
-        name: of the row.
+        name: of the row; several networks may share one.
         config_file: of the detector.
         architecture: name or path of the network; None keeps the one in the file.
+        folder: of its runs, below that of the comparison; None is called as the row.
     """
 
     name: str
     config_file: str
     architecture: str | None = None
+    folder: str | None = None
 
 
 def entries(config_files: Sequence[str], architectures: Sequence[str]) -> list[Entry]:
@@ -55,6 +59,29 @@ def entries(config_files: Sequence[str], architectures: Sequence[str]) -> list[E
     return found
 
 
+def random_entries(
+    config_file: str, search_cfg: CfgNode, networks: int, output: Path
+) -> list[Entry]:
+    """Networks drawn at a target, as one row: what a search has to be better than.
+
+    Args:
+        config_file: of the detector.
+        search_cfg: for space, latency table and ``SEARCH.TARGET``.
+        networks: how many.
+        output: folder of the comparison; ``random<i>.json`` are written into it.
+
+    Raises:
+        UserError: if no network of the space is at the target.
+    """
+    found = []
+    for seed in range(networks):
+        architecture = draw_architecture(trial_config(search_cfg, seed))
+        file = output / f"{architecture.name}.json"
+        architecture.save(file)
+        found.append(Entry("random", config_file, str(file), architecture.name))
+    return found
+
+
 def network_name(cfg: CfgNode) -> str:
     """The network that a detector's configuration names."""
     if "timm" in cfg.MODEL.BACKBONE.NAME:
@@ -80,14 +107,14 @@ def stages_of(
         arguments: of every command.
         options: keys of every detector.
     """
-    folder = output / entry.name / f"seed{seed}"
+    place = output / (entry.folder or entry.name)
     seeded = ("SEED", str(seed))
     network: tuple[str, ...] = ()
     if entry.architecture:
         network = ("MODEL.SPNAS.ARCH", entry.architecture)
     stages = []
     if classifier_config:
-        classifier = output / entry.name / f"classifier{seed}"
+        classifier = place / f"classifier{seed}"
         stages = [
             Stage(
                 "train_classifier.py",
@@ -99,10 +126,13 @@ def stages_of(
         ]
         network = backbone_options(classifier)
     detector = (*network, *seeded, *options)
+    folder = place / f"seed{seed}"
     return [*stages, Stage("train_net.py", entry.config_file, folder, detector, tuple(arguments))]
 
 
-def finished_run(entry: Entry, stages: Sequence[Stage]) -> DetectorRun:
-    """What the stages of a row and a seed came to."""
+def trained(entry: Entry, seed: int, stages: Sequence[Stage]) -> DetectorRun:
+    """What the stages of a row and a seed come to; those that are not finished are run first."""
     *classifier, detector = stages
+    if not detector.finished:
+        run_stages(stages, [f"{entry.folder or entry.name}, seed {seed}"] * len(stages))
     return load_run(detector.folder, entry.name, classifier[0].folder if classifier else None)

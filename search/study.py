@@ -129,7 +129,7 @@ def find_architecture(
     """
     searched = (*method.overrides, "SEARCH.TARGET", str(target))
     cfg = trial_config(search_cfg, seed, options=searched)
-    return _search(cfg, folder) if method.searches else _draw(cfg)
+    return _search(cfg, folder) if method.searches else draw_architecture(cfg)
 
 
 def train_architecture(
@@ -162,7 +162,12 @@ def _search(cfg: CfgNode, folder: Path) -> Architecture:
     return Architecture.load(folder / "architecture.json")
 
 
-def _draw(cfg: CfgNode) -> Architecture:
+def draw_architecture(cfg: CfgNode) -> Architecture:
+    """A network drawn by ``SEED`` from ``SEARCH.SPACE`` at ``SEARCH.TARGET`` (Sec. VII-A).
+
+    Raises:
+        UserError: if no network of the space is at the target.
+    """
     space = SearchSpace.load(cfg.SEARCH.SPACE)
     rng = random.Random(cfg.SEED)
     runtime_model = build_runtime_model(cfg, space)

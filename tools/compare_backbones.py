@@ -12,23 +12,11 @@ import argparse
 from pathlib import Path
 
 from backbones.errors import UserError
-from backbones.files import atomic_path, write_atomic, write_json
-from detection.comparison import (
-    DetectorRun,
-    check_recipe,
-    classification_table,
-    comma_separated,
-    compare,
-    comparison_figure,
-    detection_table,
-    load_run,
-    markdown,
-    paper_results,
-)
+from detection.comparison import check_recipe, load_run, write_comparison
 from detection.engine.cli import run_tool
-from detection.engine.provenance import provenance
-from search.comparison import entries, finished_run, stages_of
-from search.stages import check_checkout, run_stages
+from search.comparison import entries, random_entries, stages_of, trained
+from search.config import load_search_config
+from search.stages import check_checkout
 
 EPILOG = """
 examples:
@@ -58,6 +46,14 @@ def parse() -> argparse.Namespace:
         metavar="FILE",
         help="train every network as a classifier first; the detector starts from its weights",
     )
+    parser.add_argument(
+        "--random",
+        type=int,
+        default=0,
+        metavar="N",
+        help="a row of N networks drawn at the target of --search-config, for the first detector",
+    )
+    parser.add_argument("--search-config", default="search/digits.yaml", metavar="FILE")
     parser.add_argument("--seeds", type=int, default=1, help="of every network (default: 1)")
     parser.add_argument("--num-gpus", metavar="N", help="as for tools/train_net.py")
     parser.add_argument(
@@ -72,43 +68,31 @@ def parse() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    if args.seeds < 1:
-        raise UserError(f"--seeds is {args.seeds}; expected 1 or more")
-    if not args.config_files and not args.runs:
+    if args.seeds < 1 or args.random < 0:
+        raise UserError(
+            f"--seeds is {args.seeds} and --random {args.random}; expected 1 or more seeds and 0 "
+            "or more networks"
+        )
+    if not args.config_files and (args.random or not args.runs):
         raise UserError("nothing to compare; name detectors (--config-files) or runs (--runs)")
     rows = entries(args.config_files, args.architectures)
-    arguments = ("--num-gpus", args.num_gpus) if args.num_gpus is not None else ()
+    if args.random:
+        search_cfg = load_search_config(args.search_config)
+        rows += random_entries(args.config_files[0], search_cfg, args.random, args.output)
     if rows:
         check_checkout()
-    runs = [load_run(folder) for folder in args.runs]
     folders = list(args.runs)
+    runs = [load_run(folder) for folder in folders]
+    arguments = ("--num-gpus", args.num_gpus) if args.num_gpus is not None else ()
     for seed in range(args.seeds):
-        for entry in rows:
-            stages = stages_of(
-                entry, seed, args.output, args.classifier_config, arguments, args.opts
-            )
-            if not stages[-1].finished:
-                run_stages(stages, [f"{entry.name}, seed {seed}"] * len(stages))
-            runs.append(finished_run(entry, stages))
+        for row in rows:
+            stages = stages_of(row, seed, args.output, args.classifier_config, arguments, args.opts)
+            runs.append(trained(row, seed, stages))
             folders.append(stages[-1].folder)
             check_recipe(folders)
-            write(args, runs)
+            write_comparison(runs, args.output, args.paper)
     check_recipe(folders)
-    write(args, runs)
-    print((args.output / "comparison.md").read_text())
-
-
-def write(args: argparse.Namespace, runs: list[DetectorRun]) -> None:
-    found = compare(runs)
-    paper = paper_results() if args.paper else None
-    tables = [classification_table(found, paper), detection_table(found, paper)]
-    texts = [markdown(table) for table in tables]
-    note = [f"† as printed in {paper['source']}; its recipe is another one."] if paper else []
-    write_json(args.output / "comparison.json", {**provenance(), "rows": found})
-    write_atomic(args.output / "comparison.md", "\n\n".join([*texts, *note]) + "\n")
-    write_atomic(args.output / "comparison.csv", comma_separated(found))
-    with atomic_path(args.output / "comparison.png") as temporary:
-        comparison_figure(found).savefig(temporary, format="png", dpi=100)
+    print(write_comparison(runs, args.output, args.paper))
 
 
 if __name__ == "__main__":

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from backbones import UserError
-from search.comparison import Entry, entries, stages_of
+from backbones import Architecture, UserError
+from backbones.latency import LatencyTable, predict_runtime
+from search.comparison import Entry, entries, random_entries, stages_of
+from search.config import load_search_config
 from tests.miniatures import write_coco
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,6 +31,18 @@ def test_rows_of_a_command_line() -> None:
     ]
     with pytest.raises(UserError, match="two rows are called 'architecture'"):
         entries([CONFIG], ["a/architecture.json", "b/architecture.json"])
+
+
+def test_random_networks_are_one_row(tmp_path: Path) -> None:
+    cfg = load_search_config("search/digits.yaml", ["SEARCH.TARGET", "75.0"])
+    rows = random_entries(CONFIG, cfg, 3, tmp_path)
+    assert {row.name for row in rows} == {"random"}
+    table = LatencyTable.load("pixel1")
+    networks = [Architecture.load(str(row.architecture)) for row in rows]
+    assert all(74.25 <= predict_runtime(network, table) <= 75.0 for network in networks)
+    assert len({str(network.layers) for network in networks}) == 3
+    folders = [stages_of(row, 1, tmp_path, None, (), ())[0].folder for row in rows]
+    assert folders == [tmp_path / f"random{index}" / "seed1" for index in range(3)]
 
 
 def test_the_detector_starts_from_the_classifier() -> None:
@@ -78,7 +92,7 @@ def test_the_tool_trains_compares_and_collects(tmp_path: Path) -> None:
     rows = json.loads((output / "comparison.json").read_text())["rows"]
     assert [row["name"] for row in rows] == ["mnasnet_b1", "spnas_100"]
     assert rows[1]["cost"]["params_classifier"] == 4_421_616
-    assert all(row["detector_runtime"] > 0 for row in rows)
+    assert all(row["cost"]["detector_runtime"] > 0 for row in rows)
     assert "Single-Path NAS with SE †" in (output / "comparison.md").read_text()
     assert (output / "comparison.png").read_bytes().startswith(b"\x89PNG")
 
