@@ -12,6 +12,9 @@ import torch
 from backbones.engines.hardware import device_name, hardware
 
 
+_ROOT = Path(__file__).resolve().parents[2]
+
+
 def provenance(device: str = "cpu", workers: int = 1) -> dict[str, str | None]:
     """What every file below ``docs/results`` says of itself, for the command that is running.
 
@@ -20,17 +23,22 @@ def provenance(device: str = "cpu", workers: int = 1) -> dict[str, str | None]:
         workers: processes that share the work; of more than one, each has a single thread.
 
     Returns:
-        ``command`` as it was typed, ``commit`` of the checkout (None outside of one), ``hardware``
+        ``command`` as it is typed at the top of the checkout, ``commit`` of the checkout (None outside of one), ``hardware``
         and PyTorch's version.
     """
     alone = hardware(device)
     shared = f"{device_name(device)}, {workers} processes of 1 thread"
     return {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": shlex.join(["python", _script(), *sys.argv[1:]]),
         "commit": commit(),
         "hardware": shared if workers > 1 else alone,
         "torch": torch.__version__,
     }
+
+
+def _script() -> str:
+    path = Path(sys.argv[0]).resolve()
+    return str(path.relative_to(_ROOT)) if path.is_relative_to(_ROOT) else sys.argv[0]
 
 
 def commit(folder: Path | None = None) -> str | None:

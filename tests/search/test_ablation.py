@@ -240,7 +240,7 @@ def test_the_tool_and_its_file(
         ["5x5"],
         ["3x3", "5x5"],
     ]
-    assert study["command"].startswith("python tools/ablate_subsets.py --seeds 1 --output ")
+    assert study["command"].startswith("python tools/ablate_subsets.py --seeds 1 --epochs 1 ")
     assert ablation_table(study) in capsys.readouterr().out
     runpy.run_path(tool, run_name="__main__")
     assert read_json(output, "study") == study

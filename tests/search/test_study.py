@@ -71,7 +71,9 @@ def test_an_interrupted_study_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
     assert seen == [(method.name, target, seed) for method, target, seed in TRIALS]
     assert read_json(output, "study") == whole
     shorter = load_search_config("classification/digits.yaml", ["CLASSIFICATION.EPOCHS", "1.0"])
-    with pytest.raises(UserError, match=r"training.CLASSIFICATION.EPOCHS 5.0, and this is .* 1.0;"):
+    with pytest.raises(
+        UserError, match=r"recipe training.CLASSIFICATION.EPOCHS \S+, and this is .* 1.0;"
+    ):
         run_study(search, shorter, TRIALS, output, {"command": "x"})
 
 

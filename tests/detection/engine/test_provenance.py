@@ -33,8 +33,14 @@ def test_commit_of_a_checkout(tmp_path: Path) -> None:
 
 
 def test_the_command_can_be_typed_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["tools/x.py", "--output", "a b.json", "SEED", "1"])
+    root = Path(__file__).resolve().parents[3]
+    monkeypatch.chdir(root)
+    for script in ("tools/benchmark.py", str(root / "tools" / "benchmark.py")):
+        monkeypatch.setattr(sys, "argv", [script, "--output", "a b.json", "SEED", "1"])
+        command = provenance()["command"]
+        assert command == "python tools/benchmark.py --output 'a b.json' SEED 1"
+    monkeypatch.setattr(sys, "argv", ["/elsewhere/x.py"])
     found = provenance(workers=3)
-    assert found["command"] == "python tools/x.py --output 'a b.json' SEED 1"
+    assert found["command"] == "python /elsewhere/x.py"
     assert str(found["hardware"]).endswith(", 3 processes of 1 thread")
     assert str(provenance()["hardware"]).endswith(("thread", "threads"))
