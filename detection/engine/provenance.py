@@ -11,7 +11,6 @@ import torch
 
 from backbones.engines.hardware import device_name, hardware
 
-
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -23,8 +22,8 @@ def provenance(device: str = "cpu", workers: int = 1) -> dict[str, str | None]:
         workers: processes that share the work; of more than one, each has a single thread.
 
     Returns:
-        ``command`` as it is typed at the top of the checkout, ``commit`` of the checkout (None outside of one), ``hardware``
-        and PyTorch's version.
+        ``command`` as it is typed at the top of the checkout, ``commit`` of the checkout (None
+        outside of one), ``hardware`` and PyTorch's version.
     """
     alone = hardware(device)
     shared = f"{device_name(device)}, {workers} processes of 1 thread"
