@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,3 +76,8 @@ def leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
     for key, value in tree.items():
         found.update(leaves(value, f"{prefix}.{key}" if prefix else key))
     return found
+
+
+def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """The keys of either whose values are not the same; one that is missing counts as None."""
+    return [key for key in {**old, **new} if old.get(key) != new.get(key)]

@@ -16,10 +16,11 @@ from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from backbones.errors import UserError
-from backbones.files import atomic_path, leaves, read_json, write_atomic, write_json
+from backbones.files import atomic_path, differing, leaves, read_json, write_atomic, write_json
 from backbones.paths import config_path
 from backbones.zoo import load_architecture
 from detection.engine.provenance import provenance
+from detection.engine.results import mean_and_deviation
 from detection.report import COLUMNS, TASK_NAMES, ModelCost
 from detection.scoring import METRICS
 
@@ -39,8 +40,10 @@ class DetectorRun:
     """One finished run of ``tools/train_net.py``.
 
     Attributes:
+        folder: of the run.
         name: of the row.
         seed: of the run.
+        recipe: the configuration by dotted keys, without those in which runs may differ.
         scores: AP figures in percent by task.
         cost: of the model.
         train_images: a second, by the median iteration; None if the run kept no metrics.
@@ -48,8 +51,10 @@ class DetectorRun:
         classifier: top-1 and top-5 in percent of the classifier that the run began from.
     """
 
+    folder: Path
     name: str
     seed: int
+    recipe: dict[str, Any]
     scores: dict[str, dict[str, float]]
     cost: ModelCost
     train_images: float | None = None
@@ -85,8 +90,14 @@ def load_run(folder: Path, name: str | None = None, classifier: Path | None = No
         trained = read_json(classifier / "results.json", "results of a classifier")
         top = {key: trained["classification"]["val"][key] for key in ("top1", "top5")}
     return DetectorRun(
+        folder=folder,
         name=name or own,
         seed=int(config["SEED"]),
+        recipe={
+            key: value
+            for key, value in config.items()
+            if key not in PER_RUN and not key.startswith(_FREE)
+        },
         scores={task: {m: figures[m] for m in METRICS} for task, figures in scores.items()},
         cost=ModelCost(**found["cost"]),
         train_images=training_speed(folder, int(config["SOLVER.IMS_PER_BATCH"])),
@@ -127,29 +138,20 @@ def _search_steps(architecture: str) -> int | None:
     return int(found) if found is not None else None
 
 
-def check_recipe(folders: Sequence[Path]) -> None:
+def check_recipe(runs: Sequence[DetectorRun]) -> None:
     """Insists on one recipe for all runs: a comparison is worth nothing otherwise.
 
     Raises:
         UserError: naming the keys in which a run differs from the first one.
     """
-    first, *others = (_recipe(folder) for folder in folders)
-    for folder, other in zip(folders[1:], others, strict=True):
-        changed = [key for key in {**first, **other} if first.get(key) != other.get(key)]
-        if changed:
+    for run in runs[1:]:
+        first, other = runs[0].recipe, run.recipe
+        if changed := differing(first, other):
             shown = ", ".join(f"{k} {other.get(k)} for {first.get(k)}" for k in changed[:3])
             raise UserError(
-                f"'{folder}' was trained by another recipe than '{folders[0]}': {shown}; compare "
-                "runs of one recipe"
+                f"'{run.folder}' was trained by another recipe than '{runs[0].folder}': {shown}; "
+                "compare runs of one recipe"
             )
-
-
-def _recipe(folder: Path) -> dict[str, Any]:
-    return {
-        key: value
-        for key, value in read_config(folder).items()
-        if key not in PER_RUN and not key.startswith(_FREE)
-    }
 
 
 def compare(runs: Iterable[DetectorRun]) -> list[dict[str, Any]]:
@@ -177,11 +179,13 @@ def _row(name: str, group: Sequence[DetectorRun]) -> dict[str, Any]:
         "networks": len({network for network, _ in made}),
         "seeds": sorted({seed for _, seed in made}),
         "scores": {
-            task: {m: _spread([run.scores[task][m] for run in group]) for m in METRICS}
+            task: {
+                m: list(mean_and_deviation([run.scores[task][m] for run in group])) for m in METRICS
+            }
             for task in group[0].scores
         },
         "classifier": {
-            key: _spread([run.classifier[key] for run in group])
+            key: list(mean_and_deviation([run.classifier[key] for run in group]))
             for key in ("top1", "top5")
             if all(run.classifier for run in group)
         },
@@ -199,10 +203,6 @@ def _mean_cost(costs: Sequence[ModelCost]) -> dict[str, Any]:
         if isinstance(value, int | float):
             found[key] = None if None in values else statistics.fmean(values)
     return found
-
-
-def _spread(values: Sequence[float]) -> list[float]:
-    return [statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0]
 
 
 def _shown(value: Sequence[float] | None) -> str | None:
@@ -326,17 +326,21 @@ def comparison_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def write_comparison(runs: Iterable[DetectorRun], folder: Path, paper: bool = False) -> str:
+def write_comparison(runs: Sequence[DetectorRun], folder: Path, paper: bool = False) -> str:
     """Writes ``comparison.json``, ``.md``, ``.csv`` and ``.png`` into a folder.
 
     Args:
-        runs: of one recipe (:func:`check_recipe`).
+        runs: of one recipe.
         folder: exists or not.
         paper: set the paper's own figures beside.
 
     Returns:
         The tables as Markdown.
+
+    Raises:
+        UserError: if the runs do not go together.
     """
+    check_recipe(runs)
     rows = compare(runs)
     known = paper_results() if paper else None
     tables = [classification_table(rows, known), detection_table(rows, known)]

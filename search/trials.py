@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from backbones.errors import UserError
-from backbones.files import leaves, read_json, write_json
+from backbones.files import differing, leaves, read_json, write_json
+from detection.engine.results import mean_and_deviation
 from search.workers import in_processes
 
 logger = logging.getLogger(__name__)
@@ -88,8 +88,7 @@ def _call(run: Callable[[], Record]) -> Record:
 def _check_recipe(output: Path, before: Any, recipe: Any) -> None:
     """Insists on one recipe; of two with names in them, the error shows what differs."""
     old, new = (leaves(json.loads(json.dumps(found))) for found in (before, recipe))
-    changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    if changed:
+    if changed := differing(old, new):
         was, now = (
             ", ".join(f"{key} {found.get(key)}".strip() for key in changed) for found in (old, new)
         )
@@ -101,8 +100,7 @@ def _check_recipe(output: Path, before: Any, recipe: Any) -> None:
 
 def mean_and_spread(records: Sequence[Record], key: str) -> tuple[float, float]:
     """Mean and sample standard deviation of a figure; of one trial, 0."""
-    values = [float(record[key]) for record in records]
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+    return mean_and_deviation([float(record[key]) for record in records])
 
 
 def trial_config(

@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 from backbones.errors import UserError
-from detection.comparison import check_recipe, load_run, write_comparison
+from detection.comparison import load_run, write_comparison
 from detection.engine.cli import run_tool
 from search.comparison import entries, random_entries, stages_of, trained
 from search.config import load_search_config
@@ -81,18 +81,15 @@ def main(args: argparse.Namespace) -> None:
         rows += random_entries(args.config_files[0], search_cfg, args.random, args.output)
     if rows:
         check_checkout()
-    folders = list(args.runs)
-    runs = [load_run(folder) for folder in folders]
+    runs = [load_run(folder) for folder in args.runs]
+    tables = write_comparison(runs, args.output, args.paper) if runs else ""
     arguments = ("--num-gpus", args.num_gpus) if args.num_gpus is not None else ()
     for seed in range(args.seeds):
         for row in rows:
             stages = stages_of(row, seed, args.output, args.classifier_config, arguments, args.opts)
             runs.append(trained(row, seed, stages))
-            folders.append(stages[-1].folder)
-            check_recipe(folders)
-            write_comparison(runs, args.output, args.paper)
-    check_recipe(folders)
-    print(write_comparison(runs, args.output, args.paper))
+            tables = write_comparison(runs, args.output, args.paper)
+    print(tables)
 
 
 if __name__ == "__main__":

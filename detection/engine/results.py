@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +74,8 @@ def _read_existing(path: Path) -> dict[str, Any]:
         logging.getLogger(__name__).warning("%s; it is kept as '%s'", error, kept)
         return {}
     return existing if isinstance(existing, dict) else {}
+
+
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation of a figure; the deviation of one value is 0."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0

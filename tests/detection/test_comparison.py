@@ -65,8 +65,9 @@ def test_rows_are_means_over_seeds(tmp_path: Path) -> None:
     boxes = [41.0, 43.5, 40.1]
     folders = [write_run(tmp_path / f"a/seed{i}", box, i)[0] for i, box in enumerate(boxes)]
     folders.append(write_run(tmp_path / "b", 30.0, params_backbone=1, runtime=70.0)[0])
-    check_recipe(folders)
-    rows = compare(load_run(folder) for folder in folders)
+    runs = [load_run(folder) for folder in folders]
+    check_recipe(runs)
+    rows = compare(runs)
     first, second = rows
     assert (first["name"], first["seeds"], second["name"]) == ("a", [0, 1, 2], "b")
     mean, spread = first["scores"]["segm"]["APs"]
@@ -128,7 +129,7 @@ def test_another_recipe_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"b' was trained by another .* SOLVER.BASE_LR 0.04 for 0.02"
     ):
-        check_recipe(folders)
+        check_recipe([load_run(folder) for folder in folders])
 
 
 def test_a_row_of_several_networks(tmp_path: Path) -> None:
