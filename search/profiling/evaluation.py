@@ -138,7 +138,9 @@ def evaluate_table(
     return report
 
 
-def scores_by_group(rows: Sequence[Mapping[str, Any]], drift: float) -> dict[str, dict[str, float]]:
+def scores_by_group(
+    rows: Sequence[Mapping[str, Any]], drift: float
+) -> dict[str, dict[str, float | None]]:
     """:func:`scores` of all networks, of those with and without SE, and of the plain sum.
 
     Args:
@@ -154,18 +156,22 @@ def scores_by_group(rows: Sequence[Mapping[str, Any]], drift: float) -> dict[str
     return {**found, "plain sum": scores(then, "plain_sum")}
 
 
-def scores(rows: Sequence[Mapping[str, Any]], key: str) -> dict[str, float]:
-    """RMSE (ms), mean and largest absolute error (%), bias (%) and Spearman's ρ of ``key``."""
+def scores(rows: Sequence[Mapping[str, Any]], key: str) -> dict[str, float | None]:
+    """RMSE (ms), mean and largest absolute error (%), bias (%) and Spearman's ρ of ``key``.
+
+    ρ is None where it is undefined: a table profiled in a hurry can predict one runtime for all.
+    """
     predicted = np.array([row[key] for row in rows])
     measured = np.array([row["measured"] for row in rows])
     relative = 100 * (predicted / measured - 1)
+    ranked = np.ptp(predicted) > 0 and np.ptp(measured) > 0
     return {
         "networks": len(rows),
         "rmse": float(np.sqrt(np.mean((predicted - measured) ** 2))),
         "mean_error": float(np.mean(np.abs(relative))),
         "largest_error": float(np.max(np.abs(relative))),
         "bias": float(np.mean(relative)),
-        "spearman": float(spearmanr(predicted, measured)[0]),
+        "spearman": float(spearmanr(predicted, measured)[0]) if ranked else None,
     }
 
 

@@ -29,9 +29,10 @@ def plot_evaluation(report: Mapping[str, Any], path: Path) -> None:
     ends = [min(predicted), max(predicted)]
     left.plot(ends, ends, color="grey", linewidth=1)
     scores = report["scores"]["all"]
+    rank = "undefined" if scores["spearman"] is None else f"{scores['spearman']:.3f}"
     left.set(
         title=f"{scores['networks']} random networks: mean error {scores['mean_error']:.2f} %, "
-        f"ρ {scores['spearman']:.3f}",
+        f"ρ {rank}",
         xlabel="measured runtime, drift taken out (ms)",
         ylabel="predicted runtime (ms)",
     )

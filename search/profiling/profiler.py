@@ -13,7 +13,7 @@ from backbones.architecture import Architecture
 from backbones.engines import Engine
 from backbones.engines.hardware import device_name
 from backbones.engines.measurement import Measurement
-from backbones.latency import Correction, LatencyTable, layer_runtimes
+from backbones.latency import LatencyTable, layer_runtimes
 from detection.deployment import Deployment
 from search.profiling.correction import fit_correction, network_features
 from search.profiling.journal import Journal
@@ -130,7 +130,7 @@ def with_correction(
     items: Mapping[str, Item],
     found: Mapping[str, Measurement],
 ) -> LatencyTable:
-    """The table with a correction fitted on whole networks.
+    """The table with a correction fitted on whole networks, where that predicts better.
 
     Args:
         table: without a correction.
@@ -146,14 +146,8 @@ def with_correction(
     }
     measured = [found[items[types].key].runtime for types in networks]
     correction = fit_correction(features, measured)
-    _log_correction(features, measured, correction)
-    return dataclasses.replace(table, correction=correction)
-
-
-def _log_correction(
-    features: Mapping[str, list[float]], measured: list[float], correction: Correction
-) -> None:
     plain = [row[1] / whole - 1 for row, whole in zip(features.values(), measured, strict=True)]
+    plain_error = 100 * sum(map(abs, plain)) / len(plain)
     logger.info(
         "Correction from %d networks: %.3f ms + %.3f × sum + %.4f ms a layer + %.4f ms an SE "
         "layer; mean error %.2f %% on networks left out of the fit (%.2f %% for the plain sum)",
@@ -163,5 +157,12 @@ def _log_correction(
         correction.per_layer,
         correction.per_se,
         correction.error,
-        100 * sum(map(abs, plain)) / len(plain),
+        plain_error,
     )
+    if correction.error > plain_error:
+        logger.warning(
+            "The correction is left out: it predicts worse than the plain sum. Raise --rounds or "
+            "--networks, or measure on a quieter machine, if the sum is not good enough."
+        )
+        return table
+    return dataclasses.replace(table, correction=correction)

@@ -16,7 +16,7 @@ from backbones.engines import make_engine
 from backbones.engines.measurement import Measurement
 from detection.deployment import Deployment
 from search.decisions import hard_decision
-from search.profiling import measuring
+from search.profiling import measuring, profiler
 from search.profiling.correction import fit_correction
 from search.profiling.evaluation import evaluate_table, scores, se_factors
 from search.profiling.journal import Journal
@@ -156,6 +156,38 @@ def test_a_slower_machine_is_told_from_a_wrong_table(
     assert report["drift"] == pytest.approx(1.1, rel=1e-3)
     assert report["scores"]["all"]["mean_error"] < 0.1
     assert report["scores"]["as measured"]["mean_error"] == pytest.approx(100 / 11, rel=0.02)
+
+
+def test_a_table_that_tells_no_networks_apart_is_reported(
+    small_space: SearchSpace, engine: KnownEngine, output: Path
+) -> None:
+    """As a profile of one round on a busy machine can be: every candidate at 0."""
+    table = profile(small_space, engine, output)
+    rows = [
+        dataclasses.replace(row, runtimes=dict.fromkeys(row.runtimes, 0.0)) for row in table.layers
+    ]
+    nothing = dataclasses.replace(table, correction=None, layers=tuple(rows))
+    path = output.with_name("report.json")
+    evaluate_table(nothing, small_space, path, networks=6, rounds=1)
+    assert json.loads(path.read_text())["scores"]["all"]["spearman"] is None
+    assert path.with_suffix(".png").exists()
+
+
+def test_a_correction_worse_than_none_is_left_out(
+    small_space: SearchSpace,
+    engine: KnownEngine,
+    output: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    real = profiler.fit_correction
+    monkeypatch.setattr(
+        profiler,
+        "fit_correction",
+        lambda *arguments: dataclasses.replace(real(*arguments), error=1000.0),
+    )
+    assert profile(small_space, engine, output).correction is None
+    assert "The correction is left out" in caplog.text
 
 
 def test_tables_of_elsewhere_are_refused(
