@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from detectron2.config import CfgNode
+from tqdm import tqdm
 
 from backbones.errors import UserError
 from detection.comparison import DetectorRun, load_run
 from search.config import load_search_config
-from search.stages import Stage, backbone_options, run_stages
+from search.stages import Stage, backbone_options, run_beside, run_stages
 from search.study import draw_architecture
 from search.trials import trial_config
 
@@ -89,15 +90,15 @@ def network_name(cfg: CfgNode) -> str:
     return Path(cfg.MODEL.SPNAS.ARCH).stem
 
 
-def stages_of(
+def job_of(
     entry: Entry,
     seed: int,
     output: Path,
     classifier_config: str | None,
     arguments: Sequence[str],
     options: Sequence[str],
-) -> list[Stage]:
-    """The runs of one row and seed: a classifier where asked for, then the detector on it.
+) -> Job:
+    """The runs of one row and seed.
 
     Args:
         entry: the row.
@@ -127,12 +128,58 @@ def stages_of(
         network = backbone_options(classifier)
     detector = (*network, *seeded, *options)
     folder = place / f"seed{seed}"
-    return [*stages, Stage("train_net.py", entry.config_file, folder, detector, tuple(arguments))]
+    stages.append(Stage("train_net.py", entry.config_file, folder, detector, tuple(arguments)))
+    return Job(entry, seed, tuple(stages))
 
 
-def trained(entry: Entry, seed: int, stages: Sequence[Stage]) -> DetectorRun:
-    """What the stages of a row and a seed come to; those that are not finished are run first."""
-    *classifier, detector = stages
-    if not detector.finished:
-        run_stages(stages, [f"{entry.folder or entry.name}, seed {seed}"] * len(stages))
-    return load_run(detector.folder, entry.name, classifier[0].folder if classifier else None)
+@dataclass(frozen=True)
+class Job:
+    """One row and seed: a classifier where asked for, then the detector on it.
+
+    Attributes:
+        entry: the row.
+        seed: of all stages.
+        stages: in order; the detector is the last.
+    """
+
+    entry: Entry
+    seed: int
+    stages: tuple[Stage, ...]
+
+    def result(self) -> DetectorRun:
+        """What the finished stages come to."""
+        *classifier, detector = self.stages
+        return load_run(
+            detector.folder, self.entry.name, classifier[0].folder if classifier else None
+        )
+
+
+def train(jobs: Sequence[Job], workers: int = 1) -> Iterator[list[DetectorRun]]:
+    """Trains what is not finished.
+
+    Args:
+        jobs: in the order of their rows.
+        workers: how many to run at once; with more than one, what they print goes to files.
+
+    Yields:
+        The runs finished so far, in the order of the jobs; whenever there is one more.
+
+    Raises:
+        UserError: if a stage fails.
+    """
+    pending = [job for job in jobs if not job.stages[-1].finished]
+    if finished := [job.result() for job in jobs if job not in pending]:
+        yield finished
+    if workers == 1:
+        ended = _one_by_one(pending)
+    else:
+        ended = run_beside([job.stages for job in pending], workers)
+    for _ in tqdm(ended, "Training", len(pending), unit="run", disable=not pending):
+        yield [job.result() for job in jobs if job.stages[-1].finished]
+
+
+def _one_by_one(jobs: Sequence[Job]) -> Iterator[int]:
+    for index, job in enumerate(jobs):
+        title = f"{job.entry.folder or job.entry.name}, seed {job.seed}"
+        run_stages(job.stages, [title] * len(job.stages))
+        yield index

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import queue
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from backbones.errors import UserError
 
@@ -70,10 +74,85 @@ def run_stages(stages: Sequence[Stage], titles: Sequence[str]) -> None:
     for number, (stage, title) in enumerate(zip(stages, titles, strict=True), start=1):
         command = stage.command()
         print(f"\n[{number}/{len(stages)}] {title}\n$ python {shlex.join(command)}", flush=True)
-        environment = {"PYTHONWARNINGS": "ignore", **os.environ}
-        code = subprocess.run([sys.executable, *command], env=environment).returncode
+        code = subprocess.run([sys.executable, *command], env=_environment({})).returncode
         if code:
             raise UserError(
                 f"stage {number} of {len(stages)} ended with exit code {code}, see above; the "
                 "same command goes on there"
             )
+
+
+def run_beside(jobs: Sequence[Sequence[Stage]], workers: int) -> Iterator[int]:
+    """Runs jobs of several stages, some at once, each with its share of the cores and the GPUs.
+
+    What a stage prints goes into ``<its folder>.log``, for its folder is its own to make.
+
+    Args:
+        jobs: stages of a job run in order.
+        workers: how many jobs at once.
+
+    Yields:
+        Which job has ended, by its index.
+
+    Raises:
+        UserError: if a stage fails. No job is started then, and those under way end first.
+    """
+    shares: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
+    for share in machine_shares(workers):
+        shares.put(share)
+
+    def run(stages: Sequence[Stage]) -> None:
+        share = shares.get()
+        try:
+            for stage in stages:
+                _run_quietly(stage, share)
+        finally:
+            shares.put(share)
+
+    with ThreadPoolExecutor(workers) as pool:
+        futures = {pool.submit(run, stages): index for index, stages in enumerate(jobs)}
+        try:
+            for future in as_completed(futures):
+                future.result()
+                yield futures[future]
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _run_quietly(stage: Stage, share: Mapping[str, str]) -> None:
+    log = stage.folder.with_name(f"{stage.folder.name}.log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as file:
+        code = subprocess.run(
+            [sys.executable, *stage.command()],
+            env=_environment(share),
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        ).returncode
+    if code:
+        (*_, last) = ["", *log.read_text(errors="replace").splitlines()]
+        raise UserError(
+            f"'{stage.folder}' ended with exit code {code}: {last.removeprefix('error: ')} "
+            f"(all of it in '{log}'); the same command goes on there"
+        )
+
+
+def machine_shares(workers: int) -> list[dict[str, str]]:
+    """The environment of every worker: the threads and the visible GPUs dealt out evenly."""
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = (
+        list(map(str, range(torch.cuda.device_count()))) if named is None else named.split(",")
+    )
+    return [
+        {
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
+            "CUDA_VISIBLE_DEVICES": ",".join(devices[worker::workers]),
+        }
+        for worker in range(workers)
+    ]
+
+
+def _environment(share: Mapping[str, str]) -> dict[str, str]:
+    return {"PYTHONWARNINGS": "ignore", **os.environ, **share}

@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Compares backbones under one detector: the paper's Tables I and III, with seeds.
 
-Trains what is not trained yet, one network and seed after the other, or collects finished runs;
-all have to be of one recipe. Leaves comparison.json, .md, .csv and .png in the output folder.
+Trains what is not trained yet, a run for every network and seed, or collects finished runs; all
+have to be of one recipe. Leaves comparison.json, .md, .csv and .png in the output folder.
 Trailing KEY VALUE pairs change every detector.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from backbones.errors import UserError
 from detection.comparison import load_run, write_comparison
 from detection.engine.cli import run_tool
-from search.comparison import entries, random_entries, stages_of, trained
+from search.comparison import entries, job_of, random_entries, train
 from search.config import load_search_config
 from search.stages import check_checkout
 
@@ -24,6 +24,10 @@ examples:
     %(prog)s --config-files configs/detection/mask_rcnn_spnas_fpn_1x.yaml --seeds 3 \\
         --architectures spnas_100 mnasnet_b1 mine=output/search/architecture.json \\
         --num-gpus 8 --output output/comparison
+  the same, eight runs at once on one GPU each:
+    %(prog)s --config-files configs/detection/mask_rcnn_spnas_fpn_1x.yaml --seeds 3 \\
+        --architectures spnas_100 mnasnet_b1 mine=output/search/architecture.json \\
+        --workers 8 --num-gpus 1 --output output/comparison
   runs that are finished already:
     %(prog)s --runs output/mask_rcnn_a output/mask_rcnn_b --output output/comparison
 """
@@ -55,7 +59,15 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--search-config", default="search/digits.yaml", metavar="FILE")
     parser.add_argument("--seeds", type=int, default=1, help="of every network (default: 1)")
-    parser.add_argument("--num-gpus", metavar="N", help="as for tools/train_net.py")
+    parser.add_argument("--num-gpus", metavar="N", help="as for tools/train_net.py, of every run")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="runs at once, each with its share of the cores and the GPUs; measured runtimes and "
+        "speeds are then those of a shared machine (default: 1)",
+    )
     parser.add_argument(
         "--runs", nargs="+", type=Path, default=[], metavar="FOLDER", help="finished runs"
     )
@@ -68,11 +80,9 @@ def parse() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    if args.seeds < 1 or args.random < 0:
-        raise UserError(
-            f"--seeds is {args.seeds} and --random {args.random}; expected 1 or more seeds and 0 "
-            "or more networks"
-        )
+    for option, least in (("seeds", 1), ("workers", 1), ("random", 0)):
+        if getattr(args, option) < least:
+            raise UserError(f"--{option} is {getattr(args, option)}; expected {least} or more")
     if not args.config_files and (args.random or not args.runs):
         raise UserError("nothing to compare; name detectors (--config-files) or runs (--runs)")
     rows = entries(args.config_files, args.architectures)
@@ -81,14 +91,16 @@ def main(args: argparse.Namespace) -> None:
         rows += random_entries(args.config_files[0], search_cfg, args.random, args.output)
     if rows:
         check_checkout()
-    runs = [load_run(folder) for folder in args.runs]
-    tables = write_comparison(runs, args.output, args.paper) if runs else ""
+    collected = [load_run(folder) for folder in args.runs]
+    tables = write_comparison(collected, args.output, args.paper) if collected else ""
     arguments = ("--num-gpus", args.num_gpus) if args.num_gpus is not None else ()
-    for seed in range(args.seeds):
-        for row in rows:
-            stages = stages_of(row, seed, args.output, args.classifier_config, arguments, args.opts)
-            runs.append(trained(row, seed, stages))
-            tables = write_comparison(runs, args.output, args.paper)
+    jobs = [
+        job_of(row, seed, args.output, args.classifier_config, arguments, args.opts)
+        for seed in range(args.seeds)
+        for row in rows
+    ]
+    for runs in train(jobs, args.workers):
+        tables = write_comparison([*collected, *runs], args.output, args.paper)
     print(tables)
 
 
