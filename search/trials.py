@@ -55,7 +55,7 @@ def run_trials(
     if output.exists():
         study = read_json(output, "study")
     if study["trials"]:
-        _check_recipe(output, study.get("recipe"), facts.get("recipe"))
+        check_recipe(output, study.get("recipe"), facts.get("recipe"))
     waiting = [
         (key, run)
         for key, run in jobs
@@ -85,15 +85,24 @@ def _call(run: Callable[[], Record]) -> Record:
     return run()
 
 
-def _check_recipe(output: Path, before: Any, recipe: Any) -> None:
-    """Insists on one recipe; of two with names in them, the error shows what differs."""
+def check_recipe(place: Path | str, before: Any, recipe: Any) -> None:
+    """Insists on one recipe for all trials of a study.
+
+    Args:
+        place: where its trials are kept.
+        before: recipe of those.
+        recipe: of those to come.
+
+    Raises:
+        UserError: naming what differs.
+    """
     old, new = (leaves(json.loads(json.dumps(found))) for found in (before, recipe))
     if changed := differing(old, new):
         was, now = (
             ", ".join(f"{key} {found.get(key)}".strip() for key in changed) for found in (old, new)
         )
         raise UserError(
-            f"'{output}' holds trials of the recipe {was}, and this is {now}; name another file, "
+            f"'{place}' holds trials of the recipe {was}, and this is {now}; name another one, "
             "or ask for the same recipe"
         )
 

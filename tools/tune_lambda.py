@@ -17,6 +17,7 @@ from detection.engine.provenance import provenance
 from search.build import build_latency_table
 from search.config import add_search_config
 from search.space import SearchSpace
+from search.trials import recipe
 from search.tuning.objective import search_outcome
 from search.tuning.report import plot_tuning, study_record, summary_table
 from search.tuning.solvers import SOLVERS, Fidelities
@@ -33,7 +34,10 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--target", type=float, required=True, help="in the table's unit")
     parser.add_argument(
-        "--budget", type=float, default=80.0, help="epochs of every study (default: 80)"
+        "--budget",
+        type=float,
+        default=80.0,
+        help="epochs of every study (default: 80); a grid takes what it needs",
     )
     parser.add_argument("--repeats", type=int, default=1, help="studies a solver (default: 1)")
     parser.add_argument(
@@ -79,11 +83,12 @@ def main(args: argparse.Namespace) -> None:
     fidelities = check(args)
     cfg = load_config(args, add_search_config)
     unit = build_latency_table(cfg, SearchSpace.load(cfg.SEARCH.SPACE)).unit
+    searches = recipe(cfg, "SEARCH")
     storage = open_storage(args.storage, args.heartbeat)
     records = []
     for seed in range(args.repeats):
         for solver in args.solvers:
-            task = TuningTask(solver, args.target, args.budget, fidelities, seed)
+            task = TuningTask(solver, args.target, args.budget, fidelities, seed, searches)
             study = work(task, storage, search_outcome(cfg, SOLVERS[solver].stops_early))
             records.append(study_record(task, study))
             facts = {

@@ -111,16 +111,15 @@ def plot_tuning(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     left.set(xlabel="epochs spent", ylabel="best objective so far (Eq. 19)")
     if left.lines:
         left.legend()
-    cells = [trial for r in records if r["solver"] == "grid" for trial in r["trials"]]
-    cells = [trial for trial in cells if trial["value"] is not None]
+    cells: dict[tuple[float, float], list[float]] = {}
+    for record in records:
+        for trial in record["trials"] if record["solver"] == "grid" else ():
+            if trial["value"] is not None:
+                cells.setdefault((trial["lambda"], trial["epochs"]), []).append(trial["value"])
     if cells:
-        points = right.scatter(
-            [trial["lambda"] for trial in cells],
-            [trial["epochs"] for trial in cells],
-            c=[trial["value"] for trial in cells],
-            marker="s",
-            s=200,
-        )
+        weights, lengths = zip(*cells, strict=True)
+        means = [statistics.fmean(values) for values in cells.values()]
+        points = right.scatter(weights, lengths, c=means, marker="s", s=200)
         figure.colorbar(points, ax=right, label="objective (Eq. 19)")
     right.set(xscale="log", xlabel="λ", ylabel="epochs of the search")
     with atomic_path(path) as temporary:

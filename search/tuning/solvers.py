@@ -42,11 +42,13 @@ class Solver:
         chooses_epochs: whether the epochs are a parameter of a trial too; otherwise every search
             has ``max_epochs``.
         stops_early: whether unpromising searches are pruned after every epoch (Hyperband).
+        exhaustive: whether all of its finitely many trials are made, whatever the budget.
     """
 
     make_sampler: Callable[[Fidelities, int], Any]
     chooses_epochs: bool = False
     stops_early: bool = False
+    exhaustive: bool = False
 
     def sampler(self, fidelities: Fidelities, seed: int) -> Any:
         """A sampler seeded by study and trial, so that workers do not draw the same λ."""
@@ -127,7 +129,7 @@ SOLVERS: dict[str, Solver] = {
     "bayesian": Solver(_gaussian_process),
     "multi-fidelity": Solver(_multi_fidelity, chooses_epochs=True),
     "hyperband": Solver(_random, stops_early=True),
-    "grid": Solver(_grid, chooses_epochs=True),
+    "grid": Solver(_grid, chooses_epochs=True, exhaustive=True),
 }
 
 

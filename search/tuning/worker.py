@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from backbones.errors import UserError, require
+from search.trials import check_recipe
 from search.tuning.objective import Evaluate, Outcome, objective_value
 from search.tuning.solvers import SOLVERS, Fidelities
 
@@ -23,9 +25,10 @@ class TuningTask:
     Attributes:
         solver: a key of ``SOLVERS``.
         target: runtime in the unit of the latency table.
-        budget: epochs in all, over all trials and workers.
+        budget: epochs in all, over all trials and workers; a grid takes what it needs.
         fidelities: the λ and epochs to choose from.
         seed: of the solver; a trial's search is seeded by it and by the number of the trial.
+        recipe: of the searches; trials of another one are not continued.
     """
 
     solver: str
@@ -33,6 +36,7 @@ class TuningTask:
     budget: float
     fidelities: Fidelities
     seed: int = 0
+    recipe: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def study_name(self) -> str:
@@ -76,14 +80,14 @@ def open_study(task: TuningTask, storage: Any) -> Any:
     """The task's study, made by the first worker that asks for it.
 
     Raises:
-        UserError: if the solver is unknown.
+        UserError: if the solver is unknown, or the storage has trials of another recipe.
     """
     import optuna
 
     if task.solver not in SOLVERS:
         raise UserError(f"unknown solver '{task.solver}'; expected one of {', '.join(SOLVERS)}")
     solver = SOLVERS[task.solver]
-    return optuna.create_study(
+    study = optuna.create_study(
         storage=storage,
         study_name=task.study_name,
         sampler=solver.sampler(task.fidelities, task.seed),
@@ -91,6 +95,11 @@ def open_study(task: TuningTask, storage: Any) -> Any:
         direction="maximize",
         load_if_exists=True,
     )
+    recipe = {"searches": task.recipe, "fidelities": asdict(task.fidelities)}
+    place = f"study {task.study_name} in the storage"
+    check_recipe(place, study.user_attrs.get("recipe", recipe), recipe)
+    study.set_user_attr("recipe", recipe)
+    return study
 
 
 def work(task: TuningTask, storage: Any, evaluate: Evaluate, poll: float = 5.0) -> Any:
@@ -110,6 +119,7 @@ def work(task: TuningTask, storage: Any, evaluate: Evaluate, poll: float = 5.0) 
 
     study = open_study(task, storage)
     longest = task.fidelities.max_epochs
+    budget = math.inf if SOLVERS[task.solver].exhaustive else task.budget
 
     def run(trial: Any) -> float:
         return _run_trial(task, trial, evaluate)
@@ -121,7 +131,7 @@ def work(task: TuningTask, storage: Any, evaluate: Evaluate, poll: float = 5.0) 
         under_way = states.count(TrialState.RUNNING)
         reserved = under_way * longest
         if TrialState.WAITING in states or (
-            epochs_spent(trials) + reserved + longest <= task.budget and not _exhausted(study)
+            epochs_spent(trials) + reserved + longest <= budget and not _exhausted(study)
         ):
             study.optimize(run, n_trials=1)
         elif under_way:
