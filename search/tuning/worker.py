@@ -17,6 +17,9 @@ from search.tuning.solvers import SOLVERS, Fidelities
 
 logger = logging.getLogger(__name__)
 
+STORAGE_ATTEMPTS = 5
+"""At opening a new database, whose tables every worker that finds none sets out to make."""
+
 
 @dataclass(frozen=True)
 class TuningTask:
@@ -61,19 +64,23 @@ def open_storage(url: str, heartbeat: int = 30) -> Any:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # heartbeats and BoTorch's sampler have been "experimental" since Optuna 2
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    try:
-        return optuna.storages.RDBStorage(
-            url,
-            heartbeat_interval=heartbeat,
-            grace_period=4 * heartbeat,
-            heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
-        )
-    except (SQLAlchemyError, ImportError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"cannot open the storage '{url}': {reason}; expected a database URL that Optuna "
-            "knows, such as sqlite:///output/tune.db"
-        ) from None
+    for attempt in range(STORAGE_ATTEMPTS):
+        try:
+            return optuna.storages.RDBStorage(
+                url,
+                heartbeat_interval=heartbeat,
+                grace_period=4 * heartbeat,
+                heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
+            )
+        except (SQLAlchemyError, ImportError) as error:
+            reason = str(error).splitlines()[0]
+            if "already exists" not in reason:
+                break
+            time.sleep(0.5 * (attempt + 1))  # another worker is making the tables just now
+    raise UserError(
+        f"cannot open the storage '{url}': {reason}; expected a database URL that Optuna "
+        "knows, such as sqlite:///output/tune.db"
+    )
 
 
 def open_study(task: TuningTask, storage: Any) -> Any:

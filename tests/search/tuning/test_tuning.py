@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy
 
 from backbones import UserError
 from search.config import load_search_config
@@ -204,6 +205,23 @@ def test_report_by_hand(tmp_path: Path) -> None:
     plot_tuning([record, grid], tmp_path / "figure.png")
     assert (tmp_path / "figure.png").read_bytes()[:4] == b"\x89PNG"
     json.dumps([record])
+
+
+def test_a_worker_that_lost_the_race_for_a_new_database_opens_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLAlchemy looks for the tables before it makes them; another worker can be in between."""
+    url = f"sqlite:///{tmp_path}/tune.db"
+    open_storage(url)
+    create_all = sqlalchemy.schema.MetaData.create_all
+
+    def late(metadata: Any, engine: Any, **_: Any) -> None:
+        monkeypatch.setattr(sqlalchemy.schema.MetaData, "create_all", create_all)
+        create_all(metadata, engine, checkfirst=False)
+
+    monkeypatch.setattr(sqlalchemy.schema.MetaData, "create_all", late)
+    task = TuningTask("random", 80.0, 24, FIDELITIES)
+    assert len(work(task, open_storage(url), evaluate).trials) == 3
 
 
 def test_mistakes(storage: Any, tmp_path: Path) -> None:
