@@ -62,7 +62,10 @@ def progress_curve(record: Mapping[str, Any]) -> list[tuple[float, float]]:
 
 
 def summary_rows(records: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
-    """Per solver: studies, trials, the best λ with its runtime, and the best value's spread."""
+    """Per solver: studies, trials, the best λ with its runtime, and the best value's spread.
+
+    A trial whose worker was killed is counted once, where it was made again.
+    """
     rows = []
     for solver in dict.fromkeys(record["solver"] for record in records):
         mine = [record for record in records if record["solver"] == solver]
@@ -72,7 +75,7 @@ def summary_rows(records: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
         values = [trial["value"] for trial in best]
         spread = statistics.stdev(values) if len(values) > 1 else 0.0
         top = max(best, key=lambda trial: trial["value"])
-        trials = sum(len(record["trials"]) for record in mine)
+        trials = sum(t["state"] != "fail" for record in mine for t in record["trials"])
         value = f"{statistics.fmean(values):.2f} ± {spread:.2f}"
         rows.append(
             [solver, len(mine), trials, value, f"{top['lambda']:.4g}", f"{top['runtime']:.2f}"]

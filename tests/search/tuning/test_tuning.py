@@ -195,11 +195,12 @@ def test_report_by_hand(tmp_path: Path) -> None:
         trial(2, "pruned", 2, 80.0),
         trial(3, "complete", 8, 75.0),
         trial(4, "complete", 8, 60.0),
+        {**trial(5, "fail", 0, 0.0), "epochs": None, "value": None},  # its worker was killed
     ]
     record = {"solver": "hyperband", "seed": 0, "max_epochs": 8, "trials": trials}
-    assert progress_curve(record) == [(12, 70), (14, 70), (22, 75), (30, 75)]
+    assert progress_curve(record) == [(12, 70), (14, 70), (22, 75), (30, 75), (30, 75)]
     table = summary_table([record, {**record, "trials": trials[:3]}], "ms")
-    assert "72.50 ± 3.54" in table
+    assert "| 2         | 8        | 72.50 ± 3.54" in table
     assert "0.4" in table
     grid = {**record, "solver": "grid"}
     plot_tuning([record, grid], tmp_path / "figure.png")
