@@ -42,13 +42,14 @@ class Solver:
         chooses_epochs: whether the epochs are a parameter of a trial too; otherwise every search
             has ``max_epochs``.
         stops_early: whether unpromising searches are pruned after every epoch (Hyperband).
-        exhaustive: whether all of its finitely many trials are made, whatever the budget.
+        size: of a solver whose trials are finitely many: fidelities → how many. All of them are
+            made, whatever the budget.
     """
 
     make_sampler: Callable[[Fidelities, int], Any]
     chooses_epochs: bool = False
     stops_early: bool = False
-    exhaustive: bool = False
+    size: Callable[[Fidelities], int] | None = None
 
     def sampler(self, fidelities: Fidelities, seed: int) -> Any:
         """A sampler seeded by study and trial, so that workers do not draw the same λ."""
@@ -113,23 +114,32 @@ def _multi_fidelity(fidelities: Fidelities, seed: int) -> Any:
     )
 
 
+GRID_WEIGHTS = 8
+"""Values of λ in the grid of Fig. 9 (right)."""
+
+
+def _grid_axes(fidelities: Fidelities) -> dict[str, list[Any]]:
+    weights = np.geomspace(fidelities.lowest, fidelities.highest, GRID_WEIGHTS)
+    epochs = range(fidelities.min_epochs, fidelities.max_epochs + 1)
+    return {"lambda": weights.tolist(), "epochs": list(epochs)}
+
+
 def _grid(fidelities: Fidelities, _: int) -> Any:
     import optuna
 
-    weights = np.geomspace(fidelities.lowest, fidelities.highest, GRID_WEIGHTS)
-    epochs = range(fidelities.min_epochs, fidelities.max_epochs + 1)
-    return optuna.samplers.GridSampler({"lambda": weights.tolist(), "epochs": list(epochs)})
+    return optuna.samplers.GridSampler(_grid_axes(fidelities))
 
 
-GRID_WEIGHTS = 8
-"""Values of λ in the grid of Fig. 9 (right)."""
+def _grid_size(fidelities: Fidelities) -> int:
+    return math.prod(map(len, _grid_axes(fidelities).values()))
+
 
 SOLVERS: dict[str, Solver] = {
     "random": Solver(_random),
     "bayesian": Solver(_gaussian_process),
     "multi-fidelity": Solver(_multi_fidelity, chooses_epochs=True),
     "hyperband": Solver(_random, stops_early=True),
-    "grid": Solver(_grid, chooses_epochs=True, exhaustive=True),
+    "grid": Solver(_grid, chooses_epochs=True, size=_grid_size),
 }
 
 

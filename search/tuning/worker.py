@@ -126,7 +126,8 @@ def work(task: TuningTask, storage: Any, evaluate: Evaluate, poll: float = 5.0) 
 
     study = open_study(task, storage)
     longest = task.fidelities.max_epochs
-    budget = math.inf if SOLVERS[task.solver].exhaustive else task.budget
+    size = SOLVERS[task.solver].size
+    budget, most = (task.budget, math.inf) if size is None else (math.inf, size(task.fidelities))
 
     def run(trial: Any) -> float:
         return _run_trial(task, trial, evaluate)
@@ -138,7 +139,8 @@ def work(task: TuningTask, storage: Any, evaluate: Evaluate, poll: float = 5.0) 
         under_way = states.count(TrialState.RUNNING)
         reserved = under_way * longest
         if TrialState.WAITING in states or (
-            epochs_spent(trials) + reserved + longest <= budget and not _exhausted(study)
+            epochs_spent(trials) + reserved + longest <= budget
+            and len(states) - states.count(TrialState.FAIL) < most
         ):
             study.optimize(run, n_trials=1)
         elif under_way:
@@ -151,14 +153,6 @@ def epochs_spent(trials: Sequence[Any]) -> float:
     """Epochs that trials have searched which are not under way any more."""
     ended = (trial for trial in trials if trial.state.is_finished())
     return float(sum(trial.user_attrs.get("epochs", 0.0) for trial in ended))
-
-
-def _exhausted(study: Any) -> bool:
-    """Whether a grid has no point left."""
-    import optuna
-
-    sampler = getattr(study.sampler, "sampler", None)
-    return isinstance(sampler, optuna.samplers.GridSampler) and sampler.is_exhausted(study)
 
 
 def _run_trial(task: TuningTask, trial: Any, evaluate: Evaluate) -> float:

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy
+from optuna.trial import TrialState
 
 from backbones import UserError
 from search.config import load_search_config
@@ -65,7 +67,7 @@ def test_every_solver_keeps_its_budget(storage: Any, solver: str) -> None:
     task = TuningTask(solver, 80.0, 96, FIDELITIES)
     study = work(task, storage, evaluate)
     trials = study.get_trials()
-    if SOLVERS[solver].exhaustive:
+    if SOLVERS[solver].size:
         assert epochs_spent(trials) == 8 * sum(range(2, 9))  # eight λ, each with 2 to 8 epochs
     else:
         assert 96 - 8 < epochs_spent(trials) <= 96
@@ -94,6 +96,27 @@ def test_a_finished_study_is_not_continued(storage: Any) -> None:
         raise AssertionError("searched again")
 
     assert len(work(task, storage, fail).trials) == 3
+
+
+def test_the_last_point_of_a_grid_is_not_searched_twice(storage: Any) -> None:
+    """While another worker has it under way, there is nothing left to begin."""
+    task = TuningTask("grid", 80.0, 8, dataclasses.replace(FIDELITIES, max_epochs=3))
+    study = open_study(task, storage)
+    elsewhere = study.ask()
+    worker = threading.Thread(target=work, args=(task, storage, evaluate, 0.05), daemon=True)
+    worker.start()
+    deadline = time.monotonic() + 60
+    while epochs_spent(study.trials) < 8 * (2 + 3) - 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    assert len(study.trials) == 16
+    points = {(trial.params["lambda"], trial.params["epochs"]) for trial in study.trials[1:]}
+    assert len(points) == 15
+    assert worker.is_alive()
+    storage.set_trial_state_values(elsewhere._trial_id, TrialState.COMPLETE, [80.0])
+    worker.join(30)
+    assert not worker.is_alive()
+    assert len(study.trials) == 16
 
 
 def test_trials_of_another_recipe_are_not_continued(storage: Any) -> None:
