@@ -326,13 +326,22 @@ def comparison_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def write_comparison(runs: Sequence[DetectorRun], folder: Path, paper: bool = False) -> str:
+def plot_comparison(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Writes :func:`comparison_figure` as PNG."""
+    with atomic_path(path) as temporary:
+        comparison_figure(rows).savefig(temporary, format="png", dpi=100)
+
+
+def write_comparison(
+    runs: Sequence[DetectorRun], folder: Path, paper: bool = False, workers: int = 1
+) -> str:
     """Writes ``comparison.json``, ``.md``, ``.csv`` and ``.png`` into a folder.
 
     Args:
         runs: of one recipe.
         folder: exists or not.
         paper: set the paper's own figures beside.
+        workers: how many of the runs shared the machine.
 
     Returns:
         The tables as Markdown.
@@ -346,9 +355,8 @@ def write_comparison(runs: Sequence[DetectorRun], folder: Path, paper: bool = Fa
     tables = [classification_table(rows, known), detection_table(rows, known)]
     note = [f"† as printed in {known['source']}; its recipe is another one."] if known else []
     text = "\n\n".join([*map(markdown, tables), *note]) + "\n"
-    write_json(folder / "comparison.json", {**provenance(), "rows": rows})
+    write_json(folder / "comparison.json", {**provenance(workers=workers), "rows": rows})
     write_atomic(folder / "comparison.md", text)
     write_atomic(folder / "comparison.csv", comma_separated(rows))
-    with atomic_path(folder / "comparison.png") as temporary:
-        comparison_figure(rows).savefig(temporary, format="png", dpi=100)
+    plot_comparison(rows, folder / "comparison.png")
     return text

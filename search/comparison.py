@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -167,15 +167,21 @@ def train(jobs: Sequence[Job], workers: int = 1) -> Iterator[list[DetectorRun]]:
     Raises:
         UserError: if a stage fails.
     """
-    pending = [job for job in jobs if not job.stages[-1].finished]
-    if finished := [job.result() for job in jobs if job not in pending]:
-        yield finished
+    found = {index: job.result() for index, job in enumerate(jobs) if job.stages[-1].finished}
+    if found:
+        yield _in_order(found)
+    pending = [index for index in range(len(jobs)) if index not in found]
     if workers == 1:
-        ended = _one_by_one(pending)
+        ended = _one_by_one([jobs[index] for index in pending])
     else:
-        ended = run_beside([job.stages for job in pending], workers)
-    for _ in tqdm(ended, "Training", len(pending), unit="run", disable=not pending):
-        yield [job.result() for job in jobs if job.stages[-1].finished]
+        ended = run_beside([jobs[index].stages for index in pending], workers)
+    for position in tqdm(ended, "Training", len(pending), unit="run", disable=not pending):
+        found[pending[position]] = jobs[pending[position]].result()
+        yield _in_order(found)
+
+
+def _in_order(found: Mapping[int, DetectorRun]) -> list[DetectorRun]:
+    return [found[index] for index in sorted(found)]
 
 
 def _one_by_one(jobs: Sequence[Job]) -> Iterator[int]:

@@ -10,6 +10,7 @@ from tabulate import tabulate
 
 from backbones.errors import UserError
 from backbones.files import read_json
+from detection.comparison import classification_table, detection_table, markdown
 from search.tuning.report import summary_table
 
 
@@ -191,6 +192,13 @@ def scoring_section(report: Mapping[str, Any]) -> str:
     return f"{table}\n\n{difference} {_beside(report)}"
 
 
+def comparison_section(study: Mapping[str, Any]) -> str:
+    """Backbones under one detector (Tables I and III), and AP against runtime."""
+    tables = [build(study["rows"], None) for build in (classification_table, detection_table)]
+    plot = "![AP of boxes and masks against runtime](docs/results/comparison.png)"
+    return "\n\n".join([*map(markdown, tables), _beside(study), plot])
+
+
 STEP_LABELS = {
     "supernet": "single-path supernet",
     "multi_path": "multi-path supernet, half width",
@@ -253,6 +261,7 @@ SECTIONS = {
     "importance": importance_section,
     **{name: plotted_section(name) for name in PLOTTED_STUDIES},
     "tuning": tuning_section,
+    "comparison": comparison_section,
     "known-answer": known_answer_section,
     "ablation": ablation_section,
     "coco-scoring": scoring_section,

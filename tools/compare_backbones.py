@@ -100,7 +100,7 @@ def main(args: argparse.Namespace) -> None:
         for row in rows
     ]
     for runs in train(jobs, args.workers):
-        tables = write_comparison([*collected, *runs], args.output, args.paper)
+        tables = write_comparison([*collected, *runs], args.output, args.paper, args.workers)
     print(tables)
 
 

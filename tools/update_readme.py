@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from backbones.files import read_json, write_atomic
+from detection.comparison import plot_comparison
 from detection.engine.cli import run_tool
 from search.profiling.plots import plot_evaluation
 from search.readme import PLOTTED_STUDIES, render
@@ -18,6 +19,7 @@ from search.tuning.report import plot_tuning
 PLOTS: dict[str, Callable[[Any, Path], None]] = {
     "latency-*": plot_evaluation,
     **dict.fromkeys(PLOTTED_STUDIES, plot_study),
+    "comparison": lambda study, path: plot_comparison(study["rows"], path),
     "tuning": lambda study, path: plot_tuning(study["studies"], path),
 }
 """What draws a result, by its file."""

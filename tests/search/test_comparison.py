@@ -6,13 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from backbones import Architecture, UserError
 from backbones.latency import LatencyTable, predict_runtime
-from search.comparison import Entry, entries, job_of, random_entries
+from search import comparison
+from search.comparison import Entry, entries, job_of, random_entries, train
 from search.config import load_search_config
 from tests.miniatures import write_coco
 
@@ -60,6 +62,32 @@ def test_the_detector_starts_from_the_classifier() -> None:
     assert " ".join(detector.command()) == expected
     (detector,) = job_of(entry, 0, Path("out"), None, (), ()).stages
     assert "MODEL.SPNAS.ARCH a.json SEED 0" in " ".join(detector.command())
+
+
+def test_every_finished_run_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [job_of(Entry(name, CONFIG), 0, tmp_path, None, (), ()) for name in "abc"]
+    read = []
+
+    def finish(job: comparison.Job) -> None:
+        folder = job.stages[-1].folder
+        folder.mkdir(parents=True)
+        (folder / "results.json").touch()
+
+    def last_first(stages: list[object], workers: int) -> Iterator[int]:
+        assert stages == [jobs[0].stages, jobs[2].stages] and workers == 2
+        for position, job in ((1, jobs[2]), (0, jobs[0])):
+            finish(job)
+            yield position
+
+    def load(folder: Path, name: str, classifier: Path | None) -> str:
+        read.append(name)
+        return name
+
+    monkeypatch.setattr(comparison, "run_beside", last_first)
+    monkeypatch.setattr(comparison, "load_run", load)
+    finish(jobs[1])
+    assert list(train(jobs, 2)) == [["b"], ["b", "c"], ["a", "b", "c"]]
+    assert read == ["b", "c", "a"]
 
 
 @pytest.mark.slow
