@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import random
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
+from detectron2.utils.events import get_event_storage
 from torch import Tensor
 from torch.utils.data import Subset
 
@@ -23,6 +26,11 @@ from search.runtime_loss import log_decisions, runtime_loss
 from search.space import SearchSpace
 from search.stage import ClassificationTrainer
 from search.supernet import Supernet
+
+logger = logging.getLogger(__name__)
+
+LEARNED = 0.9
+"""Of the cross entropy of guessing: a supernet above it knows next to nothing."""
 
 
 class SearchTrainer(ClassificationTrainer):
@@ -119,7 +127,23 @@ class SearchTrainer(ClassificationTrainer):
         """Logs the decisions of every layer together with the other metrics."""
         if (self.iter + 1) % self.log_period == 0 and not self.formulation.uniform:
             log_decisions(self.supernet, self.space)
+        if self.iter + 1 == self.max_iter:
+            self._warn_if_unlearned()
         super().after_step()
+
+    def _warn_if_unlearned(self) -> None:
+        """A search ends with a network whatever happens; this tells one that decided blindly."""
+        histories = get_event_storage().histories()
+        loss = histories.get("loss_ce", histories["total_loss"]).median(20)
+        guessing = math.log(self.supernet.num_classes)
+        if loss > LEARNED * guessing:
+            logger.warning(
+                "The supernet's cross entropy is %.2f at the end, and guessing has %.2f: it has "
+                "hardly learned, so its decisions rest on little. Search longer "
+                "(CLASSIFICATION.EPOCHS), lower SEARCH.SUBSET_DROPOUT, or change SOLVER.BASE_LR.",
+                loss,
+                guessing,
+            )
 
     def found(self, target: float) -> Architecture:
         """The architecture that the search would end with now.

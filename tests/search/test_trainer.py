@@ -13,6 +13,7 @@ import torch
 import torchvision
 from detectron2.config import CfgNode, get_cfg
 from detectron2.utils.env import seed_all_rng
+from torch import Tensor
 
 from backbones import Architecture, LatencyTable, UserError, create_model, predict_runtime
 from backbones.network import build_classifier
@@ -27,6 +28,7 @@ from search.export import save_backbone
 from search.proxy_evaluation import draw_candidates, proxy_epochs
 from search.run import run_search
 from search.space import SearchSpace
+from search.stage import ClassificationTrainer
 from search.study import METHODS
 from search.supernet import Supernet
 from search.trainer import SearchTrainer
@@ -344,6 +346,23 @@ def test_search_decides_from_the_live_supernet(images: Path, tmp_path: Path) -> 
     cfg = make_cfg("search/digits.yaml", images, tmp_path, "CLASSIFICATION.EMA_DECAY", "0.9")
     with pytest.raises(UserError, match="a search decides from the live supernet"):
         SearchTrainer(cfg)
+
+
+@pytest.mark.parametrize("loss", [0.9, 0.2])  # guessing among two classes has 0.69
+def test_a_search_that_has_not_learned_says_so(
+    images: Path,
+    tmp_path: Path,
+    loss: float,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def losses(self: ClassificationTrainer, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        return {"loss_ce": 0 * logits.sum() + loss}
+
+    monkeypatch.setattr(ClassificationTrainer, "losses", losses)
+    SearchTrainer(make_cfg("search/digits_small.yaml", images, tmp_path, *SHORT)).train()
+    warned = f"cross entropy is {loss:.2f} at the end, and guessing has 0.69" in caplog.text
+    assert warned == (loss > 0.69)
 
 
 @pytest.mark.parametrize(
