@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,14 +22,11 @@ from detection.engine.provenance import provenance
 from search.profiling.journal import Journal
 from search.profiling.measuring import measure, report_noise
 from search.profiling.plots import plot_evaluation
-from search.profiling.workload import choices_named, network_item, random_networks, uses_se
+from search.profiling.workload import network_item, random_networks, uses_se
 from search.runtime import runtime_entries
 from search.space import SearchSpace
 
 logger = logging.getLogger(__name__)
-
-ANCHORS = 8
-"""Networks of the correction that are measured again."""
 
 
 def table_engine(table: LatencyTable) -> Engine:
@@ -64,10 +60,9 @@ def evaluate_table(
 ) -> dict[str, Any]:
     """Draws random networks, predicts them, measures them whole, and writes the comparison.
 
-    Networks that the table's correction was fitted on are left out; some of them are measured
-    again as anchors, which tell how much slower or faster the machine is than it was. What is
-    measured is kept beside ``output`` until that is written, so that an interruption loses
-    nothing.
+    Networks that the table's correction was fitted on are left out. The pace tells how much slower
+    or faster the machine is than it was. What is measured is kept beside ``output`` until that is
+    written, so that an interruption loses nothing.
 
     Args:
         table: made on this machine.
@@ -91,16 +86,10 @@ def evaluate_table(
     setting = {"table": dataclasses.asdict(table), "seed": seed, "rounds": rounds}
     journal = Journal(output.with_suffix(".partial"), setting)
     items = {types: network_item(network, deployment) for types, network in drawn.items()}
-    anchors = {
-        types: network_item(
-            space.architecture(choices_named(space, types), f"anchor{index}"), deployment
-        )
-        for index, types in enumerate(list(fitted)[:ANCHORS])
-    }
-    found = measure([*items.values(), *anchors.values()], engine, journal, rounds)
+    measured = measure(list(items.values()), engine, journal, rounds)
+    found = measured.items
     noise = report_noise(found)
-    ratios = [found[item.key].runtime / fitted[types] for types, item in anchors.items()]
-    drift = statistics.geometric_mean(ratios) if ratios else 1.0
+    drift = measured.pace / table.pace if table.pace else 1.0
     logger.info("The machine is %.3f × as slow as when the table was made", drift)
     plain = dataclasses.replace(table, correction=None)
     rows = [

@@ -5,13 +5,30 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 from backbones.errors import UserError
 from backbones.files import read_json, write_atomic, write_json
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One short visit to an item.
+
+    Attributes:
+        key: of the item.
+        round: in which it was made.
+        runtime: of the item in ms.
+        pace: of the reference network in ms, right after it.
+    """
+
+    key: str
+    round: int
+    runtime: float
+    pace: float
 
 
 class Journal:
@@ -40,7 +57,7 @@ class Journal:
                 )
         else:
             write_json(known, wanted)
-        self.visits: dict[str, dict[int, float]] = defaultdict(dict)
+        self.visits: list[Visit] = []
         self._read()
 
     @property
@@ -53,8 +70,7 @@ class Journal:
         whole = []
         for line in self._file.read_text().splitlines():
             with contextlib.suppress(ValueError):  # the line under way when it was killed
-                key, round_, runtime = json.loads(line)
-                self.visits[key][round_] = runtime
+                self.visits.append(_parsed(line))
                 whole.append(f"{line}\n")
         write_atomic(self._file, "".join(whole))
 
@@ -62,12 +78,17 @@ class Journal:
         """Where an item's converted model is kept."""
         return self.folder / f"{key}.model"
 
-    def add(self, key: str, round_: int, runtime: float) -> None:
-        """Writes one visit down: ms of the item ``key`` in a round."""
-        self.visits[key][round_] = runtime
+    def add(self, visit: Visit) -> None:
+        """Writes one visit down."""
+        self.visits.append(visit)
         with self._file.open("a") as file:
-            file.write(json.dumps([key, round_, runtime]) + "\n")
+            file.write(json.dumps(astuple(visit)) + "\n")
 
     def remove(self) -> None:
         """Deletes the folder, once what it was kept for is written."""
         shutil.rmtree(self.folder)
+
+
+def _parsed(line: str) -> Visit:
+    key, round_, runtime, pace = json.loads(line)
+    return Visit(key, round_, runtime, pace)

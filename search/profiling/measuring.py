@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from backbones.engines import Engine, Program, make_engine
 from backbones.engines.measurement import NOISY, Measurement, visit
-from search.profiling.journal import Journal
+from search.profiling.journal import Journal, Visit
+from search.profiling.pace import MILLISECONDS, Measurements, at_one_pace, reference_item
 from search.profiling.workload import Item
 from search.workers import in_processes
 
@@ -23,10 +24,8 @@ CONVERSIONS_A_WORKER = 4
 """Fewer are converted sooner than another process has started."""
 
 
-def measure(
-    items: Sequence[Item], engine: Engine, journal: Journal, rounds: int
-) -> dict[str, Measurement]:
-    """Visits every item once a round, in a new order each time.
+def measure(items: Sequence[Item], engine: Engine, journal: Journal, rounds: int) -> Measurements:
+    """Visits every item once a round, in a new order each time, and the reference after each.
 
     Models are converted first, with nothing measured beside it. Visits that the journal has are
     not made again.
@@ -38,27 +37,27 @@ def measure(
         rounds: visits to every item.
 
     Returns:
-        The measurement of every item, by key.
+        The measurement of every item, and the machine's pace.
     """
-    keys = [item.key for item in items]
+    made = {(visit.key, visit.round) for visit in journal.visits}
     pending = [
         (round_, item)
         for round_ in range(rounds)
         for item in random.Random(round_).sample(list(items), len(items))
-        if round_ not in journal.visits[item.key]
+        if (item.key, round_) not in made
     ]
     _convert_missing([item for _, item in pending], engine, journal)
     programs: dict[str, Program] = {}
+    clock = reference_item()
+    reference = _compile(engine, clock, journal.model_path(clock.key)).load()
     with tqdm(pending, desc=f"{engine.title} on {engine.device}", unit="visit") as progress:
         for round_, item in progress:
             if item.key not in programs:
                 path = journal.model_path(item.key)
                 programs[item.key] = _compile(engine, item, path)
-            journal.add(item.key, round_, visit(programs[item.key].load()))
-    return {
-        key: Measurement.of([journal.visits[key][round_] for round_ in range(rounds)])
-        for key in keys
-    }
+            runtime = visit(programs[item.key].load())
+            journal.add(Visit(item.key, round_, runtime, visit(reference, MILLISECONDS)))
+    return at_one_pace(journal.visits)
 
 
 def _convert_missing(items: Sequence[Item], engine: Engine, journal: Journal) -> None:

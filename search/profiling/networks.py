@@ -38,7 +38,8 @@ def measure_architectures(
 
     Returns:
         For every network ``architecture``, ``measured`` and ``spread``; with a table also
-        ``predicted`` (None where it does not cover the network) and ``error`` in percent.
+        ``predicted`` (None where it does not cover the network), ``error`` in percent, and
+        ``paced_error``, the same at the pace that the machine had when the table was made.
 
     Raises:
         UserError: if the table was made for another task or image size.
@@ -55,11 +56,12 @@ def measure_architectures(
         for index, architecture in enumerate(architectures)
     ]
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(items, engine, Journal(Path(folder) / "profile", {}), rounds)
-    report_noise(found)
+        measurements = measure(items, engine, Journal(Path(folder) / "profile", {}), rounds)
+    report_noise(measurements.items)
+    drift = measurements.pace / table.pace if table and table.pace else 1.0
     rows: list[dict[str, Any]] = []
     for item, architecture in zip(items, architectures, strict=True):
-        measured = found[item.key]
+        measured = measurements.items[item.key]
         row = {
             "architecture": architecture.name,
             "measured": measured.runtime,
@@ -67,7 +69,11 @@ def measure_architectures(
         }
         if table:
             row["predicted"] = predicted = predicted_runtime(architecture, table)
-            row["error"] = 100 * (predicted / measured.runtime - 1) if predicted else None
+            for key, runtime in (
+                ("error", measured.runtime),
+                ("paced_error", measured.runtime / drift),
+            ):
+                row[key] = 100 * (predicted / runtime - 1) if predicted else None
         rows.append(row)
     return rows
 
@@ -80,6 +86,7 @@ def networks_table(rows: Sequence[dict[str, Any]]) -> str:
         "spread": "spread (%)",
         "predicted": "predicted (ms)",
         "error": "error (%)",
+        "paced_error": "at the table's pace (%)",
     }
     keys = list(rows[0])
     cells = [[100 * row[key] if key == "spread" else row[key] for key in keys] for row in rows]

@@ -33,7 +33,7 @@ def plot_evaluation(report: Mapping[str, Any], path: Path) -> None:
     left.set(
         title=f"{scores['networks']} random networks: mean error {scores['mean_error']:.2f} %, "
         f"ρ {rank}",
-        xlabel="measured runtime, drift taken out (ms)",
+        xlabel="measured runtime at the table's pace (ms)",
         ylabel="predicted runtime (ms)",
     )
     left.legend()

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from backbones import LatencyTable, UserError, predict_runtime
-from backbones.engines import make_engine
+from backbones.engines import Session, make_engine
 from backbones.engines.measurement import Measurement
 from detection.deployment import Deployment
 from search.decisions import hard_decision
@@ -22,6 +22,7 @@ from search.profiling.evaluation import evaluate_table, scores, se_factors
 from search.profiling.journal import Journal
 from search.profiling.measuring import report_noise
 from search.profiling.networks import measure_architectures, networks_table
+from search.profiling.pace import local_paces
 from search.profiling.profiler import profile_space
 from search.profiling.workload import layer_items, network_item
 from search.runtime import RuntimeModel
@@ -86,11 +87,12 @@ def test_an_interrupted_profile_goes_on(
     """Killed at the 100th visit with a line half written, it makes only the others."""
     real, visits = measuring.visit, []
 
-    def killed(session: object) -> float:
-        visits.append(session)
+    def killed(session: Session, *milliseconds: float) -> float:
+        if not milliseconds:  # else it is the reference's
+            visits.append(session)
         if len(visits) == 100:
             raise KeyboardInterrupt
-        return real(session)  # type: ignore[arg-type]
+        return real(session, *milliseconds)
 
     monkeypatch.setattr(measuring, "visit", killed)
     with pytest.raises(KeyboardInterrupt):
@@ -115,7 +117,7 @@ def test_models_are_converted_on_all_cores(small_space: SearchSpace, tmp_path: P
     """Other processes make the model files that the measuring process then loads."""
     journal = Journal(tmp_path, {})
     items = layer_items(small_space, DEPLOYMENT)[: 2 * measuring.CONVERSIONS_A_WORKER]
-    found = measuring.measure(items, make_engine("onnxruntime"), journal, rounds=1)
+    found = measuring.measure(items, make_engine("onnxruntime"), journal, rounds=1).items
     assert all(journal.model_path(item.key).is_file() for item in items)
     assert all(found[item.key].runtime > 0 for item in items)
 
@@ -150,12 +152,39 @@ def test_a_slower_machine_is_told_from_a_wrong_table(
 ) -> None:
     table = profile(small_space, engine, output)
     real = measuring.visit
-    monkeypatch.setattr(measuring, "visit", lambda session: 1.1 * real(session))
+    monkeypatch.setattr(measuring, "visit", lambda *arguments: 1.1 * real(*arguments))
     path = output.with_name("report.json")
     report = evaluate_table(table, small_space, path, networks=6, rounds=1)
     assert report["drift"] == pytest.approx(1.1, rel=1e-3)
     assert report["scores"]["all"]["mean_error"] < 0.1
     assert report["scores"]["as measured"]["mean_error"] == pytest.approx(100 / 11, rel=0.02)
+
+
+def test_a_machine_that_changes_its_pace_measures_the_same(
+    small_space: SearchSpace, engine: KnownEngine, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half as fast in the second half of a profile, and for a while in the first."""
+    steady = profile(small_space, engine, output)
+    real, visits = measuring.visit, []
+
+    def uneven(session: Session, *milliseconds: float) -> float:
+        visits.append(session)
+        slow = 40 < len(visits) <= 70 or len(visits) > 160
+        return real(session, *milliseconds) * (2 if slow else 1)
+
+    monkeypatch.setattr(measuring, "visit", uneven)
+    table = profile(small_space, engine, output.with_name("uneven.json"), rounds=5)
+    factor = table.pace / steady.pace
+    assert table.constant.runtime == pytest.approx(factor * steady.constant.runtime)
+    for row, known in zip(table.layers, steady.layers, strict=True):
+        for name, runtime in row.runtimes.items():
+            assert runtime == pytest.approx(factor * known.runtimes[name], abs=2e-5)
+
+
+def test_local_paces_by_hand() -> None:
+    paces = [1.0, 1.0, 9.0, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 2.0, 2.0]
+    assert local_paces(paces) == [1.0, 1.0, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0]
+    assert local_paces([3.0]) == [3.0]
 
 
 def test_a_table_that_tells_no_networks_apart_is_reported(
@@ -256,5 +285,9 @@ def test_named_networks(small_space: SearchSpace, engine: KnownEngine, output: P
     rows = measure_architectures([smallest, largest, narrow], engine, DEPLOYMENT, 2, table)
     assert [row["architecture"] for row in rows] == [a.name for a in (smallest, largest, narrow)]
     assert all(abs(row["error"]) < 0.1 for row in rows[:2])
+    slower = dataclasses.replace(table, pace=table.pace / 2)  # as the machine was half as slow
+    for row in measure_architectures([smallest], engine, DEPLOYMENT, 2, slower):
+        assert abs(row["error"]) < 0.1
+        assert row["paced_error"] == pytest.approx(100, abs=0.2)
     assert rows[2]["predicted"] is None
     assert "not covered" in networks_table(rows)
