@@ -92,7 +92,8 @@ def main(args: argparse.Namespace) -> None:
         return
     architectures = [load_architecture(name) for name in args.architectures]
     table = LatencyTable.load(args.table) if args.table else None
-    rows = measure_architectures(architectures, engine, deployment, args.rounds, table)
+    space = load_space(args)
+    rows = measure_architectures(architectures, engine, deployment, args.rounds, table, space)
     print(networks_table(rows))
     for architecture in architectures if args.breakdown else ():
         print(f"\n{architecture.name}\n{operators_table(architecture, engine, deployment)}")

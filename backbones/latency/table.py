@@ -118,8 +118,6 @@ class LatencyTable:
         precision: of weights and feature maps.
         date: of the measurement (ISO 8601).
         correction: from sums of layers to whole networks; None where sums are taken as they are.
-        pace: how fast the machine was: runtime in ms of ``spnas_100`` as a classifier at 224×224,
-            measured beside everything else; 0 where it was not recorded.
 
     Raises:
         UserError: if a figure is negative or not finite, or there is no layer.
@@ -138,7 +136,6 @@ class LatencyTable:
     precision: str = "float32"
     date: str = ""
     correction: Correction | None = None
-    pace: float = 0.0
 
     def __post_init__(self) -> None:
         where = f"latency table '{self.name}'"
@@ -151,7 +148,6 @@ class LatencyTable:
             for name, value in entries.items()
         }
         figures["constant: runtime"] = self.constant.runtime
-        figures["pace"] = self.pace
         for entry, value in figures.items():
             if not (math.isfinite(value) and value >= 0):
                 raise UserError(f"{where}: {entry} is {value}; expected a number of 0 or more")

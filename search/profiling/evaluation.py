@@ -21,6 +21,7 @@ from detection.deployment import Deployment
 from detection.engine.provenance import provenance
 from search.profiling.journal import Journal
 from search.profiling.measuring import measure, report_noise
+from search.profiling.pace import anchor_items, drift, reference_item
 from search.profiling.plots import plot_evaluation
 from search.profiling.workload import network_item, random_networks, uses_se
 from search.runtime import runtime_entries
@@ -60,9 +61,9 @@ def evaluate_table(
 ) -> dict[str, Any]:
     """Draws random networks, predicts them, measures them whole, and writes the comparison.
 
-    Networks that the table's correction was fitted on are left out. The pace tells how much slower
-    or faster the machine is than it was. What is measured is kept beside ``output`` until that is
-    written, so that an interruption loses nothing.
+    Networks that the table's correction was fitted on are left out; some of them tell how much
+    slower or faster the machine is than it was. What is measured is kept beside ``output`` until
+    that is written, so that an interruption loses nothing.
 
     Args:
         table: made on this machine.
@@ -86,11 +87,12 @@ def evaluate_table(
     setting = {"table": dataclasses.asdict(table), "seed": seed, "rounds": rounds}
     journal = Journal(output.with_suffix(".partial"), setting)
     items = {types: network_item(network, deployment) for types, network in drawn.items()}
-    measured = measure(list(items.values()), engine, journal, rounds)
-    found = measured.items
+    anchors = anchor_items(space, table, deployment)
+    measured = [*items.values(), *anchors.values()]
+    found = measure(measured, reference_item(deployment), engine, journal, rounds)
     noise = report_noise(found)
-    drift = measured.pace / table.pace if table.pace else 1.0
-    logger.info("The machine is %.3f × as slow as when the table was made", drift)
+    slower = drift(table, anchors, found)
+    logger.info("The machine is %.3f × as slow as when the table was made", slower)
     plain = dataclasses.replace(table, correction=None)
     rows = [
         {
@@ -116,8 +118,8 @@ def evaluate_table(
         "seed": seed,
         "rounds": rounds,
         "noise": noise,
-        "drift": drift,
-        "scores": scores_by_group(rows, drift),
+        "drift": slower,
+        "scores": scores_by_group(rows, slower),
         "se_factors": se_factors(entries.numpy(), space),
         "networks": rows,
     }

@@ -21,14 +21,12 @@ class Visit:
     Attributes:
         key: of the item.
         round: in which it was made.
-        runtime: of the item in ms.
-        pace: of the reference network in ms, right after it.
+        runtime: in ms.
     """
 
     key: str
     round: int
     runtime: float
-    pace: float
 
 
 class Journal:
@@ -90,5 +88,5 @@ class Journal:
 
 
 def _parsed(line: str) -> Visit:
-    key, round_, runtime, pace = json.loads(line)
-    return Visit(key, round_, runtime, pace)
+    key, round_, runtime = json.loads(line)
+    return Visit(key, round_, runtime)

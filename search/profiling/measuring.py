@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from tqdm import tqdm
 from backbones.engines import Engine, Program, make_engine
 from backbones.engines.measurement import NOISY, Measurement, visit
 from search.profiling.journal import Journal, Visit
-from search.profiling.pace import MILLISECONDS, Measurements, at_one_pace, reference_item
+from search.profiling.pace import EVERY, at_one_pace
 from search.profiling.workload import Item
 from search.workers import in_processes
 
@@ -24,40 +24,50 @@ CONVERSIONS_A_WORKER = 4
 """Fewer are converted sooner than another process has started."""
 
 
-def measure(items: Sequence[Item], engine: Engine, journal: Journal, rounds: int) -> Measurements:
-    """Visits every item once a round, in a new order each time, and the reference after each.
+def measure(
+    items: Sequence[Item], reference: Item, engine: Engine, journal: Journal, rounds: int
+) -> dict[str, Measurement]:
+    """Visits every item once a round, in a new order each time, with the reference in between.
 
     Models are converted first, with nothing measured beside it. Visits that the journal has are
     not made again.
 
     Args:
         items: what to measure.
+        reference: tells the pace of the machine (:mod:`search.profiling.pace`).
         engine: with what.
         journal: keeps every visit.
         rounds: visits to every item.
 
     Returns:
-        The measurement of every item, and the machine's pace.
+        The measurement of every item, by key, all at one pace.
     """
     made = {(visit.key, visit.round) for visit in journal.visits}
     pending = [
         (round_, item)
-        for round_ in range(rounds)
-        for item in random.Random(round_).sample(list(items), len(items))
+        for round_, item in _plan(items, reference, rounds)
         if (item.key, round_) not in made
     ]
     _convert_missing([item for _, item in pending], engine, journal)
     programs: dict[str, Program] = {}
-    clock = reference_item()
-    reference = _compile(engine, clock, journal.model_path(clock.key)).load()
     with tqdm(pending, desc=f"{engine.title} on {engine.device}", unit="visit") as progress:
         for round_, item in progress:
             if item.key not in programs:
                 path = journal.model_path(item.key)
                 programs[item.key] = _compile(engine, item, path)
-            runtime = visit(programs[item.key].load())
-            journal.add(Visit(item.key, round_, runtime, visit(reference, MILLISECONDS)))
-    return at_one_pace(journal.visits)
+            journal.add(Visit(item.key, round_, visit(programs[item.key].load())))
+    return at_one_pace(journal.visits, reference.key)
+
+
+def _plan(items: Sequence[Item], reference: Item, rounds: int) -> Iterator[tuple[int, Item]]:
+    """All visits in their order; those to the reference are numbered on."""
+    made = 0
+    for round_ in range(rounds):
+        for item in random.Random(round_).sample(list(items), len(items)):
+            if made % EVERY == 0:
+                yield made // EVERY, reference
+            made += 1
+            yield round_, item
 
 
 def _convert_missing(items: Sequence[Item], engine: Engine, journal: Journal) -> None:

@@ -12,12 +12,15 @@ from tabulate import tabulate
 
 from backbones.architecture import Architecture
 from backbones.engines import Engine
+from backbones.engines.hardware import device_name
 from backbones.errors import UserError
 from backbones.latency import LatencyTable
 from detection.deployment import Deployment, predicted_runtime
 from search.profiling.journal import Journal
 from search.profiling.measuring import measure, report_noise
+from search.profiling.pace import anchor_items, drift, reference_item
 from search.profiling.workload import network_item
+from search.space import SearchSpace
 
 
 def measure_architectures(
@@ -26,6 +29,7 @@ def measure_architectures(
     deployment: Deployment,
     rounds: int = 16,
     table: LatencyTable | None = None,
+    space: SearchSpace | None = None,
 ) -> list[dict[str, Any]]:
     """Runtime of whole networks, measured in turns.
 
@@ -35,14 +39,16 @@ def measure_architectures(
         deployment: what each is part of.
         rounds: visits to each.
         table: to predict them with as well; made for the same deployment.
+        space: that the table is for; needed to tell how the machine's pace has changed since.
 
     Returns:
         For every network ``architecture``, ``measured`` and ``spread``; with a table also
-        ``predicted`` (None where it does not cover the network), ``error`` in percent, and
-        ``paced_error``, the same at the pace that the machine had when the table was made.
+        ``predicted`` (None where it does not cover the network) and ``error`` in percent; with a
+        corrected table of this machine and its space also ``error_then``, at the pace that the
+        machine had when the table was made.
 
     Raises:
-        UserError: if the table was made for another task or image size.
+        UserError: if the table was made for another task, image size or space.
     """
     made_for = (deployment.task, deployment.padded_size)
     if table and made_for != (table.task, table.input_size):
@@ -55,25 +61,31 @@ def measure_architectures(
         network_item(architecture, deployment, f"network_{index}")
         for index, architecture in enumerate(architectures)
     ]
+    made_here = table and (table.device, table.runtime, table.threads) == (
+        device_name(engine.device),
+        engine.name,
+        engine.threads,
+    )
+    anchors = anchor_items(space, table, deployment) if table and space and made_here else {}
     with tempfile.TemporaryDirectory() as folder:
-        measurements = measure(items, engine, Journal(Path(folder) / "profile", {}), rounds)
-    report_noise(measurements.items)
-    drift = measurements.pace / table.pace if table and table.pace else 1.0
+        journal = Journal(Path(folder) / "profile", {})
+        measured = [*items, *anchors.values()]
+        found = measure(measured, reference_item(deployment), engine, journal, rounds)
+    report_noise(found)
     rows: list[dict[str, Any]] = []
     for item, architecture in zip(items, architectures, strict=True):
-        measured = measurements.items[item.key]
+        runtime = found[item.key].runtime
         row = {
             "architecture": architecture.name,
-            "measured": measured.runtime,
-            "spread": measured.spread,
+            "measured": runtime,
+            "spread": found[item.key].spread,
         }
         if table:
             row["predicted"] = predicted = predicted_runtime(architecture, table)
-            for key, runtime in (
-                ("error", measured.runtime),
-                ("paced_error", measured.runtime / drift),
-            ):
-                row[key] = 100 * (predicted / runtime - 1) if predicted else None
+            row["error"] = 100 * (predicted / runtime - 1) if predicted else None
+            if anchors:
+                then = runtime / drift(table, anchors, found)
+                row["error_then"] = 100 * (predicted / then - 1) if predicted else None
         rows.append(row)
     return rows
 
@@ -86,7 +98,7 @@ def networks_table(rows: Sequence[dict[str, Any]]) -> str:
         "spread": "spread (%)",
         "predicted": "predicted (ms)",
         "error": "error (%)",
-        "paced_error": "at the table's pace (%)",
+        "error_then": "at the table's pace (%)",
     }
     keys = list(rows[0])
     cells = [[100 * row[key] if key == "spread" else row[key] for key in keys] for row in rows]

@@ -1,67 +1,106 @@
-"""The pace of a machine: one network measured beside everything else, as a clock.
+"""The pace of a machine, which changes: a clock within a run, and anchors between runs.
 
-Processors change their frequency and share it with neighbours: the same network can take 15 %
-longer an hour later, and 5 % longer for some seconds. Such a change meets all networks alike, so
-figures are given at one pace: that of a reference network, timed right after every visit.
+Processors change their frequency and share it with neighbours: the same network can take 5 %
+longer for some seconds, and 15 % longer half an hour later. Within a run, a reference network that
+is deployed, loaded and timed as all others is visited again and again between them, and every
+figure is given at the median pace. A later run tells the drift since a table was made by networks
+that the table's correction was fitted on.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from backbones.engines.measurement import Measurement
 from backbones.factory import load_architecture
+from backbones.latency import LatencyTable
 from detection.deployment import Deployment
 from search.profiling.journal import Visit
-from search.profiling.workload import Item, network_item
+from search.profiling.workload import Item, choices_named, network_item
+from search.space import SearchSpace
 
 REFERENCE = "spnas_100"
-"""Timed as a classifier at 224×224, whatever else is measured."""
 
-MILLISECONDS = 10.0
-"""How long to time the reference after a visit."""
+EVERY = 4
+"""Visits from one to the reference to the next."""
 
 WINDOW = 9
-"""Neighbouring visits whose median reference is the pace of one."""
+"""Visits to the reference whose median is the pace in their middle: one has noise of its own."""
+
+ANCHORS = 8
+"""Networks of a table's correction that tell the drift: one alone is not like all others."""
 
 
-@dataclass(frozen=True)
-class Measurements:
-    """What a profile measured.
-
-    Attributes:
-        items: the measurement of every item, by key, all at one pace.
-        pace: runtime of the reference network in ms, by the median over the profile.
-    """
-
-    items: dict[str, Measurement]
-    pace: float
-
-
-def reference_item() -> Item:
+def reference_item(deployment: Deployment) -> Item:
     """The network that tells the pace."""
-    return network_item(load_architecture(REFERENCE), Deployment(), "pace")
+    return network_item(load_architecture(REFERENCE), deployment, "pace")
 
 
-def at_one_pace(visits: Sequence[Visit]) -> Measurements:
-    """Measurements as if the machine had kept the pace of the median.
+def at_one_pace(visits: Sequence[Visit], reference: str) -> dict[str, Measurement]:
+    """What was measured, by key, as if the machine had kept its median pace.
 
     Args:
-        visits: of all items, in the order in which they were made.
+        visits: to all items, in the order in which they were made.
+        reference: key of the reference among them.
     """
-    pace = statistics.median(visit.pace for visit in visits)
+    places = [place for place, visit in enumerate(visits) if visit.key == reference]
+    paces = [visits[place].runtime for place in places]
+    pace = statistics.median(paces)
+    local = np.interp(range(len(visits)), places, rolling_median(paces))
     by_key: dict[str, list[float]] = {}
-    for visit, local in zip(visits, local_paces([visit.pace for visit in visits]), strict=True):
-        by_key.setdefault(visit.key, []).append(visit.runtime * pace / local)
-    return Measurements({key: Measurement.of(found) for key, found in by_key.items()}, pace)
+    for visit, then in zip(visits, local.tolist(), strict=True):
+        if visit.key != reference:
+            by_key.setdefault(visit.key, []).append(visit.runtime * pace / then)
+    return {key: Measurement.of(found) for key, found in by_key.items()}
 
 
-def local_paces(paces: Sequence[float]) -> list[float]:
-    """The median over each one and its neighbours: a single figure has noise of its own."""
+def rolling_median(values: Sequence[float]) -> list[float]:
+    """The median of each value and its neighbours, ``WINDOW`` in all where there are as many."""
     half = WINDOW // 2
     return [
-        statistics.median(paces[max(index - half, 0) : index + half + 1])
-        for index in range(len(paces))
+        statistics.median(values[max(place - half, 0) : place + half + 1])
+        for place in range(len(values))
     ]
+
+
+def anchor_items(
+    space: SearchSpace, table: LatencyTable, deployment: Deployment
+) -> dict[str, Item]:
+    """Networks to measure again, by the types of their layers; none without a correction.
+
+    Args:
+        space: that the table is for.
+        table: made earlier on this machine.
+        deployment: the table's.
+
+    Raises:
+        UserError: if the table was made for another space.
+    """
+    fitted = table.correction.networks if table.correction else {}
+    return {
+        types: network_item(
+            space.architecture(choices_named(space, types), "anchor"), deployment, f"anchor_{index}"
+        )
+        for index, types in enumerate(list(fitted)[:ANCHORS])
+    }
+
+
+def drift(
+    table: LatencyTable, anchors: Mapping[str, Item], found: Mapping[str, Measurement]
+) -> float:
+    """How much slower the machine is than when the table was made; 1 without anchors.
+
+    Args:
+        table: made earlier on this machine.
+        anchors: from :func:`anchor_items`.
+        found: the measurement of each, by key.
+    """
+    if not anchors or table.correction is None:
+        return 1.0
+    then = table.correction.networks
+    return statistics.geometric_mean(
+        found[item.key].runtime / then[types] for types, item in anchors.items()
+    )

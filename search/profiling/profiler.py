@@ -18,7 +18,7 @@ from detection.deployment import Deployment
 from search.profiling.correction import fit_correction, network_features
 from search.profiling.journal import Journal
 from search.profiling.measuring import measure, report_noise
-from search.profiling.pace import Measurements
+from search.profiling.pace import reference_item
 from search.profiling.workload import (
     Item,
     constant_items,
@@ -66,11 +66,12 @@ def profile_space(
     wholes = {
         types: network_item(architecture, deployment) for types, architecture in networks.items()
     }
-    found = measure([*parts, *wholes.values()], engine, journal, rounds)
-    report_noise(found.items)
+    items = [*parts, *wholes.values()]
+    found = measure(items, reference_item(deployment), engine, journal, rounds)
+    report_noise(found)
     table = _table(space, engine, deployment, output.stem, found)
     if networks:
-        table = with_correction(table, networks, wholes, found.items)
+        table = with_correction(table, networks, wholes, found)
     minutes = (time.monotonic() - start) / 60
     source = f"tools/profile_latency.py, {rounds} rounds; its last start took {minutes:.1f} minutes"
     table = dataclasses.replace(table, source=source)
@@ -100,10 +101,9 @@ def _table(
     engine: Engine,
     deployment: Deployment,
     name: str,
-    measured: Measurements,
+    found: Mapping[str, Measurement],
 ) -> LatencyTable:
     """The table of the separately measured parts."""
-    found = measured.items
     constants = [found[item.key] for item in constant_items(space, deployment)]
     constant, layers = table_parts(
         space,
@@ -123,7 +123,6 @@ def _table(
         versions=engine.versions(),
         threads=engine.threads,
         date=datetime.date.today().isoformat(),
-        pace=round(measured.pace, 4),
     )
 
 

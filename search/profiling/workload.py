@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from backbones.architecture import Architecture, has_se
 from backbones.blocks import init_weights, make_layer
+from backbones.errors import UserError
 from backbones.latency import ConstantPart, LayerRuntimes, input_sizes
 from backbones.network import batch_norm, build_classifier
 from detection.deployment import PYRAMID_STRIDES, Deployment
@@ -185,11 +186,19 @@ def uses_se(types: str) -> bool:
 
 
 def choices_named(space: SearchSpace, types: str) -> list[Choice]:
-    """The inverse of :func:`type_names`."""
-    return [
-        next(c for c in space.choices(layer) if space.choice_name(c) == name)
-        for layer, name in zip(space.layers, types.split(), strict=True)
-    ]
+    """The inverse of :func:`type_names`.
+
+    Raises:
+        UserError: if the space has no such network.
+    """
+    names = types.split()
+    choices = [{space.choice_name(c): c for c in space.choices(layer)} for layer in space.layers]
+    if len(names) != len(choices) or not all(map(dict.__contains__, choices, names)):
+        raise UserError(
+            f"search space '{space.name}' has no network '{types}'; name the space that it is of: "
+            "SEARCH.SPACE of --config-file"
+        )
+    return [layer[name] for layer, name in zip(choices, names, strict=True)]
 
 
 def _build_layer(space: SearchSpace, shape: LayerShape, candidate: Candidate) -> nn.Module:

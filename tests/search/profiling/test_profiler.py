@@ -19,10 +19,10 @@ from search.decisions import hard_decision
 from search.profiling import measuring, profiler
 from search.profiling.correction import fit_correction
 from search.profiling.evaluation import evaluate_table, scores, se_factors
-from search.profiling.journal import Journal
+from search.profiling.journal import Journal, Visit
 from search.profiling.measuring import report_noise
 from search.profiling.networks import measure_architectures, networks_table
-from search.profiling.pace import local_paces
+from search.profiling.pace import EVERY, at_one_pace, rolling_median
 from search.profiling.profiler import profile_space
 from search.profiling.workload import layer_items, network_item
 from search.runtime import RuntimeModel
@@ -87,12 +87,11 @@ def test_an_interrupted_profile_goes_on(
     """Killed at the 100th visit with a line half written, it makes only the others."""
     real, visits = measuring.visit, []
 
-    def killed(session: Session, *milliseconds: float) -> float:
-        if not milliseconds:  # else it is the reference's
-            visits.append(session)
+    def killed(session: Session) -> float:
+        visits.append(session)
         if len(visits) == 100:
             raise KeyboardInterrupt
-        return real(session, *milliseconds)
+        return real(session)
 
     monkeypatch.setattr(measuring, "visit", killed)
     with pytest.raises(KeyboardInterrupt):
@@ -102,6 +101,7 @@ def test_an_interrupted_profile_goes_on(
     with file.open("a") as handle:
         handle.write('["layer_8_16_s2_')
     total = 2 * (2 + 8 * 8 + 12)  # rounds × (constant parts, candidates, networks)
+    total += total // EVERY  # of the reference
     resumed = profile(small_space, engine, output)
     assert len(visits) == 100 + total - 99
     monkeypatch.setattr(measuring, "visit", real)
@@ -117,7 +117,9 @@ def test_models_are_converted_on_all_cores(small_space: SearchSpace, tmp_path: P
     """Other processes make the model files that the measuring process then loads."""
     journal = Journal(tmp_path, {})
     items = layer_items(small_space, DEPLOYMENT)[: 2 * measuring.CONVERSIONS_A_WORKER]
-    found = measuring.measure(items, make_engine("onnxruntime"), journal, rounds=1).items
+    reference = network_item(small_space.smallest(), DEPLOYMENT)
+    engine = make_engine("onnxruntime")
+    found = measuring.measure(items, reference, engine, journal, rounds=1)
     assert all(journal.model_path(item.key).is_file() for item in items)
     assert all(found[item.key].runtime > 0 for item in items)
 
@@ -152,7 +154,7 @@ def test_a_slower_machine_is_told_from_a_wrong_table(
 ) -> None:
     table = profile(small_space, engine, output)
     real = measuring.visit
-    monkeypatch.setattr(measuring, "visit", lambda *arguments: 1.1 * real(*arguments))
+    monkeypatch.setattr(measuring, "visit", lambda session: 1.1 * real(session))
     path = output.with_name("report.json")
     report = evaluate_table(table, small_space, path, networks=6, rounds=1)
     assert report["drift"] == pytest.approx(1.1, rel=1e-3)
@@ -163,28 +165,36 @@ def test_a_slower_machine_is_told_from_a_wrong_table(
 def test_a_machine_that_changes_its_pace_measures_the_same(
     small_space: SearchSpace, engine: KnownEngine, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Half as fast in the second half of a profile, and for a while in the first."""
+    """A third slower in the last rounds of a profile, and for a while in its first."""
     steady = profile(small_space, engine, output)
     real, visits = measuring.visit, []
 
-    def uneven(session: Session, *milliseconds: float) -> float:
+    def uneven(session: Session) -> float:
         visits.append(session)
-        slow = 40 < len(visits) <= 70 or len(visits) > 160
-        return real(session, *milliseconds) * (2 if slow else 1)
+        slow = 40 < len(visits) <= 80 or len(visits) > 220
+        return real(session) * (1.5 if slow else 1)
 
     monkeypatch.setattr(measuring, "visit", uneven)
     table = profile(small_space, engine, output.with_name("uneven.json"), rounds=5)
-    factor = table.pace / steady.pace
+    factor = 1.5  # of the median
     assert table.constant.runtime == pytest.approx(factor * steady.constant.runtime)
     for row, known in zip(table.layers, steady.layers, strict=True):
         for name, runtime in row.runtimes.items():
             assert runtime == pytest.approx(factor * known.runtimes[name], abs=2e-5)
 
 
-def test_local_paces_by_hand() -> None:
-    paces = [1.0, 1.0, 9.0, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 2.0, 2.0]
-    assert local_paces(paces) == [1.0, 1.0, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0]
-    assert local_paces([3.0]) == [3.0]
+def test_rolling_median_by_hand() -> None:
+    values = [1.0, 1.0, 9.0, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 2.0, 2.0]
+    assert rolling_median(values) == [1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2]
+    assert rolling_median([3.0]) == [3]
+
+
+def test_the_pace_between_two_visits_to_the_reference() -> None:
+    """8 ms, 10 visits later 12 ms: what took 5 ms halfway is given at the median, 10 ms."""
+    visits = [Visit("pace", 0, 8.0), *(Visit("x", i, 5.0) for i in range(9)), Visit("pace", 1, 12)]
+    found = at_one_pace(visits, "pace")
+    assert list(found) == ["x"]
+    assert found["x"].runtime == pytest.approx(5)
 
 
 def test_a_table_that_tells_no_networks_apart_is_reported(
@@ -285,9 +295,25 @@ def test_named_networks(small_space: SearchSpace, engine: KnownEngine, output: P
     rows = measure_architectures([smallest, largest, narrow], engine, DEPLOYMENT, 2, table)
     assert [row["architecture"] for row in rows] == [a.name for a in (smallest, largest, narrow)]
     assert all(abs(row["error"]) < 0.1 for row in rows[:2])
-    slower = dataclasses.replace(table, pace=table.pace / 2)  # as the machine was half as slow
-    for row in measure_architectures([smallest], engine, DEPLOYMENT, 2, slower):
-        assert abs(row["error"]) < 0.1
-        assert row["paced_error"] == pytest.approx(100, abs=0.2)
     assert rows[2]["predicted"] is None
     assert "not covered" in networks_table(rows)
+
+
+def test_named_networks_at_the_pace_of_the_table(
+    small_space: SearchSpace,
+    space: SearchSpace,
+    engine: KnownEngine,
+    output: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    table = profile(small_space, engine, output)
+    real, network = measuring.visit, small_space.smallest()
+    monkeypatch.setattr(measuring, "visit", lambda session: 1.25 * real(session))
+    setting = ([network], engine, DEPLOYMENT, 2)
+    (row,) = measure_architectures(*setting, table, small_space)
+    assert row["error"] == pytest.approx(-20, abs=0.1)
+    assert row["error_then"] == pytest.approx(0, abs=0.1)
+    (row,) = measure_architectures(*setting, dataclasses.replace(table, device="?"), small_space)
+    assert "error_then" not in row
+    with pytest.raises(UserError, match=r"space 'imagenet' has no network .*--config-file"):
+        measure_architectures(*setting, table, space)

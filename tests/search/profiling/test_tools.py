@@ -33,7 +33,7 @@ def test_profile_then_evaluate(small_space: SearchSpace, tmp_path: Path) -> None
     options = ("--runtime", "torch", "--input-size", "64x64", "--output", str(table))
     run = tool("profile_latency.py", *base, *options)
     assert run.returncode == 0, run.stderr
-    assert "72/72" in run.stderr  # 2 + 8 × 8 parts and 6 networks
+    assert "90/90" in run.stderr  # 2 + 8 × 8 parts and 6 networks, and 18 of the reference
     assert LatencyTable.load(table).runtime == "torch"
     run = tool("evaluate_latency.py", *base, "--table", str(table), "--output", str(report))
     assert run.returncode == 0, run.stderr
