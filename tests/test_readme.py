@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from search.readme import render
+from search.studies.readme import render
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()

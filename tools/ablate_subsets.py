@@ -12,9 +12,9 @@ from pathlib import Path
 from backbones.errors import UserError
 from detection.engine.cli import run_tool
 from detection.engine.provenance import provenance
-from search.ablation import run_ablation
 from search.config import load_search_config
-from search.readme import ablation_table
+from search.studies.ablation import run_ablation
+from search.studies.readme import ablation_table
 
 
 def parse() -> argparse.Namespace:

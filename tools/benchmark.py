@@ -9,7 +9,7 @@ import json
 from backbones.files import write_json
 from detection.benchmark import scoring_report
 from detection.engine.cli import run_tool
-from search.benchmark import search_step_report
+from search.studies.benchmark import search_step_report
 
 
 def parse() -> argparse.Namespace:

@@ -14,9 +14,9 @@ from pathlib import Path
 from backbones.errors import UserError
 from detection.comparison import load_run, write_comparison
 from detection.engine.cli import run_tool
-from search.comparison import entries, job_of, random_entries, train
 from search.config import load_search_config
-from search.stages import check_checkout
+from search.studies.comparison import entries, job_of, random_entries, train
+from search.studies.stages import check_checkout
 
 EPILOG = """
 examples:

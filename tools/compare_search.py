@@ -16,10 +16,10 @@ from detection.engine.cli import run_tool
 from detection.engine.provenance import provenance
 from search.build import build_latency_table
 from search.config import load_search_config
-from search.readme import study_table
 from search.space import SearchSpace
-from search.study import METHODS, check_methods, live_thresholds, run_study
-from search.study_plot import plot_study
+from search.studies.plot import plot_study
+from search.studies.readme import study_table
+from search.studies.study import METHODS, check_methods, live_thresholds, run_study
 from search.thresholds import IMPORTANCES
 
 

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from detection.engine.cli import run_tool
-from search.demo import run_demo
+from search.studies.demo import run_demo
 
 
 def main(args: argparse.Namespace) -> None:

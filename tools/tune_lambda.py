@@ -17,7 +17,7 @@ from detection.engine.provenance import provenance
 from search.build import build_latency_table
 from search.config import add_search_config
 from search.space import SearchSpace
-from search.trials import recipe
+from search.studies.trials import recipe
 from search.tuning.objective import search_outcome
 from search.tuning.report import plot_tuning, study_record, summary_table
 from search.tuning.solvers import SOLVERS, Fidelities

@@ -12,8 +12,8 @@ from backbones.files import read_json, write_atomic
 from detection.comparison import plot_comparison
 from detection.engine.cli import run_tool
 from search.profiling.plots import plot_evaluation
-from search.readme import PLOTTED_STUDIES, render
-from search.study_plot import plot_study
+from search.studies.plot import plot_study
+from search.studies.readme import PLOTTED_STUDIES, render
 from search.tuning.report import plot_tuning
 
 PLOTS: dict[str, Callable[[Any, Path], None]] = {

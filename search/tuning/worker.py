@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from backbones.errors import UserError, require
-from search.trials import check_recipe
+from search.studies.trials import check_recipe
 from search.tuning.objective import Evaluate, Outcome, objective_value
 from search.tuning.solvers import SOLVERS, Fidelities
 

@@ -29,7 +29,7 @@ from search.proxy_evaluation import draw_candidates, proxy_epochs
 from search.run import run_search
 from search.space import SearchSpace
 from search.stage import ClassificationTrainer
-from search.study import METHODS
+from search.studies.study import METHODS
 from search.supernet import Supernet
 from search.trainer import SearchTrainer
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from backbones import LatencyTable
-from search import benchmark
-from search.benchmark import NETWORKS, interleaved_seconds, make_step, search_step_report
 from search.space import SearchSpace
+from search.studies import benchmark
+from search.studies.benchmark import NETWORKS, interleaved_seconds, make_step, search_step_report
 
 
 def test_steps_take_turns_and_the_first_round_is_left_out() -> None:

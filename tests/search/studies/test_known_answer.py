@@ -17,16 +17,16 @@ from detectron2.config import CfgNode
 from backbones import Architecture, UserError
 from backbones.files import read_json
 from backbones.latency import LatencyTable, predict_runtime
-from search import known_answer as module
 from search.build import build_latency_table
 from search.config import load_search_config
-from search.known_answer import all_networks, run_searches, train_truth
-from search.readme import known_answer_section
 from search.space import SearchSpace
-from search.study import Method
-from search.truth import Truth
+from search.studies import known_answer as module
+from search.studies.known_answer import all_networks, run_searches, train_truth
+from search.studies.readme import known_answer_section
+from search.studies.study import Method
+from search.studies.truth import Truth
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 FACTS = {"command": "python tools/known_answer.py", "hardware": "made up"}
 SPACE = SearchSpace.load("digits_small")
 NETWORKS = ("3x3-1 3x3-1 skip", "3x3-1 5x5-1 skip", "5x5-1 3x3-1 skip")

@@ -21,14 +21,14 @@ from backbones import UserError
 from backbones.files import read_json
 from backbones.network import build_classifier
 from backbones.paths import config_path
-from search import ablation as module
-from search.ablation import KernelTrainer, kernel_space, run_ablation, summarize
 from search.config import add_search_config
-from search.readme import ablation_table
 from search.space import SearchSpace
+from search.studies import ablation as module
+from search.studies.ablation import KernelTrainer, kernel_space, run_ablation, summarize
+from search.studies.readme import ablation_table
 from search.supernet import Supernet
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def options(images: Path, *more: str) -> list[str]:

@@ -27,8 +27,8 @@ from search.data import build_val_loader, count_classes
 from search.export import export_network
 from search.space import Candidate, Choice, SearchSpace
 from search.stage import ClassificationTrainer
+from search.studies.trials import Job, Record, mean_and_spread, run_trials, trial_config
 from search.supernet import Supernet
-from search.trials import Job, Record, mean_and_spread, run_trials, trial_config
 
 logger = logging.getLogger(__name__)
 
@@ -143,7 +143,7 @@ def run_ablation(cfg: CfgNode, seeds: int, output: Path, facts: Record) -> dict[
         cfg: the recipe of all trainings.
         seeds: of each.
         output: JSON file of the study.
-        facts: as for :func:`search.trials.run_trials`.
+        facts: as for :func:`search.studies.trials.run_trials`.
     """
     jobs: list[Job] = [
         ({"training": name, "seed": seed}, partial(run_training, cfg, name, seed))

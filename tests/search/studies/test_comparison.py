@@ -13,12 +13,12 @@ import pytest
 
 from backbones import Architecture, UserError
 from backbones.latency import LatencyTable, predict_runtime
-from search import comparison
-from search.comparison import Entry, entries, job_of, random_entries, train
 from search.config import load_search_config
+from search.studies import comparison
+from search.studies.comparison import Entry, entries, job_of, random_entries, train
 from tests.miniatures import write_coco
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 CONFIG = "configs/detection/mask_rcnn_spnas_fpn_1x.yaml"
 
 

@@ -27,8 +27,8 @@ from search.profiling.workload import type_names
 from search.random_search import sample_at_target
 from search.run import run_search
 from search.space import SearchSpace
+from search.studies.trials import Job, mean_and_spread, recipe, run_trials, trial_config
 from search.supernet import Supernet
-from search.trials import Job, mean_and_spread, recipe, run_trials, trial_config
 
 KEYS = ("top1", "loss", "runtime")
 
@@ -191,7 +191,7 @@ def run_study(
         trials: method, target and seed of each.
         output: JSON file of the study.
         facts: command, hardware and settings, written beside the trials.
-        workers: as for :func:`search.trials.run_trials`.
+        workers: as for :func:`search.studies.trials.run_trials`.
 
     Raises:
         UserError: if ``output`` holds trials of another recipe.

@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 
 from backbones import UserError
 from backbones.files import write_json
-from search.truth import MEASURES, TrueNetwork, Truth
+from search.studies.truth import MEASURES, TrueNetwork, Truth
 
 SEEDS = range(3)
 

@@ -11,11 +11,11 @@ from detectron2.config import CfgNode
 
 from backbones.errors import UserError
 from backbones.files import read_json
-from search import study as module
 from search.config import load_search_config
-from search.readme import study_table
 from search.space import SearchSpace
-from search.study import METHODS, Method, live_thresholds, run_study, run_trial, summarize
+from search.studies import study as module
+from search.studies.readme import study_table
+from search.studies.study import METHODS, Method, live_thresholds, run_study, run_trial, summarize
 
 TRIALS = [
     (METHODS[name], target, seed)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from backbones.files import atomic_path
-from search.trials import Record, mean_and_spread
+from search.studies.trials import Record, mean_and_spread
 
 _WIDTH = 0.8
 """Of the space that the targets of one method share; methods are 1 apart."""
@@ -23,7 +23,7 @@ def study_figure(study: Mapping[str, Any]) -> Figure:
     sample standard deviation of the trials stand beside them.
 
     Args:
-        study: what :func:`search.study.run_study` returned.
+        study: what :func:`search.studies.study.run_study` returned.
     """
     trials: list[Record] = study["trials"]
     figure = Figure(figsize=(10, 4), layout="constrained")

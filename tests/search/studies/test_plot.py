@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from PIL import Image
 
-from search.study_plot import plot_study, study_figure
+from search.studies.plot import plot_study, study_figure
 
 VALUES = {
     ("random", 60.0): [(80.0, 59.5), (82.0, 59.9), (87.0, 60.0)],

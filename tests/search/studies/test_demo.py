@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from backbones import UserError
-from search.demo import demo_stages, demo_study, run_demo, summary
+from search.studies.demo import demo_stages, demo_study, run_demo, summary
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SCORES = dict.fromkeys(("AP", "AP50", "AP75", "APs", "APm", "APl"), 41.25)
 
 

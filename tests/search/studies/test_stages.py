@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from backbones import UserError
-from search.stages import Stage, machine_shares, run_beside, run_stages
+from search.studies.stages import Stage, machine_shares, run_beside, run_stages
 
 TOOL = """
 import json, os, sys, time

@@ -101,7 +101,7 @@ def interleaved_seconds(steps: Sequence[Callable[[], None]], repeats: int) -> li
 
 def peak_bytes(network: str, space: str, table: str, device: str, batch: int, size: int) -> int:
     """Peak memory of a few steps: the median of three processes, as allocators vary."""
-    command = [sys.executable, "-m", "search.benchmark"]
+    command = [sys.executable, "-m", "search.studies.benchmark"]
     command += [network, space, table, device, str(batch), str(size)]
     runs = [
         subprocess.run(command, check=True, capture_output=True, text=True).stdout for _ in range(3)

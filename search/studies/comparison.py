@@ -12,9 +12,9 @@ from tqdm import tqdm
 from backbones.errors import UserError
 from detection.comparison import DetectorRun, load_run
 from search.config import load_search_config
-from search.stages import Stage, backbone_options, run_beside, run_stages
-from search.study import draw_architecture
-from search.trials import trial_config
+from search.studies.stages import Stage, backbone_options, run_beside, run_stages
+from search.studies.study import draw_architecture
+from search.studies.trials import trial_config
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Many searches and trainings compared: studies, their results, and the README's tables."""
