@@ -212,7 +212,7 @@ def summarize(trials: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
     ``furthest`` is the largest distance of a network from its target, as a part of it. ``margin``
     is how far the mean accuracy is above that of the random networks at the same target, in
-    standard deviations of theirs; None where there are fewer than two. ``intra`` is the standard
+    standard deviations of theirs; None where those have no deviation. ``intra`` is the standard
     deviation of accuracy among the samples of one search, pooled over the searches; None where
     there are fewer than two samples.
     """
@@ -228,9 +228,10 @@ def summarize(trials: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         row["intra"] = intra_run_spread(group)
         row["margin"] = None
         chance = groups.get(("random", target), [])
-        if method != "random" and len(chance) > 1:
+        if method != "random" and chance:
             mean, spread = mean_and_spread(chance, "top1")
-            row["margin"] = (row["top1_mean"] - mean) / spread
+            # two networks may well tie, as long as the study is young
+            row["margin"] = (row["top1_mean"] - mean) / spread if spread else None
         rows.append(row)
     return rows
 

@@ -95,6 +95,8 @@ def test_summary_is_mean_and_sample_deviation() -> None:
     off = [{**trials[0], "runtime": runtime} for runtime in (60.3, 58.8, 59.9)]
     assert summarize(off)[0]["furthest"] == pytest.approx(0.02)
     assert summarize(trials[:1])[0]["margin"] is None
+    tied = summarize([trials[0], trials[1], {**trials[1], "seed": 1}])
+    assert [row["margin"] for row in tied] == [None, None]
     text = study_table({"summary": [mine, chance], "unit": "ms"})
     assert "| `single-path` | 60 ms" in text
     assert "+0.4 σ" in text
