@@ -72,6 +72,7 @@ def measure_architectures(
         measured = [*items, *anchors.values()]
         found = measure(measured, reference_item(deployment), engine, journal, rounds)
     report_noise(found)
+    slower = drift(table, anchors, found) if table and anchors else None
     rows: list[dict[str, Any]] = []
     for item, architecture in zip(items, architectures, strict=True):
         runtime = found[item.key].runtime
@@ -83,9 +84,8 @@ def measure_architectures(
         if table:
             row["predicted"] = predicted = predicted_runtime(architecture, table)
             row["error"] = 100 * (predicted / runtime - 1) if predicted else None
-            if anchors:
-                then = runtime / drift(table, anchors, found)
-                row["error_then"] = 100 * (predicted / then - 1) if predicted else None
+            if slower:
+                row["error_then"] = 100 * (predicted * slower / runtime - 1) if predicted else None
         rows.append(row)
     return rows
 
