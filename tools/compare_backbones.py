@@ -55,7 +55,8 @@ def parse() -> argparse.Namespace:
         type=int,
         default=0,
         metavar="N",
-        help="a row of N networks drawn at the target of --search-config, for the first detector",
+        help="a row of N networks drawn at the target of --search-config, for the first detector; "
+        "each is trained once, with the seeds in turn",
     )
     parser.add_argument("--search-config", default="search/digits.yaml", metavar="FILE")
     parser.add_argument("--seeds", type=int, default=1, help="of every network (default: 1)")
@@ -88,7 +89,8 @@ def main(args: argparse.Namespace) -> None:
     rows = entries(args.config_files, args.architectures)
     if args.random:
         search_cfg = load_search_config(args.search_config)
-        rows += random_entries(args.config_files[0], search_cfg, args.random, args.output)
+        first = args.config_files[0]
+        rows += random_entries(first, search_cfg, args.random, args.seeds, args.output)
     if rows:
         check_checkout()
     collected = [load_run(folder) for folder in args.runs]
@@ -98,6 +100,7 @@ def main(args: argparse.Namespace) -> None:
         job_of(row, seed, args.output, args.classifier_config, arguments, args.opts)
         for seed in range(args.seeds)
         for row in rows
+        if row.seed in (None, seed)
     ]
     for runs in train(jobs, args.workers):
         tables = write_comparison([*collected, *runs], args.output, args.paper, args.workers)

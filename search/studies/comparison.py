@@ -26,12 +26,14 @@ class Entry:
         config_file: of the detector.
         architecture: name or path of the network; None keeps the one in the file.
         folder: of its runs, below that of the comparison; None is called as the row.
+        seed: the only one that it is trained with; None has all seeds.
     """
 
     name: str
     config_file: str
     architecture: str | None = None
     folder: str | None = None
+    seed: int | None = None
 
 
 def entries(config_files: Sequence[str], architectures: Sequence[str]) -> list[Entry]:
@@ -61,25 +63,29 @@ def entries(config_files: Sequence[str], architectures: Sequence[str]) -> list[E
 
 
 def random_entries(
-    config_file: str, search_cfg: CfgNode, networks: int, output: Path
+    config_file: str, search_cfg: CfgNode, networks: int, seeds: int, output: Path
 ) -> list[Entry]:
     """Networks drawn at a target, as one row: what a search has to be better than.
+
+    Each is trained once, with the seeds in turn: networks differ by more than seeds do, so the
+    row's mean gains from another network what it would not from another seed.
 
     Args:
         config_file: of the detector.
         search_cfg: for space, latency table and ``SEARCH.TARGET``.
         networks: how many.
+        seeds: of the comparison.
         output: folder of the comparison; ``random<i>.json`` are written into it.
 
     Raises:
         UserError: if no network of the space is at the target.
     """
     found = []
-    for seed in range(networks):
-        architecture = draw_architecture(trial_config(search_cfg, seed))
+    for index in range(networks):
+        architecture = draw_architecture(trial_config(search_cfg, index))
         file = output / f"{architecture.name}.json"
         architecture.save(file)
-        found.append(Entry("random", config_file, str(file), architecture.name))
+        found.append(Entry("random", config_file, str(file), architecture.name, index % seeds))
     return found
 
 

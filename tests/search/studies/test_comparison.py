@@ -37,8 +37,9 @@ def test_rows_of_a_command_line() -> None:
 
 def test_random_networks_are_one_row(tmp_path: Path) -> None:
     cfg = load_search_config("search/digits.yaml", ["SEARCH.TARGET", "75.0"])
-    rows = random_entries(CONFIG, cfg, 3, tmp_path)
+    rows = random_entries(CONFIG, cfg, 3, 2, tmp_path)
     assert {row.name for row in rows} == {"random"}
+    assert [row.seed for row in rows] == [0, 1, 0]
     table = LatencyTable.load("pixel1")
     networks = [Architecture.load(str(row.architecture)) for row in rows]
     assert all(74.25 <= predict_runtime(network, table) <= 75.0 for network in networks)
