@@ -231,7 +231,7 @@ def latency_section(reports: Sequence[Mapping[str, Any]]) -> str:
         height, width = report["input_size"]
         rows.append(
             [
-                f"{report['runtime']}, {report['task']}, {height}×{width}",
+                f"`{report['table']}`: {report['task']}, {height}×{width}",
                 f"{found['networks']}",
                 f"{plain['mean_error']:.2f} %",
                 f"**{found['mean_error']:.2f} %**",
