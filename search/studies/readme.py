@@ -58,17 +58,23 @@ def study_table(study: Mapping[str, Any]) -> str:
             f"{row['loss_mean']:.3f} ± {row['loss_std']:.3f}",
             f"{row['runtime_mean']:.2f} ± {row['runtime_std']:.2f}",
             f"{100 * row['furthest']:.2f} %",
-            "–" if row["margin"] is None else f"{row['margin']:+.1f} σ",
+            _margin(row["margin_top1"]),
+            _margin(row["margin_loss"]),
             *(["–" if row["intra"] is None else f"{row['intra']:.2f}"] if within else []),
         ]
         for row in summary
     ]
     headers = [
         *("method", "target", "seeds", "held-out top-1 (%)", "held-out loss"),
-        *(f"runtime ({study['unit']})", "furthest from target", "above random"),
+        *(f"runtime ({study['unit']})", "furthest from target"),
+        *("above random in top-1", "in loss"),
         *(["spread within a search (%)"] if within else []),
     ]
     return _table(headers, rows)
+
+
+def _margin(deviations: float | None) -> str:
+    return "–" if deviations is None else f"{deviations:+.1f} σ"
 
 
 def importance_section(study: Mapping[str, Any]) -> str:

@@ -210,11 +210,11 @@ def run_study(
 def summarize(trials: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Mean and sample standard deviation over the seeds of every method at every target.
 
-    ``furthest`` is the largest distance of a network from its target, as a part of it. ``margin``
-    is how far the mean accuracy is above that of the random networks at the same target, in
-    standard deviations of theirs; None where those have no deviation. ``intra`` is the standard
-    deviation of accuracy among the samples of one search, pooled over the searches; None where
-    there are fewer than two samples.
+    ``furthest`` is the largest distance of a network from its target, as a part of it.
+    ``margin_top1`` and ``margin_loss`` are how much better the means are than those of the random
+    networks at the same target, in standard deviations of theirs; None where those have none.
+    ``intra`` is the standard deviation of accuracy among the samples of one search, pooled over the
+    searches; None where there are fewer than two samples.
     """
     groups: dict[tuple[str, float], list[Mapping[str, Any]]] = {}
     for trial in trials:
@@ -226,12 +226,12 @@ def summarize(trials: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             row[f"{key}_mean"], row[f"{key}_std"] = mean_and_spread(group, key)
         row["furthest"] = max(abs(trial["runtime"] / target - 1) for trial in group)
         row["intra"] = intra_run_spread(group)
-        row["margin"] = None
-        chance = groups.get(("random", target), [])
-        if method != "random" and chance:
-            mean, spread = mean_and_spread(chance, "top1")
+        chance = groups.get(("random", target), []) if method != "random" else []
+        for key, sign in (("top1", 1), ("loss", -1)):
+            mean, spread = mean_and_spread(chance, key) if chance else (0.0, 0.0)
             # two networks may well tie, as long as the study is young
-            row["margin"] = (row["top1_mean"] - mean) / spread if spread else None
+            margin = sign * (row[f"{key}_mean"] - mean) / spread if spread else None
+            row[f"margin_{key}"] = margin
         rows.append(row)
     return rows
 

@@ -30,7 +30,7 @@ def fake_trial(
 ) -> dict[str, Any]:
     value = target + 10.0 * seed + 5 * method.searches
     known = {"method": method.name, "target": target, "seed": seed}
-    return {**known, "top1": value, "loss": 1.0, "runtime": target}
+    return {**known, "top1": value, "loss": 2 - value / 100, "runtime": target}
 
 
 def tiny(images: Path, *options: str) -> tuple[CfgNode, CfgNode]:
@@ -89,14 +89,15 @@ def test_summary_is_mean_and_sample_deviation() -> None:
     assert (mine["method"], mine["target"], mine["seeds"]) == ("single-path", 60.0, 4)
     assert mine["top1_mean"] == statistics.mean(values)
     assert mine["top1_std"] == pytest.approx(statistics.stdev(values))
-    assert mine["margin"] == pytest.approx(5 / statistics.stdev(values))
-    assert chance["margin"] is None
+    assert mine["margin_top1"] == pytest.approx(5 / statistics.stdev(values))
+    assert mine["margin_loss"] == pytest.approx(5 / statistics.stdev(values))
+    assert chance["margin_top1"] is None and chance["margin_loss"] is None
     assert mine["furthest"] == 0
     off = [{**trials[0], "runtime": runtime} for runtime in (60.3, 58.8, 59.9)]
     assert summarize(off)[0]["furthest"] == pytest.approx(0.02)
-    assert summarize(trials[:1])[0]["margin"] is None
+    assert summarize(trials[:1])[0]["margin_top1"] is None
     tied = summarize([trials[0], trials[1], {**trials[1], "seed": 1}])
-    assert [row["margin"] for row in tied] == [None, None]
+    assert [row["margin_top1"] for row in tied] == [None, None]
     text = study_table({"summary": [mine, chance], "unit": "ms"})
     assert "| `single-path` | 60 ms" in text
     assert "+0.4 σ" in text
