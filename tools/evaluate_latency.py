@@ -6,12 +6,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tabulate import tabulate
-
 from backbones.latency import LatencyTable
 from detection.engine.cli import run_tool
 from search.profiling.cli import add_profiling_arguments, check_counts, load_space
-from search.profiling.evaluation import evaluate_table
+from search.profiling.evaluation import SEED, evaluate_table, scores_table
 
 
 def parse() -> argparse.Namespace:
@@ -21,7 +19,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--networks", type=int, default=100, help="every other one without SE (default: 100)"
     )
-    parser.add_argument("--seed", type=int, default=2, help="of the draw (default: 2)")
+    parser.add_argument("--seed", type=int, default=SEED, help="of the draw (default: %(default)s)")
     parser.add_argument(
         "--output", type=Path, required=True, help="JSON file to write; the plot is put beside it"
     )
@@ -38,9 +36,7 @@ def main(args: argparse.Namespace) -> None:
         args.seed,
         args.rounds,
     )
-    rows = [[name, *scores.values()] for name, scores in report["scores"].items()]
-    headers = ["", *next(iter(report["scores"].values()))]
-    print(tabulate(rows, headers, tablefmt="github", floatfmt=".3f"))
+    print(scores_table(report["scores"]))
     print(f"Wrote {args.output} and {args.output.with_suffix('.png')}")
 
 

@@ -21,6 +21,8 @@ EPILOG = """
 examples:
   a table of this CPU for the paper's space, one thread, ONNX Runtime:
     %(prog)s --runtime onnxruntime --input-size 224x224 --output configs/latency/my_cpu.json
+  the same, judged on 100 networks that are measured in the same turns:
+    %(prog)s --runtime onnxruntime --output my_cpu.json --evaluation output/my_cpu_report.json
   for a detector: the backbone at detection resolution under a feature pyramid:
     %(prog)s --runtime litert --task detection --input-size 480x640 --output my_detector.json
   two networks, measured whole, beside what a table predicts:
@@ -64,6 +66,20 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--output", type=Path, help="JSON file to write")
     parser.add_argument(
+        "--evaluation",
+        type=Path,
+        metavar="FILE",
+        help="also measure networks that the correction does not know, in the same turns, and "
+        "write this report of the table's error, as tools/evaluate_latency.py does",
+    )
+    parser.add_argument(
+        "--evaluation-networks",
+        type=int,
+        default=100,
+        metavar="N",
+        help="with --evaluation: how many, every other one without SE (default: 100)",
+    )
+    parser.add_argument(
         "--architectures",
         nargs="+",
         metavar="NAME",
@@ -80,14 +96,24 @@ def parse() -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     check_counts(args, least_networks=0)
+    if args.evaluation_networks < 2:
+        raise UserError(f"--evaluation-networks is {args.evaluation_networks}; expected 2 or more")
     engine = make_engine(args.runtime, args.device, args.threads)
     size = image_size(args.input_size)
     deployment = Deployment(args.task, size, fpn_channels=args.fpn_channels)
     if not args.architectures:
         if args.output is None:
             raise UserError("--output is missing: the table to write, e.g. configs/latency/my.json")
-        space = load_space(args)
-        profile_space(space, engine, deployment, args.output, args.rounds, args.networks)
+        profile_space(
+            load_space(args),
+            engine,
+            deployment,
+            args.output,
+            args.rounds,
+            args.networks,
+            args.evaluation,
+            args.evaluation_networks,
+        )
         print(f"Wrote {args.output}")
         return
     architectures = [load_architecture(name) for name in args.architectures]

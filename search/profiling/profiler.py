@@ -16,6 +16,7 @@ from backbones.engines.measurement import Measurement
 from backbones.latency import LatencyTable, layer_runtimes
 from detection.deployment import Deployment
 from search.profiling.correction import fit_correction, network_features
+from search.profiling.evaluation import SEED, scores_table, write_evaluation
 from search.profiling.journal import Journal
 from search.profiling.measuring import measure, report_noise
 from search.profiling.pace import reference_item
@@ -42,11 +43,16 @@ def profile_space(
     output: Path,
     rounds: int = 16,
     correction_networks: int = 32,
+    evaluation: Path | None = None,
+    evaluation_networks: int = 100,
 ) -> LatencyTable:
     """Measures everything that a table of the space needs, and writes it to ``output``.
 
     What is measured is kept beside ``output`` until the table is written, so that an interrupted
     profile goes on where it stopped.
+
+    With ``evaluation``, networks that the correction does not know are measured in the same turns,
+    and so at the same pace of the machine: what is left is the error of the table alone.
 
     Args:
         space: the search space.
@@ -55,6 +61,8 @@ def profile_space(
         output: the table's JSON file; its name is the table's.
         rounds: visits to every item.
         correction_networks: random networks to fit the correction on; 0 leaves it out.
+        evaluation: report to write on further networks, as ``evaluate_table`` does; None for none.
+        evaluation_networks: how many.
 
     Raises:
         UserError: if an unfinished profile with another setting is in the way.
@@ -66,9 +74,15 @@ def profile_space(
     wholes = {
         types: network_item(architecture, deployment) for types, architecture in networks.items()
     }
-    items = [*parts, *wholes.values()]
+    unseen = (
+        random_networks(space, evaluation_networks, SEED, exclude=list(networks))
+        if evaluation
+        else {}
+    )
+    tests = {types: network_item(network, deployment) for types, network in unseen.items()}
+    items = [*parts, *wholes.values(), *tests.values()]
     found = measure(items, reference_item(deployment), engine, journal, rounds)
-    report_noise(found)
+    noise = report_noise(found)
     table = _table(space, engine, deployment, output.stem, found)
     if networks:
         table = with_correction(table, networks, wholes, found)
@@ -76,6 +90,17 @@ def profile_space(
     source = f"tools/profile_latency.py, {rounds} rounds; its last start took {minutes:.1f} minutes"
     table = dataclasses.replace(table, source=source)
     table.save(output)
+    if evaluation:
+        measured = {types: found[item.key] for types, item in tests.items()}
+        facts = {
+            "versions": engine.versions(),
+            "seed": SEED,
+            "rounds": rounds,
+            "noise": noise,
+            "drift": 1.0,
+        }
+        report = write_evaluation(table, space, unseen, measured, facts, evaluation)
+        logger.info("Wrote %s\n%s", evaluation, scores_table(report["scores"]))
     journal.remove()
     return table
 

@@ -41,6 +41,18 @@ def profile(space: SearchSpace, engine: KnownEngine, output: Path, rounds: int =
     return profile_space(space, engine, DEPLOYMENT, output, rounds, correction_networks=12)
 
 
+def make_uneven(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine a third slower in the last rounds of a profile, and for a while in its first."""
+    real, visits = measuring.visit, []
+
+    def uneven(session: Session) -> float:
+        visits.append(session)
+        slow = 40 < len(visits) <= 80 or len(visits) > 220
+        return real(session) * (1.5 if slow else 1)
+
+    monkeypatch.setattr(measuring, "visit", uneven)
+
+
 def test_the_table_predicts_whole_networks(
     small_space: SearchSpace, engine: KnownEngine, output: Path, rng: random.Random
 ) -> None:
@@ -149,6 +161,34 @@ def test_evaluation_leaves_the_fitted_networks_out(
     assert path.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_a_profile_that_judges_itself(
+    small_space: SearchSpace, engine: KnownEngine, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Networks that are measured in the same turns meet the same changes of pace."""
+    make_uneven(monkeypatch)
+    path = output.with_name("report.json")
+    table = profile_space(
+        small_space,
+        engine,
+        DEPLOYMENT,
+        output,
+        rounds=5,
+        correction_networks=12,
+        evaluation=path,
+        evaluation_networks=10,
+    )
+    report = json.loads(path.read_text())
+    assert table.correction is not None
+    assert not {row["layers"] for row in report["networks"]} & set(table.correction.networks)
+    assert (report["table"], report["drift"], report["rounds"]) == ("known", 1, 5)
+    assert report["scores"]["as measured"] == report["scores"]["all"]
+    assert report["scores"]["all"]["networks"] == 10
+    assert report["scores"]["all"]["mean_error"] < 0.1
+    assert report["scores"]["plain sum"]["mean_error"] > 10
+    assert path.with_suffix(".png").exists()
+    assert not output.with_suffix(".partial").exists()
+
+
 def test_a_slower_machine_is_told_from_a_wrong_table(
     small_space: SearchSpace, engine: KnownEngine, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,16 +205,8 @@ def test_a_slower_machine_is_told_from_a_wrong_table(
 def test_a_machine_that_changes_its_pace_measures_the_same(
     small_space: SearchSpace, engine: KnownEngine, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A third slower in the last rounds of a profile, and for a while in its first."""
     steady = profile(small_space, engine, output)
-    real, visits = measuring.visit, []
-
-    def uneven(session: Session) -> float:
-        visits.append(session)
-        slow = 40 < len(visits) <= 80 or len(visits) > 220
-        return real(session) * (1.5 if slow else 1)
-
-    monkeypatch.setattr(measuring, "visit", uneven)
+    make_uneven(monkeypatch)
     table = profile(small_space, engine, output.with_name("uneven.json"), rounds=5)
     factor = 1.5  # of the median
     assert table.constant.runtime == pytest.approx(factor * steady.constant.runtime)

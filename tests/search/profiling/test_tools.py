@@ -29,11 +29,14 @@ def test_profile_then_evaluate(small_space: SearchSpace, tmp_path: Path) -> None
     config = tmp_path / "search.yaml"
     config.write_text(f"SEARCH:\n  SPACE: {tmp_path / 'space.json'}\nVERSION: 2\n")
     table, report = tmp_path / "torch.json", tmp_path / "report.json"
+    at_once = tmp_path / "evaluation.json"
     base = ("--config-file", str(config), "--rounds", "1", "--networks", "6")
     options = ("--runtime", "torch", "--input-size", "64x64", "--output", str(table))
+    options += ("--evaluation", str(at_once), "--evaluation-networks", "4")
     run = tool("profile_latency.py", *base, *options)
     assert run.returncode == 0, run.stderr
-    assert "90/90" in run.stderr  # 2 + 8 × 8 parts and 6 networks, and 18 of the reference
+    assert "95/95" in run.stderr  # 2 + 8 × 8 parts, 6 + 4 networks, and 19 of the reference
+    assert len(json.loads(at_once.read_text())["networks"]) == 4
     assert LatencyTable.load(table).runtime == "torch"
     run = tool("evaluate_latency.py", *base, "--table", str(table), "--output", str(report))
     assert run.returncode == 0, run.stderr
@@ -55,6 +58,7 @@ def test_named_networks_with_a_breakdown() -> None:
     [
         (("--runtime", "tensorrt", "--output", "t.json"), "unknown runtime 'tensorrt'; expected"),
         (("--runtime", "torch"), "--output is missing"),
+        (("--runtime", "torch", "--evaluation-networks", "1"), "-networks is 1; expected 2"),
         (("--runtime", "torch", "--input-size", "224"), "--input-size is '224'; expected HEIGHT"),
         (
             ("--runtime", "torch", "--input-size", "64x64", *SPNAS, "--table", "pixel1"),
