@@ -7,12 +7,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.config import CfgNode, get_cfg
+from detectron2.engine import TrainerBase
 from PIL import Image
 from torch import nn
 
-from backbones import LatencyTable
+from backbones import LatencyTable, create_model
+from backbones.paths import config_path
+from backbones.weights import save_checkpoint
+from search.config import add_search_config
 from search.space import SearchSpace
 from search.supernet import Supernet
+
+SHORT = ("SOLVER.WARMUP_EPOCHS", "0.0")
+"""For trainings of a few steps."""
 
 
 @pytest.fixture(scope="session")
@@ -67,3 +75,39 @@ def randomize(module: nn.Module) -> None:
             value.add_(torch.randn(value.shape) * 0.3)
         elif name.endswith("bias"):
             value.normal_(0, 0.5)
+
+
+def overrides(images: Path, output: Path) -> list[str]:
+    """Four steps on small images."""
+    return [
+        *("CLASSIFICATION.DATASET", str(images), "CLASSIFICATION.NUM_CLASSES", "2"),
+        *("CLASSIFICATION.INPUT_SIZE", "32", "CLASSIFICATION.EPOCHS", "1.0"),
+        *("CLASSIFICATION.CHECKPOINT_EPOCHS", "0.5", "CLASSIFICATION.DROP_RATE", "0.1"),
+        *("SOLVER.IMS_PER_BATCH", "4", "SEARCH.CALIBRATION_BATCHES", "2", "VIS_PERIOD", "1"),
+        *("OUTPUT_DIR", str(output), "WANDB.ENABLED", "False"),
+    ]
+
+
+def make_cfg(config: str, images: Path, output: Path, *more: str) -> CfgNode:
+    cfg = get_cfg()
+    add_search_config(cfg)
+    cfg.merge_from_file(str(config_path(*config.split("/"))))
+    cfg.merge_from_list([*overrides(images, output), *more])
+    return cfg
+
+
+def interrupt_at(trainer: TrainerBase, iteration: int) -> None:
+    """Ends the training as a kill would, just before ``iteration``."""
+    step = trainer.run_step
+
+    def run_step() -> None:
+        if trainer.iter == iteration:
+            raise KeyboardInterrupt
+        step()
+
+    trainer.run_step = run_step  # type: ignore[method-assign]
+
+
+def write_classifier(path: Path, num_classes: int) -> None:
+    model = create_model("spnas_100", num_classes=num_classes)
+    save_checkpoint(path, {"model": model.state_dict(), "matching_heuristics": True})

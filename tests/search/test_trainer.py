@@ -1,28 +1,21 @@
-"""Search and classifier training: a few steps, resumed, exported, and refused."""
+"""Searches of a few steps: resumed, exported, and refused."""
 
 from __future__ import annotations
 
 import json
-import runpy
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-import torchvision
-from detectron2.config import CfgNode, get_cfg
 from detectron2.utils.env import seed_all_rng
 from torch import Tensor
 
 from backbones import Architecture, LatencyTable, UserError, create_model, predict_runtime
 from backbones.network import build_classifier
-from backbones.paths import config_path
 from backbones.weights import read_checkpoint, save_checkpoint
 from detection.report import count_macs
 from search.build import build_runtime_model
-from search.classifier import ClassifierTrainer
-from search.config import add_search_config
 from search.data import build_dataset
 from search.export import save_backbone
 from search.proxy_evaluation import draw_candidates, proxy_epochs
@@ -32,40 +25,7 @@ from search.stage import ClassificationTrainer
 from search.studies.study import METHODS
 from search.supernet import Supernet
 from search.trainer import SearchTrainer
-
-SHORT = ("SOLVER.WARMUP_EPOCHS", "0.0")
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def overrides(images: Path, output: Path) -> list[str]:
-    """Four steps on small images."""
-    return [
-        *("CLASSIFICATION.DATASET", str(images), "CLASSIFICATION.NUM_CLASSES", "2"),
-        *("CLASSIFICATION.INPUT_SIZE", "32", "CLASSIFICATION.EPOCHS", "1.0"),
-        *("CLASSIFICATION.CHECKPOINT_EPOCHS", "0.5", "CLASSIFICATION.DROP_RATE", "0.1"),
-        *("SOLVER.IMS_PER_BATCH", "4", "SEARCH.CALIBRATION_BATCHES", "2", "VIS_PERIOD", "1"),
-        *("OUTPUT_DIR", str(output), "WANDB.ENABLED", "False"),
-    ]
-
-
-def make_cfg(config: str, images: Path, output: Path, *more: str) -> CfgNode:
-    cfg = get_cfg()
-    add_search_config(cfg)
-    cfg.merge_from_file(str(config_path(*config.split("/"))))
-    cfg.merge_from_list([*overrides(images, output), *more])
-    return cfg
-
-
-def interrupt_at(trainer: SearchTrainer | ClassifierTrainer, iteration: int) -> None:
-    """Ends the training as a kill would, just before ``iteration``."""
-    step = trainer.run_step
-
-    def run_step() -> None:
-        if trainer.iter == iteration:
-            raise KeyboardInterrupt
-        step()
-
-    trainer.run_step = run_step  # type: ignore[method-assign]
+from tests.search.conftest import SHORT, interrupt_at, make_cfg, write_classifier
 
 
 @pytest.mark.slow
@@ -246,46 +206,6 @@ def test_a_family_and_samples_come_with_the_network(images: Path, tmp_path: Path
         )
 
 
-@pytest.mark.slow
-def test_classifier_learns_resumes_and_exports_its_average(images: Path, tmp_path: Path) -> None:
-    more = ("CLASSIFICATION.EPOCHS", "3.0", "CLASSIFICATION.EMA_DECAY", "0.5")
-    cfg = make_cfg("classification/digits.yaml", images, tmp_path / "run", *more)
-    seed_all_rng(0)
-    first = ClassifierTrainer(cfg)
-    interrupt_at(first, 9)
-    with pytest.raises(KeyboardInterrupt):
-        first.train()
-    second = ClassifierTrainer(cfg)
-    second.resume_or_load(resume=True)
-    assert second.start_iter == 8
-    second.train()
-    assert second.ema is not None
-    exported = read_checkpoint(tmp_path / "run" / "backbone.pth")["model"]
-    averaged = second.ema.module.state_dict()
-    assert all(torch.equal(exported[name], averaged[name]) for name in averaged)
-    assert not torch.equal(exported["stem.conv.weight"], second.unwrapped.stem.conv.weight)
-    results = json.loads((tmp_path / "run" / "results.json").read_text())["classification"]
-    assert results["architecture"] == "spnas_100"
-    assert results["predicted_runtime"] == pytest.approx(80.44, abs=0.01)
-
-
-def write_classifier(path: Path, num_classes: int) -> None:
-    model = create_model("spnas_100", num_classes=num_classes)
-    save_checkpoint(path, {"model": model.state_dict(), "matching_heuristics": True})
-
-
-def test_a_classifier_is_not_judged_on_other_classes(images: Path, tmp_path: Path) -> None:
-    """Its last layer would be a random one."""
-    write_classifier(tmp_path / "ten.pth", 10)
-    weights = ("MODEL.WEIGHTS", str(tmp_path / "ten.pth"))
-    trainer = ClassifierTrainer(
-        make_cfg("classification/digits.yaml", images, tmp_path / "run", *SHORT, *weights)
-    )
-    with pytest.raises(UserError, match=r"ten.pth' has no classifier of 2 classes"):
-        trainer.evaluate_only()
-    assert not (tmp_path / "run" / "results.json").exists()
-
-
 def test_a_search_starts_from_a_whole_supernet(images: Path, tmp_path: Path) -> None:
     """A classifier has a part of the tensors, by the same names; of other classes is fine."""
     write_classifier(tmp_path / "two.pth", 2)
@@ -298,48 +218,6 @@ def test_a_search_starts_from_a_whole_supernet(images: Path, tmp_path: Path) -> 
     loaded = trainer.supernet.state_dict()
     assert torch.equal(loaded["stem.conv.weight"], state["stem.conv.weight"])
     assert loaded["classifier.weight"].shape == (2, 1280)
-
-
-def test_a_complete_run_makes_up_for_a_failed_evaluation(images: Path, tmp_path: Path) -> None:
-    root = tmp_path / "images"
-    shutil.copytree(images, root)
-    broken = root / "val" / "red" / "3.png"
-    whole = broken.read_bytes()
-    broken.write_bytes(whole[:100])
-    folder = tmp_path / "run"
-    cfg = make_cfg("classification/digits.yaml", root, folder, *SHORT)
-    first = ClassifierTrainer(cfg)
-    with pytest.raises(UserError, match=r"cannot read the image '.*3\.png'"):
-        first.train()
-    assert not (folder / "backbone.pth").exists()
-    broken.write_bytes(whole)
-    second = ClassifierTrainer(cfg)
-    second.resume_or_load(resume=True)
-    second.train()
-    exported = read_checkpoint(folder / "backbone.pth")["model"]
-    assert torch.equal(exported["classifier.bias"], first.unwrapped.classifier.bias)
-    assert (folder / "architecture.json").is_file()
-    results = (folder / "results.json").read_bytes()
-    (folder / "results.json").write_bytes(b"{}")
-    second.train()  # there is nothing to make up for any more
-    assert (folder / "results.json").read_bytes() == b"{}"
-    assert json.loads(results)["classification"]["val"]["top1"] >= 0
-
-
-def test_classifier_starts_from_a_published_file(images: Path, tmp_path: Path) -> None:
-    theirs = torchvision.models.mnasnet0_5().state_dict()
-    torch.save(theirs, tmp_path / "mnasnet0.5.pth")
-    options = [
-        *("MODEL.WEIGHTS", str(tmp_path / "mnasnet0.5.pth"), "MODEL.SPNAS.ARCH", "mnasnet_b1"),
-        *("MODEL.SPNAS.WIDTH_MULT", "0.5"),
-    ]
-    trainer = ClassifierTrainer(
-        make_cfg("classification/digits.yaml", images, tmp_path / "run", *options)
-    )
-    ours = trainer.unwrapped.state_dict()
-    assert torch.equal(ours["stem.conv.weight"], theirs["layers.0.weight"])
-    assert torch.equal(ours["head.conv.weight"], theirs["layers.14.weight"])
-    assert ours["classifier.weight"].shape == (2, 1280)
 
 
 def test_search_decides_from_the_live_supernet(images: Path, tmp_path: Path) -> None:
@@ -383,48 +261,3 @@ def test_wrong_keys(images: Path, tmp_path: Path, key: str, value: str, message:
     cfg = make_cfg("search/digits.yaml", images, tmp_path, key, value)
     with pytest.raises(UserError, match=message):
         SearchTrainer(cfg).train()
-
-
-@pytest.mark.parametrize(
-    ("tool", "arguments", "message"),
-    [
-        ("search_net.py", ["--config-file", "nowhere.yaml"], "nowhere.yaml"),
-        ("search_net.py", ["SEARCH.TARGT", "70"], "SEARCH.TARGET"),
-        (
-            "search_net.py",
-            ["--config-file", "search/digits.yaml", "CLASSIFICATION.DATASET", "/nowhere"],
-            "no folder '/nowhere'",
-        ),
-        ("train_classifier.py", ["MODEL.SPNAS.ARCH", "resnet"], "unknown architecture 'resnet'"),
-        ("train_classifier.py", ["MODEL.WEIGHTS", "none.pth"], "no checkpoint at 'none.pth'"),
-        ("train_classifier.py", ["--eval-only", *SHORT], "--eval-only needs MODEL.WEIGHTS"),
-        ("train_classifier.py", ["MODEL.SPNAS.LATENCY_TABLE", "pixel9"], "latency table 'pixel9'"),
-        (
-            "search_net.py",
-            ["--config-file", "search/digits.yaml", "--eval-only"],
-            "--eval-only: there is no search in OUTPUT_DIR",
-        ),
-    ],
-)
-def test_tools_answer_mistakes_in_one_line(
-    images: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tool: str,
-    arguments: list[str],
-    message: str,
-) -> None:
-    options = [a for a in arguments if a.startswith("--") or a.endswith(".yaml")]
-    keys = [a for a in arguments if a not in options]
-    command = [tool, *options, *overrides(images, tmp_path / "out"), *keys]
-    monkeypatch.setattr(sys, "argv", command)
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as ending:
-        runpy.run_path(str(ROOT / "tools" / tool), run_name="__main__")
-    assert ending.value.code == 2
-    captured = capsys.readouterr()
-    assert "Traceback" not in captured.err + captured.out
-    errors = [line for line in captured.err.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1
-    assert message in errors[0]
