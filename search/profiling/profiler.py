@@ -88,6 +88,8 @@ def profile_space(
         table = with_correction(table, networks, wholes, found)
     minutes = (time.monotonic() - start) / 60
     source = f"tools/profile_latency.py, {rounds} rounds; its last start took {minutes:.1f} minutes"
+    if unseen:
+        source += f", with the {len(unseen)} networks that it is judged on"
     table = dataclasses.replace(table, source=source)
     table.save(output)
     if evaluation:

@@ -77,13 +77,16 @@ def _margin(deviations: float | None) -> str:
     return "–" if deviations is None else f"{deviations:+.1f} σ"
 
 
+def study_section(study: Mapping[str, Any]) -> str:
+    """A study of search methods without its plot."""
+    return f"{study_table(study)}\n\n{_beside(study)}"
+
+
 def importance_section(study: Mapping[str, Any]) -> str:
     """What thresholds are judged by, compared at one target under one recipe."""
     alive = ", ".join(f"`{name}` {100 * s:.0f} %" for name, s in study["live_thresholds"].items())
-    return (
-        f"Thresholds with a gradient at step 0 of the full space: {alive}.\n\n"
-        f"{study_table(study)}\n\n{_beside(study)}"
-    )
+    found = study_section(study)
+    return f"Thresholds with a gradient at step 0 of the full space: {alive}.\n\n{found}"
 
 
 def plotted_section(name: str) -> Callable[[Mapping[str, Any]], str]:
@@ -91,7 +94,7 @@ def plotted_section(name: str) -> Callable[[Mapping[str, Any]], str]:
 
     def section(study: Mapping[str, Any]) -> str:
         plot = f"![accuracy, and runtime over the target, by method](docs/results/{name}.png)"
-        return f"{study_table(study)}\n\n{_beside(study)}\n\n{plot}"
+        return f"{study_section(study)}\n\n{plot}"
 
     return section
 
@@ -266,6 +269,7 @@ SECTIONS = {
     "demo": demo_section,
     "importance": importance_section,
     **{name: plotted_section(name) for name in PLOTTED_STUDIES},
+    "targets-three-epochs": study_section,
     "tuning": tuning_section,
     "comparison": comparison_section,
     "known-answer": known_answer_section,

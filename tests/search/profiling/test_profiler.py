@@ -180,6 +180,7 @@ def test_a_profile_that_judges_itself(
     report = json.loads(path.read_text())
     assert table.correction is not None
     assert not {row["layers"] for row in report["networks"]} & set(table.correction.networks)
+    assert table.source.endswith("with the 10 networks that it is judged on")
     assert (report["table"], report["drift"], report["rounds"]) == ("known", 1, 5)
     assert report["scores"]["as measured"] == report["scores"]["all"]
     assert report["scores"]["all"]["networks"] == 10
