@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,25 @@ logger = logging.getLogger(__name__)
 
 SEED = 2
 """Of the networks that tables are judged on."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """How the networks that a table is judged on were measured.
+
+    Attributes:
+        versions: of the engine, by package.
+        seed: of their draw.
+        rounds: visits to each.
+        noise: median spread of all measurements.
+        drift: how much slower the machine was than when the table was made.
+    """
+
+    versions: Mapping[str, str]
+    seed: int
+    rounds: int
+    noise: float
+    drift: float = 1.0
 
 
 def table_engine(table: LatencyTable) -> Engine:
@@ -100,14 +120,8 @@ def evaluate_table(
     slower = drift(table, anchors, found)
     logger.info("The machine is %.3f × as slow as when the table was made", slower)
     by_types = {types: found[item.key] for types, item in items.items()}
-    facts = {
-        "versions": engine.versions(),
-        "seed": seed,
-        "rounds": rounds,
-        "noise": noise,
-        "drift": slower,
-    }
-    report = write_evaluation(table, space, drawn, by_types, facts, output)
+    how = Conditions(engine.versions(), seed, rounds, noise, slower)
+    report = write_evaluation(table, space, drawn, by_types, how, output)
     journal.remove()
     return report
 
@@ -117,7 +131,7 @@ def write_evaluation(
     space: SearchSpace,
     networks: Mapping[str, Architecture],
     measured: Mapping[str, Measurement],
-    facts: Mapping[str, Any],
+    how: Conditions,
     output: Path,
 ) -> dict[str, Any]:
     """Compares what a table predicts with what was measured, and writes it with its plot.
@@ -127,8 +141,7 @@ def write_evaluation(
         space: that it is for.
         networks: none of which the table's correction was fitted on, by the types of their layers.
         measured: runtime of each.
-        facts: how they were measured; ``drift`` is how much slower the machine was than when the
-            table was made.
+        how: they were measured.
         output: the JSON file; the plot is put beside it as PNG.
 
     Returns:
@@ -155,8 +168,8 @@ def write_evaluation(
         "task": table.task,
         "input_size": list(table.input_size),
         "space": space.name,
-        **facts,
-        "scores": scores_by_group(rows, facts["drift"]),
+        **dataclasses.asdict(how),
+        "scores": scores_by_group(rows, how.drift),
         "se_factors": se_factors(runtime_entries(space, table).numpy(), space),
         "networks": rows,
     }

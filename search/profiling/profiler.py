@@ -16,7 +16,7 @@ from backbones.engines.measurement import Measurement
 from backbones.latency import LatencyTable, layer_runtimes
 from detection.deployment import Deployment
 from search.profiling.correction import fit_correction, network_features
-from search.profiling.evaluation import SEED, scores_table, write_evaluation
+from search.profiling.evaluation import SEED, Conditions, scores_table, write_evaluation
 from search.profiling.journal import Journal
 from search.profiling.measuring import measure, report_noise
 from search.profiling.pace import reference_item
@@ -94,14 +94,8 @@ def profile_space(
     table.save(output)
     if evaluation:
         measured = {types: found[item.key] for types, item in tests.items()}
-        facts = {
-            "versions": engine.versions(),
-            "seed": SEED,
-            "rounds": rounds,
-            "noise": noise,
-            "drift": 1.0,
-        }
-        report = write_evaluation(table, space, unseen, measured, facts, evaluation)
+        how = Conditions(engine.versions(), SEED, rounds, noise)
+        report = write_evaluation(table, space, unseen, measured, how, evaluation)
         logger.info("Wrote %s\n%s", evaluation, scores_table(report["scores"]))
     journal.remove()
     return table
