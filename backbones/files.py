@@ -18,10 +18,21 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary sibling of ``path`` that replaces it when the block succeeds.
 
     The parent folder is created. If the block raises, ``path`` keeps its old content.
+
+    Raises:
+        UserError: if the folder cannot be made or written, or ``path`` is a folder itself.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+    try:
+        if target.is_dir():
+            raise IsADirectoryError("it is a folder")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+    except OSError as error:
+        raise UserError(
+            f"cannot write '{target}': {error.strerror or error}; name a file in a folder that "
+            "can be written"
+        ) from None
     os.close(handle)
     temporary = Path(name)
     try:
