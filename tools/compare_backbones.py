@@ -11,11 +11,18 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from backbones.engines import ENGINES, make_engine
 from backbones.errors import UserError
 from detection.comparison import load_run, write_comparison
 from detection.engine.cli import run_tool
 from search.config import load_search_config
-from search.studies.comparison import entries, job_of, random_entries, train
+from search.studies.comparison import (
+    entries,
+    job_of,
+    random_entries,
+    train,
+    with_measured_runtimes,
+)
 from search.studies.stages import check_checkout
 
 EPILOG = """
@@ -66,8 +73,14 @@ def parse() -> argparse.Namespace:
         type=int,
         default=1,
         metavar="N",
-        help="runs at once, each with its share of the cores and the GPUs; measured runtimes and "
-        "speeds are then those of a shared machine (default: 1)",
+        help="runs at once, each with its share of the cores and the GPUs; the detector's runtime "
+        "and speed are then those of a shared machine (default: 1)",
+    )
+    parser.add_argument(
+        "--measure",
+        choices=ENGINES,
+        help="measure all backbones with this engine on one CPU thread, in turns, when all runs "
+        "have ended; as deployed in the setting of the detector's latency table",
     )
     parser.add_argument(
         "--runs", nargs="+", type=Path, default=[], metavar="FOLDER", help="finished runs"
@@ -86,6 +99,7 @@ def main(args: argparse.Namespace) -> None:
             raise UserError(f"--{option} is {getattr(args, option)}; expected {least} or more")
     if not args.config_files and (args.random or not args.runs):
         raise UserError("nothing to compare; name detectors (--config-files) or runs (--runs)")
+    engine = make_engine(args.measure) if args.measure else None
     rows = entries(args.config_files, args.architectures)
     if args.random:
         search_cfg = load_search_config(args.search_config)
@@ -93,7 +107,7 @@ def main(args: argparse.Namespace) -> None:
         rows += random_entries(first, search_cfg, args.random, args.seeds, args.output)
     if rows:
         check_checkout()
-    collected = [load_run(folder) for folder in args.runs]
+    finished = collected = [load_run(folder) for folder in args.runs]
     tables = write_comparison(collected, args.output, args.paper) if collected else ""
     arguments = ("--num-gpus", args.num_gpus) if args.num_gpus is not None else ()
     jobs = [
@@ -103,7 +117,11 @@ def main(args: argparse.Namespace) -> None:
         if row.seed in (None, seed)
     ]
     for runs in train(jobs, args.workers):
-        tables = write_comparison([*collected, *runs], args.output, args.paper, args.workers)
+        finished = [*collected, *runs]
+        tables = write_comparison(finished, args.output, args.paper, args.workers)
+    if engine:
+        finished = with_measured_runtimes(finished, engine)
+        tables = write_comparison(finished, args.output, args.paper, args.workers)
     print(tables)
 
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from detectron2.config import CfgNode
 from tqdm import tqdm
 
+from backbones.architecture import Architecture
+from backbones.engines import Engine
+from backbones.engines.hardware import device_name
 from backbones.errors import UserError
-from detection.comparison import DetectorRun, load_run
+from backbones.latency import LatencyTable
+from backbones.zoo import load_architecture
+from detection.comparison import DetectorRun, load_run, read_config
+from detection.deployment import Deployment
 from search.config import load_search_config
+from search.profiling.networks import measure_architectures
 from search.studies.stages import Stage, backbone_options, run_beside, run_stages
 from search.studies.study import draw_architecture
 from search.studies.trials import trial_config
@@ -195,3 +202,53 @@ def _one_by_one(jobs: Sequence[Job]) -> Iterator[int]:
         title = f"{job.entry.folder or job.entry.name}, seed {job.seed}"
         run_stages(job.stages, [title] * len(job.stages))
         yield index
+
+
+def with_measured_runtimes(
+    runs: Sequence[DetectorRun], engine: Engine, rounds: int = 16
+) -> list[DetectorRun]:
+    """The runs with the runtime of every backbone as it is deployed, measured in turns.
+
+    A run measures its own while others run beside it, and hours after the first: such figures
+    compare badly. What is deployed is what the runs' latency table is about.
+
+    Args:
+        runs: of one recipe.
+        engine: measures.
+        rounds: visits to every network.
+
+    Raises:
+        UserError: if none of the backbones is of this project.
+    """
+    table = runs[0].recipe.get("MODEL.SPNAS.LATENCY_TABLE")
+    deployment = Deployment.of(LatencyTable.load(table)) if table else Deployment()
+    height, width = deployment.padded_size
+    threads = "1 thread" if engine.threads == 1 else f"{engine.threads} threads"
+    how = f"{engine.name}, {device_name(engine.device)}, {threads}, {height}×{width}"
+    networks: dict[tuple[str, str], Architecture] = {}
+    for run in runs:
+        if architecture := _architecture(run):
+            networks.setdefault((run.name, run.cost.backbone), architecture)
+    if not networks:
+        raise UserError(
+            "none of the backbones is described by an architecture file, so there is nothing to "
+            "measure; leave out --measure"
+        )
+    rows = measure_architectures(list(networks.values()), engine, deployment, rounds)
+    found = {key: row["measured"] for key, row in zip(networks, rows, strict=True)}
+    costs = [(run, found.get((run.name, run.cost.backbone))) for run in runs]
+    return [
+        replace(run, cost=replace(run.cost, measured_runtime=runtime, measured_with=how))
+        if runtime is not None
+        else run
+        for run, runtime in costs
+    ]
+
+
+def _architecture(run: DetectorRun) -> Architecture | None:
+    """The network of a run; None for a backbone that is not ours."""
+    config = read_config(run.folder)
+    if "spnas" not in config["MODEL.BACKBONE.NAME"]:
+        return None
+    width = config["MODEL.SPNAS.WIDTH_MULT"]
+    return load_architecture(config["MODEL.SPNAS.ARCH"]).scaled(width)

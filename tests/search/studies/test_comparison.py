@@ -10,12 +10,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from backbones import Architecture, UserError
+from backbones.engines import Engine, make_engine
 from backbones.latency import LatencyTable, predict_runtime
+from backbones.zoo import load_architecture
+from detection.comparison import DetectorRun
+from detection.deployment import Deployment
+from detection.report import ModelCost
 from search.config import load_search_config
 from search.studies import comparison
-from search.studies.comparison import Entry, entries, job_of, random_entries, train
+from search.studies.comparison import (
+    Entry,
+    entries,
+    job_of,
+    random_entries,
+    train,
+    with_measured_runtimes,
+)
 from tests.miniatures import write_coco
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -91,6 +104,47 @@ def test_every_finished_run_is_read_once(tmp_path: Path, monkeypatch: pytest.Mon
     assert read == ["b", "c", "a"]
 
 
+def finished_run(folder: Path, name: str, network: str, builder: str, seed: int) -> DetectorRun:
+    model = {
+        "BACKBONE": {"NAME": builder},
+        "SPNAS": {"ARCH": "mnasnet_b1", "WIDTH_MULT": 0.5},
+    }
+    folder.mkdir()
+    (folder / "config.yaml").write_text(yaml.safe_dump({"MODEL": model}))
+    cost = ModelCost(network, 9, 2, 4, 240, 345, (192, 224), "pixel1", 80.0)
+    recipe = {"MODEL.SPNAS.LATENCY_TABLE": "xeon_onnxruntime_fpn64_320"}
+    return DetectorRun(folder, name, seed, recipe, {}, cost)
+
+
+def test_every_backbone_is_measured_once_as_deployed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, other = "build_spnas_fpn_backbone", "build_timm_fpn_backbone"
+    runs = [
+        finished_run(tmp_path / "a0", "a", "net", ours, 0),
+        finished_run(tmp_path / "a1", "a", "net", ours, 1),
+        finished_run(tmp_path / "r0", "random", "random0", ours, 0),
+        finished_run(tmp_path / "r1", "random", "random1", ours, 1),
+        finished_run(tmp_path / "t", "t", "resnet50", other, 0),
+    ]
+
+    def measure(
+        networks: list[Architecture], engine: Engine, deployment: Deployment, rounds: int
+    ) -> list[dict[str, float]]:
+        assert (engine.name, rounds) == ("torch", 2)
+        assert (deployment.task, deployment.padded_size) == ("detection", (320, 320))
+        assert networks == 3 * [load_architecture("mnasnet_b1").scaled(0.5)]
+        return [{"measured": 1.0 + index} for index in range(len(networks))]
+
+    monkeypatch.setattr(comparison, "measure_architectures", measure)
+    found = with_measured_runtimes(runs, make_engine("torch"), 2)
+    assert [run.cost.measured_runtime for run in found] == [1.0, 1.0, 2.0, 3.0, None]
+    assert str(found[0].cost.measured_with).endswith("1 thread, 320×320")
+    assert found[4] == runs[4]
+    with pytest.raises(UserError, match="leave out --measure"):
+        with_measured_runtimes(runs[4:], make_engine("torch"))
+
+
 @pytest.mark.slow
 def test_the_tool_trains_compares_and_collects(tmp_path: Path) -> None:
     write_coco(tmp_path / "datasets")
@@ -126,12 +180,14 @@ def test_the_tool_trains_compares_and_collects(tmp_path: Path) -> None:
     assert (output / "comparison.png").read_bytes().startswith(b"\x89PNG")
 
     folders = [str(output / name / "seed0") for name in ("spnas_100", "mnasnet_b1")]
-    ended = compare("--runs", *folders)
+    ended = compare("--runs", *folders, "--measure", "torch")
     assert ended.returncode == 0, ended.stderr
     assert "train_net.py" not in ended.stdout
     again = json.loads((output / "comparison.json").read_text())["rows"]
     assert [row["name"] for row in again] == ["spnas_100", "mnasnet_b1"]
     assert again[0]["scores"] == rows[1]["scores"]
+    assert all(row["cost"]["measured_with"].startswith("torch, ") for row in again)
+    assert all(1.0 < row["cost"]["measured_runtime"] < 1000.0 for row in again)
 
     ended = compare("--runs", str(tmp_path / "none"))
     assert ended.returncode == 2
