@@ -176,6 +176,7 @@ def _row(name: str, group: Sequence[DetectorRun]) -> dict[str, Any]:
     speeds = [run.train_images for run in group if run.train_images is not None]
     return {
         "name": name,
+        "runs": len(made),
         "networks": len({network for network, _ in made}),
         "seeds": sorted({seed for _, seed in made}),
         "scores": {
@@ -214,8 +215,8 @@ def _scaled(value: float | None, unit: float = 1.0) -> str | None:
 
 
 def _runs(row: Mapping[str, Any]) -> str:
-    networks, seeds = row["networks"], len(row["seeds"])
-    return f"{networks} networks × {seeds}" if networks > 1 else f"{seeds}"
+    several = f" of {row['networks']} networks" if row["networks"] > 1 else ""
+    return f"{row['runs']}{several}"
 
 
 Table = tuple[list[str], list[list[Any]]]

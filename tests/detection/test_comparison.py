@@ -140,10 +140,10 @@ def test_a_row_of_several_networks(tmp_path: Path) -> None:
         for i, (box, time) in enumerate(zip(boxes, runtimes, strict=True))
     ]
     (row,) = compare(runs)
-    assert (row["networks"], row["seeds"]) == (3, [0])
+    assert (row["runs"], row["networks"], row["seeds"]) == (3, 3, [0])
     assert row["scores"]["bbox"]["AP"] == pytest.approx([43.0, statistics.stdev(boxes)])
     assert row["cost"]["runtime"] == pytest.approx(statistics.mean(runtimes))
-    assert "3 networks × 1" in markdown(detection_table([row], None))
+    assert "3 of 3 networks" in markdown(detection_table([row], None))
 
 
 def test_a_run_counts_once(tmp_path: Path) -> None:
