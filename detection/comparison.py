@@ -323,7 +323,8 @@ def comparison_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
             panel.errorbar(row["cost"][axis], mean, spread, label=row["name"], **style)
         panel.set(xlabel=labels[axis], ylabel=f"{TASK_NAMES.get(task, task)} AP")
         panel.grid(alpha=0.3)
-    panel.legend(fontsize="small")
+    handles = panel.get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=4, fontsize="small")
     return figure
 
 
