@@ -206,8 +206,11 @@ def _mean_cost(costs: Sequence[ModelCost]) -> dict[str, Any]:
     return found
 
 
-def _shown(value: Sequence[float] | None) -> str | None:
-    return None if value is None else f"{value[0]:.2f} ± {value[1]:.2f}"
+def _shown(value: Sequence[float] | None, runs: int) -> str | None:
+    if value is None:
+        return None
+    spread = f" ± {value[1]:.2f}" if runs > 1 else ""
+    return f"{value[0]:.2f}{spread}"
 
 
 def _scaled(value: float | None, unit: float = 1.0) -> str | None:
@@ -243,7 +246,7 @@ def detection_table(rows: Sequence[Mapping[str, Any]], paper: Mapping[str, Any] 
         costs += [_scaled(cost["runtime"]), _scaled(cost["measured_runtime"])]
         costs += [_scaled(cost["detector_runtime"]), _scaled(row["train_images"])]
         for task, scores in row["scores"].items():
-            figures = [_shown(scores[metric]) for metric in METRICS]
+            figures = [_shown(scores[metric], row["runs"]) for metric in METRICS]
             label = TASK_NAMES.get(task, task)
             table.append([row["name"], _runs(row), label, *figures, *costs])
     for found in (paper or {}).get("detection", ()):
@@ -260,7 +263,7 @@ def classification_table(
     headers = ["backbone", "runs", "top-1 (%)", "top-5 (%)", f"runtime ({unit})", "search cost"]
     table: list[list[Any]] = []
     for row in rows:
-        top = [_shown(row["classifier"].get(key)) for key in ("top1", "top5")]
+        top = [_shown(row["classifier"].get(key), row["runs"]) for key in ("top1", "top5")]
         steps = f"{row['search_steps']:,} steps" if row["search_steps"] else None
         runtime = _scaled(row["cost"]["runtime"])
         table.append([row["name"], _runs(row), *top, runtime, steps])

@@ -24,8 +24,15 @@ def test_named_files_exist(path: str) -> None:
 
 def test_linked_files_exist() -> None:
     links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
-    assert links
-    assert all((ROOT / link).exists() for link in links)
+    files = [link for link in links if not link.startswith("#")]
+    assert files
+    assert all((ROOT / link).exists() for link in files)
+
+
+def test_linked_sections_exist() -> None:
+    titles = re.findall(r"^#+ (.+)$", README, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+    assert set(re.findall(r"\]\(#([^)]+)\)", README)) <= anchors
 
 
 def test_python_examples_run(monkeypatch: pytest.MonkeyPatch) -> None:
