@@ -15,7 +15,8 @@ from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool
 from torch import Tensor, nn
 
 from backbones.architecture import Architecture
-from backbones.engines import make_engine
+from backbones.engines import Engine, make_engine
+from backbones.engines.hardware import device_name
 from backbones.engines.measurement import Measurement, visit
 from backbones.errors import UserError
 from backbones.latency import LatencyTable, predict_runtime
@@ -140,3 +141,10 @@ def measured_runtime(
     )
     session = program.load()
     return Measurement.of([visit(session) for _ in range(visits)])
+
+
+def measured_with(engine: Engine, deployment: Deployment) -> str:
+    """What a runtime was measured with, in words: engine, device, threads and image size."""
+    threads = "1 thread" if engine.threads == 1 else f"{engine.threads} threads"
+    height, width = deployment.padded_size
+    return f"{engine.name}, {device_name(engine.device)}, {threads}, {height}×{width}"

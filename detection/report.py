@@ -21,11 +21,10 @@ from tabulate import tabulate
 from torch import nn
 
 from backbones.engines import make_engine
-from backbones.engines.hardware import device_name
 from backbones.latency import LatencyTable
 from detection.backbone import NamedBackbone, SPNASBackbone
 from detection.data.checks import Record, load_records
-from detection.deployment import Deployment, measured_runtime, predicted_runtime
+from detection.deployment import Deployment, measured_runtime, measured_with, predicted_runtime
 from detection.scoring import METRICS
 
 COLUMNS = ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L")
@@ -126,12 +125,11 @@ def model_cost(
     classifier = named.classifier() if named is not None else None
     table = LatencyTable.load(latency_table) if latency_table else None
     runtime = predicted_runtime(architecture, table) if architecture and table else None
-    measured, measured_with = None, None
+    measured, how = None, None
     if architecture and engine:
         deployment = Deployment.of(table) if table else Deployment()
         measured = measured_runtime(architecture, deployment, engine).runtime
-        height, width = deployment.padded_size
-        measured_with = f"{engine}, {device_name('cpu')}, 1 thread, {height}×{width}"
+        how = measured_with(make_engine(engine), deployment)
     return ModelCost(
         backbone=named.name if named is not None else type(trunk).__name__,
         params_detector=count_parameters(model),
@@ -146,7 +144,7 @@ def model_cost(
         runtime=runtime,
         runtime_unit=table.unit if table else "ms",
         measured_runtime=measured,
-        measured_with=measured_with,
+        measured_with=how,
         detector_runtime=detector_runtime(model, input_size),
     )
 

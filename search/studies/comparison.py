@@ -11,12 +11,11 @@ from tqdm import tqdm
 
 from backbones.architecture import Architecture
 from backbones.engines import Engine
-from backbones.engines.hardware import device_name
 from backbones.errors import UserError
 from backbones.latency import LatencyTable
 from backbones.zoo import load_architecture
 from detection.comparison import DetectorRun, load_run, read_config
-from detection.deployment import Deployment
+from detection.deployment import Deployment, measured_with
 from search.config import load_search_config
 from search.profiling.networks import measure_architectures
 from search.studies.stages import Stage, backbone_options, run_beside, run_stages
@@ -222,9 +221,7 @@ def with_measured_runtimes(
     """
     table = runs[0].recipe.get("MODEL.SPNAS.LATENCY_TABLE")
     deployment = Deployment.of(LatencyTable.load(table)) if table else Deployment()
-    height, width = deployment.padded_size
-    threads = "1 thread" if engine.threads == 1 else f"{engine.threads} threads"
-    how = f"{engine.name}, {device_name(engine.device)}, {threads}, {height}×{width}"
+    how = measured_with(engine, deployment)
     networks: dict[tuple[str, str], Architecture] = {}
     for run in runs:
         if architecture := _architecture(run):
