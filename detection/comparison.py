@@ -15,6 +15,7 @@ import yaml
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
+from backbones.architecture import Architecture
 from backbones.errors import UserError
 from backbones.files import atomic_path, differing, leaves, read_json, write_atomic, write_json
 from backbones.paths import config_path
@@ -47,7 +48,7 @@ class DetectorRun:
         scores: AP figures in percent by task.
         cost: of the model.
         train_images: a second, by the median iteration; None if the run kept no metrics.
-        search_steps: iterations of the search that found the network; None for a published one.
+        architecture: of the backbone; None for one that is not ours, or if its file has gone since.
         classifier: top-1 and top-5 in percent of the classifier that the run began from.
     """
 
@@ -58,7 +59,7 @@ class DetectorRun:
     scores: dict[str, dict[str, float]]
     cost: ModelCost
     train_images: float | None = None
-    search_steps: int | None = None
+    architecture: Architecture | None = None
     classifier: dict[str, float] = field(default_factory=dict)
 
 
@@ -101,7 +102,7 @@ def load_run(folder: Path, name: str | None = None, classifier: Path | None = No
         scores={task: {m: figures[m] for m in METRICS} for task, figures in scores.items()},
         cost=ModelCost(**found["cost"]),
         train_images=training_speed(folder, int(config["SOLVER.IMS_PER_BATCH"])),
-        search_steps=_search_steps(config["MODEL.SPNAS.ARCH"]),
+        architecture=_architecture(config),
         classifier=top,
     )
 
@@ -130,11 +131,19 @@ def training_speed(folder: Path, batch: int) -> float | None:
     return batch / statistics.median(times) if times else None
 
 
-def _search_steps(architecture: str) -> int | None:
+def _architecture(config: Mapping[str, Any]) -> Architecture | None:
+    if "spnas" not in config["MODEL.BACKBONE.NAME"]:
+        return None
     try:
-        found = load_architecture(architecture).provenance.get("iterations")
+        architecture = load_architecture(config["MODEL.SPNAS.ARCH"])
     except UserError:  # the file may have gone since
         return None
+    return architecture.scaled(config["MODEL.SPNAS.WIDTH_MULT"])
+
+
+def _search_steps(run: DetectorRun) -> int | None:
+    """Iterations of the search that found the network; None for a published one."""
+    found = run.architecture.provenance.get("iterations") if run.architecture else None
     return int(found) if found is not None else None
 
 
@@ -190,7 +199,7 @@ def _row(name: str, group: Sequence[DetectorRun]) -> dict[str, Any]:
             for key in ("top1", "top5")
             if all(run.classifier for run in group)
         },
-        "search_steps": group[0].search_steps,
+        "search_steps": _search_steps(group[0]),
         "cost": _mean_cost([run.cost for run in group]),
         "train_images": statistics.median(speeds) if speeds else None,
     }

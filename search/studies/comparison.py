@@ -13,8 +13,7 @@ from backbones.architecture import Architecture
 from backbones.engines import Engine
 from backbones.errors import UserError
 from backbones.latency import LatencyTable
-from backbones.zoo import load_architecture
-from detection.comparison import DetectorRun, load_run, read_config
+from detection.comparison import DetectorRun, load_run
 from detection.deployment import Deployment, measured_with
 from search.config import load_search_config
 from search.profiling.networks import measure_architectures
@@ -224,8 +223,8 @@ def with_measured_runtimes(
     how = measured_with(engine, deployment)
     networks: dict[tuple[str, str], Architecture] = {}
     for run in runs:
-        if architecture := _architecture(run):
-            networks.setdefault((run.name, run.cost.backbone), architecture)
+        if run.architecture:
+            networks.setdefault((run.name, run.cost.backbone), run.architecture)
     if not networks:
         raise UserError(
             "none of the backbones is described by an architecture file, so there is nothing to "
@@ -240,12 +239,3 @@ def with_measured_runtimes(
         else run
         for run, runtime in costs
     ]
-
-
-def _architecture(run: DetectorRun) -> Architecture | None:
-    """The network of a run; None for a backbone that is not ours."""
-    config = read_config(run.folder)
-    if "spnas" not in config["MODEL.BACKBONE.NAME"]:
-        return None
-    width = config["MODEL.SPNAS.WIDTH_MULT"]
-    return load_architecture(config["MODEL.SPNAS.ARCH"]).scaled(width)

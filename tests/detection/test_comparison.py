@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import yaml
 
 from backbones import UserError
+from backbones.zoo import load_architecture
 from detection.comparison import (
     check_recipe,
     classification_table,
@@ -42,7 +44,14 @@ COST = {
 
 
 def write_run(
-    folder: Path, box: float, seed: int = 0, lr: float = 0.02, **cost: Any
+    folder: Path,
+    box: float,
+    seed: int = 0,
+    lr: float = 0.02,
+    arch: str = "spnas_100",
+    width: float = 1.0,
+    builder: str = "build_spnas_fpn_backbone",
+    **cost: Any,
 ) -> tuple[Path, dict[str, Any]]:
     """A folder such as ``tools/train_net.py`` leaves, without having trained."""
     scores = {task: {m: box + i for i, m in enumerate(METRICS)} for task in ("bbox", "segm")}
@@ -50,7 +59,11 @@ def write_run(
         "SEED": seed,
         "OUTPUT_DIR": str(folder),
         "SOLVER": {"IMS_PER_BATCH": 4, "BASE_LR": lr},
-        "MODEL": {"SPNAS": {"ARCH": "spnas_100"}, "WEIGHTS": f"{folder}/x.pth"},
+        "MODEL": {
+            "BACKBONE": {"NAME": builder},
+            "SPNAS": {"ARCH": arch, "WIDTH_MULT": width},
+            "WEIGHTS": f"{folder}/x.pth",
+        },
     }
     results = {"detection": {"cost": {**COST, **cost}, "scores": {"digits_val": scores}}}
     folder.mkdir(parents=True)
@@ -97,6 +110,22 @@ def test_rows_are_means_over_seeds(tmp_path: Path) -> None:
     assert "predicted runtime" in left.get_xlabel()
     assert right.get_ylabel() == "mask AP"
     assert [text.get_text() for text in legend.get_texts()] == ["a", "b"]
+
+
+def test_a_run_knows_its_network(tmp_path: Path) -> None:
+    network = load_architecture("mnasnet_b1")
+    file = tmp_path / "searched.json"
+    replace(network, provenance={"iterations": 1020}).save(file)
+    folder, _ = write_run(tmp_path / "a", 30.0, arch=str(file), width=0.5)
+    searched = load_run(folder)
+    assert searched.architecture is not None
+    assert searched.architecture.layers == network.scaled(0.5).layers
+    (row,) = compare([searched])
+    assert row["search_steps"] == 1020
+    file.unlink()
+    assert load_run(folder).architecture is None
+    other, _ = write_run(tmp_path / "b", 30.0, builder="build_timm_fpn_backbone")
+    assert load_run(other).architecture is None
 
 
 def test_accuracy_of_the_classifier_stands_beside(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 from backbones import Architecture, UserError
 from backbones.engines import Engine, make_engine
@@ -104,28 +103,20 @@ def test_every_finished_run_is_read_once(tmp_path: Path, monkeypatch: pytest.Mon
     assert read == ["b", "c", "a"]
 
 
-def finished_run(folder: Path, name: str, network: str, builder: str, seed: int) -> DetectorRun:
-    model = {
-        "BACKBONE": {"NAME": builder},
-        "SPNAS": {"ARCH": "mnasnet_b1", "WIDTH_MULT": 0.5},
-    }
-    folder.mkdir()
-    (folder / "config.yaml").write_text(yaml.safe_dump({"MODEL": model}))
+def finished_run(name: str, network: str, seed: int, width: float | None = 0.5) -> DetectorRun:
     cost = ModelCost(network, 9, 2, 4, 240, 345, (192, 224), "pixel1", 80.0)
     recipe = {"MODEL.SPNAS.LATENCY_TABLE": "xeon_onnxruntime_fpn64_320"}
-    return DetectorRun(folder, name, seed, recipe, {}, cost)
+    architecture = load_architecture("mnasnet_b1").scaled(width) if width else None
+    return DetectorRun(Path(name), name, seed, recipe, {}, cost, architecture=architecture)
 
 
-def test_every_backbone_is_measured_once_as_deployed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ours, other = "build_spnas_fpn_backbone", "build_timm_fpn_backbone"
+def test_every_backbone_is_measured_once_as_deployed(monkeypatch: pytest.MonkeyPatch) -> None:
     runs = [
-        finished_run(tmp_path / "a0", "a", "net", ours, 0),
-        finished_run(tmp_path / "a1", "a", "net", ours, 1),
-        finished_run(tmp_path / "r0", "random", "random0", ours, 0),
-        finished_run(tmp_path / "r1", "random", "random1", ours, 1),
-        finished_run(tmp_path / "t", "t", "resnet50", other, 0),
+        finished_run("a", "net", 0),
+        finished_run("a", "net", 1),
+        finished_run("random", "random0", 0),
+        finished_run("random", "random1", 1),
+        finished_run("t", "resnet50", 0, width=None),
     ]
 
     def measure(
