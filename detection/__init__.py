@@ -51,13 +51,13 @@ def _detectron2_problem() -> str | None:
 _problem = _detectron2_problem()
 if TYPE_CHECKING or _problem is None:
     import detection.registration  # noqa: F401
-    from detection.backbone import (
+    from detection.config import add_spnas_config
+    from detection.modeling.backbone import (
         SPNASBackbone,
         build_retinanet_spnas_fpn_backbone,
         build_spnas_backbone,
         build_spnas_fpn_backbone,
     )
-    from detection.config import add_spnas_config
 
 
 def __getattr__(name: str) -> object:

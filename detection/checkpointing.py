@@ -10,8 +10,8 @@ from torch import nn
 from backbones.conversion import library_of
 from backbones.errors import UserError
 from backbones.published import own_state
-from detection.backbone import NamedBackbone, SPNASBackbone
 from detection.engine.checkpoint import Checkpointer
+from detection.modeling.backbone import NamedBackbone, SPNASBackbone
 
 
 class DetectorCheckpointer(Checkpointer):

@@ -28,7 +28,8 @@ def add_spnas_config(cfg: CfgNode) -> None:
     # Memory layout of the whole detector when it trains on a CPU; a Mask R-CNN is a tenth faster.
     cfg.MODEL.SPNAS.CHANNELS_LAST = True
 
-    # Depthwise separable convolutions in the pyramid; detection/lite.py has heads to match.
+    # Depthwise separable convolutions in the pyramid; detection/modeling/heads has heads
+    # to match.
     cfg.MODEL.FPN.LITE = False
 
     # For the backbones of timm, to compare with (build_timm_fpn_backbone).

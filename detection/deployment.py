@@ -15,13 +15,13 @@ from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool
 from torch import Tensor, nn
 
 from backbones.architecture import Architecture
-from backbones.engines import Engine, make_engine
-from backbones.engines.hardware import device_name
-from backbones.engines.measurement import Measurement, visit
 from backbones.errors import UserError
+from backbones.inference import Engine, make_engine
+from backbones.inference.hardware import device_name
+from backbones.inference.measurement import Measurement, visit
 from backbones.latency import LatencyTable, predict_runtime
 from backbones.network import build_classifier
-from detection.backbone import SPNASBackbone, build_trunk, spnas_fpn
+from detection.modeling.backbone import SPNASBackbone, build_trunk, spnas_fpn
 
 logger = logging.getLogger(__name__)
 

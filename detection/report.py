@@ -20,11 +20,11 @@ from fvcore.nn import FlopCountAnalysis
 from tabulate import tabulate
 from torch import nn
 
-from backbones.engines import make_engine
+from backbones.inference import make_engine
 from backbones.latency import LatencyTable
-from detection.backbone import NamedBackbone, SPNASBackbone
 from detection.data.checks import Record, load_records
 from detection.deployment import Deployment, measured_runtime, measured_with, predicted_runtime
+from detection.modeling.backbone import NamedBackbone, SPNASBackbone
 from detection.scoring import METRICS
 
 COLUMNS = ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L")

@@ -83,10 +83,10 @@ def _add_search(cfg: CfgNode) -> None:
     # original code multiplies its λ by 1,000 first: its 0.02 is 20 here.
     node.LAMBDA = 0.1
     # "sigmoid", "ste" or "softmax" on a single path; "multi-path" or "multi-path-gumbel";
-    # "evolution" or "random" (search/formulations.py).
+    # "evolution" or "random" (search/runs/formulations.py).
     node.FORMULATION = "sigmoid"
     # What thresholds are compared with: "relative", "norm" or "literal"
-    # (search/thresholds.py); bilevel formulations compare with nothing.
+    # (search/supernets/thresholds.py); bilevel formulations compare with nothing.
     node.IMPORTANCE = "relative"
     node.TEMPERATURE = 1.0
     # Part of the training images that decisions are made on, in formulations that do not train
@@ -117,8 +117,8 @@ def _add_search(cfg: CfgNode) -> None:
     # paper drops in the first six of eight epochs).
     node.SUBSET_DROPOUT = 0.4
     node.SUBSET_DROPOUT_UNTIL = 0.75
-    # The controller of λ (search/tradeoff.py): when the budget starts to fall and reaches the
-    # target, as parts of the search, and its gains.
+    # The controller of λ (search/selection/tradeoff.py): when the budget starts to fall and reaches
+    # the target, as parts of the search, and its gains.
     node.BUDGET_START = 0.1
     node.BUDGET_END = 0.75
     node.PROPORTIONAL_GAIN = 10.0
@@ -126,7 +126,7 @@ def _add_search(cfg: CfgNode) -> None:
     # Largest part by which the network found may be faster than the target.
     node.TOLERANCE = 0.01
     # What the network found maximises under the target: the "log_odds" of what it switches on, or
-    # its "likelihood" (search/decisions.py).
+    # its "likelihood" (search/supernets/decisions.py).
     node.SELECTION = "likelihood"
     # Training batches to estimate the batch-norm statistics of the network found.
     node.CALIBRATION_BATCHES = 100

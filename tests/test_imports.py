@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,10 +18,8 @@ ALLOWED = {
     "tools": {"backbones", "detection", "search"},
 }
 OURS = {*ALLOWED, "tests"}
-MATHEMATICS = (
-    "space", "decisions", "superkernel", "thresholds", "supernet", "runtime", "target", "tradeoff",
-    "export",
-)  # fmt: skip
+MATHEMATICS = ("supernets", "selection")
+"""Rooms of the search that are the method itself, without Detectron2, images or run folders."""
 
 
 def imported(path: Path) -> set[str]:
@@ -46,10 +45,21 @@ def test_direction(package: str) -> None:
     assert not wrong
 
 
-@pytest.mark.parametrize("name", MATHEMATICS)
-def test_the_mathematics_of_search_needs_torch_and_backbones_alone(name: str) -> None:
-    names = imported(ROOT / "search" / f"{name}.py")
-    assert names - set(sys.stdlib_module_names) <= {"torch", "backbones", "search"}
+@pytest.mark.parametrize("room", MATHEMATICS)
+def test_the_mathematics_of_search_needs_torch_and_backbones_alone(room: str) -> None:
+    files = [ROOT / "search" / "space.py", *(ROOT / "search" / room).glob("*.py")]
+    assert len(files) > 1
+    for file in files:
+        names = imported(file) - set(sys.stdlib_module_names)
+        assert names <= {"torch", "backbones", "search"}, file
+
+
+@pytest.mark.parametrize("room", MATHEMATICS)
+def test_the_mathematics_imports_no_other_room(room: str) -> None:
+    allowed = {"space", *MATHEMATICS}
+    for file in (ROOT / "search" / room).glob("*.py"):
+        rooms = set(re.findall(r"^from search\.(\w+)", file.read_text(), re.MULTILINE))
+        assert rooms <= allowed, file
 
 
 def test_backbones_need_torch_alone() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from search.studies.readme import render
+from search.studies.pages import render
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()

@@ -14,7 +14,7 @@ from detection.engine.cli import run_tool
 from detection.engine.provenance import provenance
 from search.config import load_search_config
 from search.studies.ablation import run_ablation
-from search.studies.readme import ablation_table
+from search.studies.pages import ablation_table
 
 
 def parse() -> argparse.Namespace:

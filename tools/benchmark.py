@@ -7,9 +7,9 @@ import argparse
 import json
 
 from backbones.files import write_json
-from detection.benchmark import scoring_report
 from detection.engine.cli import run_tool
-from search.studies.benchmark import search_step_report
+from search.studies.benchmarks.coco_scoring import scoring_report
+from search.studies.benchmarks.search_step import search_step_report
 
 
 def parse() -> argparse.Namespace:

@@ -11,19 +11,20 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from backbones.engines import ENGINES, make_engine
 from backbones.errors import UserError
-from detection.comparison import load_run, write_comparison
+from backbones.inference import ENGINES, make_engine
 from detection.engine.cli import run_tool
 from search.config import load_search_config
-from search.studies.comparison import (
+from search.studies.commands import check_checkout
+from search.studies.comparison.jobs import (
     entries,
     job_of,
     random_entries,
     train,
     with_measured_runtimes,
 )
-from search.studies.stages import check_checkout
+from search.studies.comparison.runs import load_run
+from search.studies.comparison.tables import write_comparison
 
 EPILOG = """
 examples:

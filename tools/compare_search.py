@@ -14,13 +14,13 @@ from detectron2.config import CfgNode
 from backbones.errors import UserError
 from detection.engine.cli import run_tool
 from detection.engine.provenance import provenance
-from search.build import build_latency_table
 from search.config import load_search_config
+from search.runs.build import build_latency_table
 from search.space import SearchSpace
-from search.studies.plot import plot_study
-from search.studies.readme import study_table
-from search.studies.study import METHODS, check_methods, live_thresholds, run_study
-from search.thresholds import IMPORTANCES
+from search.studies.methods.plot import plot_study
+from search.studies.methods.study import METHODS, check_methods, live_thresholds, run_study
+from search.studies.pages import study_table
+from search.supernets.thresholds import IMPORTANCES
 
 
 def parse() -> argparse.Namespace:

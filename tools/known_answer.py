@@ -18,10 +18,10 @@ from backbones.errors import UserError
 from detection.engine.cli import run_tool
 from detection.engine.provenance import provenance
 from search.config import load_search_config
-from search.studies.known_answer import run_searches, train_truth, truth_facts
-from search.studies.readme import regret_table, reliability_table
-from search.studies.study import METHODS
-from search.studies.truth import Truth
+from search.studies.known_answer.study import run_searches, train_truth, truth_facts
+from search.studies.known_answer.truth import Truth
+from search.studies.methods.study import METHODS
+from search.studies.pages import regret_table, reliability_table
 
 RESULTS = Path("docs/results")
 

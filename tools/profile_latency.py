@@ -6,10 +6,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from backbones.engines import ENGINES, make_engine
 from backbones.errors import UserError
 from backbones.factory import load_architecture
 from backbones.files import write_json
+from backbones.inference import ENGINES, make_engine
 from backbones.latency import LatencyTable
 from detection.deployment import Deployment
 from detection.engine.cli import run_tool

@@ -8,7 +8,7 @@ import argparse
 from detection.engine.cli import argument_parser, load_config, run
 from detection.engine.run_folder import open_run
 from search.config import add_search_config
-from search.run import run_search
+from search.runs.run import run_search
 
 
 def main(args: argparse.Namespace) -> None:

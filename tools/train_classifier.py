@@ -7,7 +7,7 @@ import argparse
 
 from detection.engine.cli import argument_parser, load_config, run
 from detection.engine.run_folder import open_run
-from search.classifier import ClassifierTrainer
+from search.classification.classifier import ClassifierTrainer
 from search.config import add_search_config
 
 

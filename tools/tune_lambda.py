@@ -14,14 +14,14 @@ from backbones.errors import UserError
 from backbones.files import write_json
 from detection.engine.cli import load_config, run_tool
 from detection.engine.provenance import provenance
-from search.build import build_latency_table
 from search.config import add_search_config
+from search.runs.build import build_latency_table
 from search.space import SearchSpace
 from search.studies.trials import recipe
-from search.tuning.objective import search_outcome
-from search.tuning.report import plot_tuning, study_record, summary_table
-from search.tuning.solvers import SOLVERS, Fidelities
-from search.tuning.worker import TuningTask, open_storage, work
+from search.studies.tuning.objective import search_outcome
+from search.studies.tuning.report import plot_tuning, study_record, summary_table
+from search.studies.tuning.solvers import SOLVERS, Fidelities
+from search.studies.tuning.worker import TuningTask, open_storage, work
 
 
 def parse() -> argparse.Namespace:

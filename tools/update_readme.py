@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from backbones.files import read_json, write_atomic
-from detection.comparison import plot_comparison
 from detection.engine.cli import run_tool
 from search.profiling.plots import plot_evaluation
-from search.studies.plot import plot_study
-from search.studies.readme import PLOTTED_STUDIES, render
-from search.tuning.report import plot_tuning
+from search.studies.comparison.tables import plot_comparison
+from search.studies.methods.plot import plot_study
+from search.studies.pages import PLOTTED_STUDIES, render
+from search.studies.tuning.report import plot_tuning
 
 PLOTS: dict[str, Callable[[Any, Path], None]] = {
     "latency-*": plot_evaluation,

@@ -8,7 +8,7 @@ from detectron2 import model_zoo
 from detectron2.config import LazyCall as L
 
 from backbones import load_architecture
-from detection.backbone import SPNASBackbone, build_trunk
+from detection.modeling.backbone import SPNASBackbone, build_trunk
 
 model = model_zoo.get_config("common/models/mask_rcnn_fpn.py").model
 model.backbone.bottom_up = L(SPNASBackbone)(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from backbones.engines.hardware import device_name, hardware
+from backbones.inference.hardware import device_name, hardware
 
 _ROOT = Path(__file__).resolve().parents[2]
 

@@ -15,11 +15,11 @@ from scipy.stats import spearmanr
 from tabulate import tabulate
 
 from backbones.architecture import Architecture
-from backbones.engines import ENGINES, Engine, make_engine
-from backbones.engines.hardware import device_name
-from backbones.engines.measurement import Measurement
 from backbones.errors import UserError
 from backbones.files import write_json
+from backbones.inference import ENGINES, Engine, make_engine
+from backbones.inference.hardware import device_name
+from backbones.inference.measurement import Measurement
 from backbones.latency import LatencyTable, predict_runtime
 from detection.deployment import Deployment
 from detection.engine.provenance import provenance
@@ -28,7 +28,7 @@ from search.profiling.measuring import measure, report_noise
 from search.profiling.pace import anchor_items, drift, reference_item
 from search.profiling.plots import plot_evaluation
 from search.profiling.workload import network_item, random_networks, uses_se
-from search.runtime import runtime_entries
+from search.selection.runtime import runtime_entries
 from search.space import SearchSpace
 
 logger = logging.getLogger(__name__)

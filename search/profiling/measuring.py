@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from backbones.engines import Engine, Program, make_engine
-from backbones.engines.measurement import NOISY, Measurement, visit
+from backbones.inference import Engine, Program, make_engine
+from backbones.inference.measurement import NOISY, Measurement, visit
 from search.profiling.journal import Journal, Visit
 from search.profiling.pace import EVERY, at_one_pace
 from search.profiling.workload import Item

@@ -11,9 +11,9 @@ from typing import Any
 from tabulate import tabulate
 
 from backbones.architecture import Architecture
-from backbones.engines import Engine
-from backbones.engines.hardware import device_name
 from backbones.errors import UserError
+from backbones.inference import Engine
+from backbones.inference.hardware import device_name
 from backbones.latency import LatencyTable
 from detection.deployment import Deployment, predicted_runtime
 from search.profiling.journal import Journal

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from backbones.engines.measurement import Measurement
 from backbones.factory import load_architecture
+from backbones.inference.measurement import Measurement
 from backbones.latency import LatencyTable
 from detection.deployment import Deployment
 from search.profiling.journal import Visit

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from backbones.architecture import Architecture
-from backbones.engines import Engine
-from backbones.engines.hardware import device_name
-from backbones.engines.measurement import Measurement
+from backbones.inference import Engine
+from backbones.inference.hardware import device_name
+from backbones.inference.measurement import Measurement
 from backbones.latency import LatencyTable, layer_runtimes
 from detection.deployment import Deployment
 from search.profiling.correction import fit_correction, network_features

@@ -21,14 +21,14 @@ from torch import Tensor, nn
 
 from backbones.errors import UserError
 from backbones.files import read_json
-from search.accuracy import evaluate
-from search.calibration import calibrated
-from search.data import build_val_loader, count_classes
-from search.export import export_network
+from search.classification.accuracy import evaluate
+from search.classification.calibration import calibrated
+from search.classification.data import build_val_loader, count_classes
+from search.classification.trainer import ClassificationTrainer
 from search.space import Candidate, Choice, SearchSpace
-from search.stage import ClassificationTrainer
 from search.studies.trials import Job, Record, mean_and_spread, run_trials, trial_config
-from search.supernet import Supernet
+from search.supernets.export import export_network
+from search.supernets.single_path import Supernet
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from tabulate import tabulate
 from backbones.files import read_json, write_json
 from detection.engine.provenance import provenance
 from detection.report import final_table
-from search.studies.stages import Stage, backbone_options, check_checkout, run_stages
+from search.studies.commands import Stage, backbone_options, check_checkout, run_stages
 
 TITLES = (
     "Search the full-size space for a network at the target runtime",

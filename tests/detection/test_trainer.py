@@ -15,9 +15,9 @@ from detectron2.modeling import build_backbone
 
 from backbones import UserError, load_architecture
 from backbones.weights import save_checkpoint
-from detection.backbone import build_trunk
 from detection.checkpointing import DetectorCheckpointer, backbone_prefix
-from detection.pretrained import PublishedWeightsHandler
+from detection.modeling.backbone import build_trunk
+from detection.modeling.pretrained import PublishedWeightsHandler
 from detection.trainer import DetectionTrainer, check_solver, report
 
 TrainNet = Callable[..., tuple[int, str]]

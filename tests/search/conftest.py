@@ -17,7 +17,7 @@ from backbones.paths import config_path
 from backbones.weights import save_checkpoint
 from search.config import add_search_config
 from search.space import SearchSpace
-from search.supernet import Supernet
+from search.supernets.single_path import Supernet
 
 SHORT = ("SOLVER.WARMUP_EPOCHS", "0.0")
 """For trainings of a few steps."""

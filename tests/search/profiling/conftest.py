@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from backbones.architecture import HeadSpec, LayerSpec, StemSpec
 from backbones.blocks import MBConv, SqueezeExcite
-from backbones.engines import ENGINES, Engine, Program, Session
+from backbones.inference import ENGINES, Engine, Program, Session
 from backbones.network import Classifier
 from search.space import SearchSpace, Stage
 

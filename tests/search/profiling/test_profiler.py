@@ -12,10 +12,9 @@ import pytest
 import torch
 
 from backbones import LatencyTable, UserError, predict_runtime
-from backbones.engines import Session, make_engine
-from backbones.engines.measurement import Measurement
+from backbones.inference import Session, make_engine
+from backbones.inference.measurement import Measurement
 from detection.deployment import Deployment
-from search.decisions import hard_decision
 from search.profiling import measuring, profiler
 from search.profiling.correction import fit_correction
 from search.profiling.evaluation import evaluate_table, scores, se_factors
@@ -25,8 +24,9 @@ from search.profiling.networks import measure_architectures, networks_table
 from search.profiling.pace import EVERY, at_one_pace, rolling_median
 from search.profiling.profiler import profile_space
 from search.profiling.workload import layer_items, network_item
-from search.runtime import RuntimeModel
+from search.selection.runtime import RuntimeModel
 from search.space import SearchSpace
+from search.supernets.decisions import hard_decision
 from tests.search.profiling.conftest import KnownEngine
 
 DEPLOYMENT = Deployment("classification", (64, 64))

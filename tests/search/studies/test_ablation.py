@@ -25,8 +25,8 @@ from search.config import add_search_config
 from search.space import SearchSpace
 from search.studies import ablation as module
 from search.studies.ablation import KernelTrainer, kernel_space, run_ablation, summarize
-from search.studies.readme import ablation_table
-from search.supernet import Supernet
+from search.studies.pages import ablation_table
+from search.supernets.single_path import Supernet
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -1,0 +1,26 @@
+"""Inference engines: what deploys a network, and what a latency table is measured with."""
+
+from __future__ import annotations
+
+from backbones.errors import UserError
+from backbones.inference.base import Engine, Operator, Program, Session
+from backbones.inference.litert import LiteRTEngine
+from backbones.inference.onnx_runtime import OnnxRuntimeEngine
+from backbones.inference.pytorch import TorchEngine
+
+__all__ = ["ENGINES", "Engine", "Operator", "Program", "Session", "make_engine"]
+
+ENGINES: dict[str, type[Engine]] = {
+    engine.name: engine for engine in (TorchEngine, OnnxRuntimeEngine, LiteRTEngine)
+}
+
+
+def make_engine(name: str, device: str = "cpu", threads: int = 1) -> Engine:
+    """An engine by name.
+
+    Raises:
+        UserError: if it is unknown, not installed, or cannot use the device.
+    """
+    if name not in ENGINES:
+        raise UserError(f"unknown runtime '{name}'; expected one of {', '.join(ENGINES)}")
+    return ENGINES[name](device, threads)

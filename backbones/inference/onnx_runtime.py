@@ -1,0 +1,129 @@
+"""ONNX Runtime as an inference engine."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from backbones.errors import UserError, require
+from backbones.inference.base import Engine, Operator, Program, Session, converted
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+class OnnxRuntimeSession(Session):
+    """An ``InferenceSession`` with its example inputs, which stay on the device."""
+
+    def __init__(self, model: bytes, inputs: Sequence[Tensor], options: Any, device: str) -> None:
+        import onnxruntime
+
+        self.session = onnxruntime.InferenceSession(model, options, [_PROVIDERS[device]])
+        self.binding = self.session.io_binding()
+        for entry, tensor in zip(self.session.get_inputs(), inputs, strict=True):
+            value = onnxruntime.OrtValue.ortvalue_from_numpy(tensor.numpy(), device, 0)
+            self.binding.bind_ortvalue_input(entry.name, value)
+        for entry in self.session.get_outputs():
+            self.binding.bind_output(entry.name, device, 0)
+
+    @override
+    def run(self) -> None:
+        self.session.run_with_iobinding(self.binding)
+
+    @override
+    def outputs(self) -> list[Tensor]:
+        self.run()
+        return [torch.from_numpy(array) for array in self.binding.copy_outputs_to_cpu()]
+
+
+class OnnxRuntimeProgram(Program):
+    """A serialized ONNX model and its inputs."""
+
+    def __init__(self, model: bytes, inputs: Sequence[Tensor], device: str, threads: int) -> None:
+        self.model = model
+        self.inputs = inputs
+        self.device = device
+        self.threads = threads
+
+    def _options(self) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        return options
+
+    @override
+    def load(self) -> OnnxRuntimeSession:
+        return OnnxRuntimeSession(self.model, self.inputs, self._options(), self.device)
+
+    @override
+    def operators(self) -> list[Operator]:
+        """By ONNX Runtime's own profiler, of the run after a first one that warms up."""
+        options = self._options()
+        options.enable_profiling = True
+        with tempfile.TemporaryDirectory() as folder:
+            options.profile_file_prefix = str(Path(folder) / "profile")
+            session = OnnxRuntimeSession(self.model, self.inputs, options, self.device)
+            session.run()
+            session.run()
+            events = json.loads(Path(session.session.end_profiling()).read_text())
+        nodes = [e for e in events if e["cat"] == "Node" and e["name"].endswith("_kernel_time")]
+        return [
+            Operator(
+                node["name"].removesuffix("_kernel_time"),
+                node["args"]["op_name"],
+                node["dur"] / 1e3,
+            )
+            for node in nodes[len(nodes) // 2 :]
+        ]
+
+
+class OnnxRuntimeEngine(Engine):
+    """ONNX Runtime with PyTorch's own exporter."""
+
+    name = "onnxruntime"
+    title = "ONNX Runtime"
+
+    def __init__(self, device: str = "cpu", threads: int = 1) -> None:
+        super().__init__(device, threads)
+        require("onnxruntime", "onnx", "onnxscript", extra="onnxruntime")
+        import onnxruntime
+
+        known = onnxruntime.get_available_providers()
+        if _PROVIDERS[device] not in known:
+            raise UserError(
+                f"--device is {device}, but this ONNX Runtime has only {', '.join(known)}; install "
+                "onnxruntime-gpu, or use --device cpu"
+            )
+
+    @override
+    def versions(self) -> dict[str, str]:
+        return {name: version(name) for name in ("onnxruntime", "onnx", "torch")}
+
+    @override
+    def compile(
+        self, build: Callable[[], nn.Module], inputs: Sequence[Tensor], path: Path | None = None
+    ) -> OnnxRuntimeProgram:
+        model = converted(path, lambda: _to_onnx(build().eval(), inputs))
+        return OnnxRuntimeProgram(model, inputs, self.device, self.threads)
+
+
+def _to_onnx(module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(module, tuple(inputs), dynamo=True, verbose=False)
+    assert program is not None
+    model: bytes = program.model_proto.SerializeToString()
+    return model

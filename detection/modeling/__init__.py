@@ -1,0 +1,1 @@
+"""Backbones, feature pyramids and heads, registered with Detectron2."""

@@ -1,0 +1,1 @@
+"""Training on classification images: data, optimizer, trainer, classifier, accuracy."""

@@ -1,0 +1,61 @@
+"""Batch-norm statistics of a network whose weights were trained as part of several."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+from fvcore.nn.precise_bn import update_bn_stats
+from torch import nn
+
+from search.classification.data import ImageSet, build_train_loader
+
+_AFTER_TRAINING = 10**6
+"""Iteration whose batch is the first: none of a training's."""
+
+
+def calibrated(network: nn.Module, cfg: CfgNode, dataset: ImageSet, batches: int) -> nn.Module:
+    """The network in eval mode, after an estimate of its own batch-norm statistics.
+
+    Shared weights leave running statistics that are a mixture over all networks that they were
+    trained in; the mean over batches that this network sees takes their place.
+
+    Args:
+        network: its statistics are changed.
+        cfg: of the loader.
+        dataset: the training images.
+        batches: to estimate on, the same for every network; 0 leaves the statistics as they are.
+    """
+    if batches:
+        device = next(network.parameters()).device
+        loader = build_train_loader(cfg, dataset, _AFTER_TRAINING)
+        estimate_statistics(network, (images.to(device) for images, _ in loader), batches)
+    return network.eval()
+
+
+@torch.no_grad()
+def estimate_statistics(network: nn.Module, inputs: Iterable[Any], batches: int) -> None:
+    """Replaces batch-norm statistics by their mean over batches; leaves the network in training.
+
+    Args:
+        network: what an element of ``inputs`` is given to.
+        inputs: as many batches, or more.
+        batches: to estimate on.
+    """
+    network.train()
+    update_bn_stats(network, islice(inputs, batches), batches)
+    _average_statistics(network)
+
+
+def _average_statistics(network: nn.Module) -> None:
+    """In several processes, averages the batch-norm statistics that each one estimated."""
+    if comm.get_world_size() == 1:
+        return
+    for name, buffer in network.named_buffers():
+        if "running_" in name:
+            torch.distributed.all_reduce(buffer)
+            buffer /= comm.get_world_size()

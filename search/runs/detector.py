@@ -1,0 +1,236 @@
+"""The search on a detector: its losses + λ·log(runtime), and the backbone that it ends with."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import HookBase, hooks
+from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
+from torch import Tensor, nn
+
+from backbones.architecture import Architecture
+from backbones.errors import UserError
+from backbones.exported import ARCHITECTURE_FILE, save_backbone
+from backbones.weights import load_weights
+from detection.checkpointing import backbone_prefix
+from detection.engine.results import RESULTS_FILE, write_results
+from detection.engine.trainer import unwrap_ddp
+from detection.trainer import DetectionTrainer, FinalReport, report
+from search.classification.calibration import estimate_statistics
+from search.profiling.counting import PROXIES
+from search.runs.build import build_runtime_model, build_tradeoff, check_targets
+from search.runs.detector_backbone import FIXED_BUILDERS, SupernetBackbone
+from search.runs.found import decided, described, found_row, search_results
+from search.runs.runtime_loss import log_decisions, runtime_loss
+from search.space import Choice
+from search.supernets.export import exported_state
+from search.supernets.single_path import Supernet
+
+logger = logging.getLogger(__name__)
+
+_LOG_PERIOD = 20
+
+
+class DetectorSearchTrainer(DetectionTrainer):
+    """Trains a detector and the decisions of its supernet together, and exports the backbone found.
+
+    The search starts undecided, whatever ``MODEL.WEIGHTS`` had decided: a supernet trained on
+    classification warms the weights up.
+
+    Args:
+        cfg: the configuration, with the keys of ``add_search_config``; ``MODEL.BACKBONE.NAME`` is
+            one of ``FIXED_BUILDERS``.
+
+    Raises:
+        UserError: for a mistake in the configuration.
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        self.tradeoff = build_tradeoff(cfg)
+        super().__init__(cfg)
+        self.detector = unwrap_ddp(self.model)
+        self.supernet = supernet_backbone(self.detector).supernet
+        self.space = self.supernet.space
+        self.runtime_model = build_runtime_model(cfg, self.space).to(cfg.MODEL.DEVICE)
+        check_targets(cfg, self.runtime_model)
+        self.checkpointer.add_checkpointable("tradeoff", self.tradeoff)
+        self.detector.register_forward_hook(self._with_runtime)
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        """The detector's optimizer, with the thresholds in a group of their own (Eq. 9)."""
+        optimizer = super().build_optimizer(cfg, model)
+        thresholds = supernet_backbone(unwrap_ddp(model)).supernet.decision_parameters()
+        apart = {id(parameter) for parameter in thresholds}
+        for group in optimizer.param_groups:
+            group["params"] = [p for p in group["params"] if id(p) not in apart]
+        optimizer.param_groups = [group for group in optimizer.param_groups if group["params"]]
+        lr = cfg.SOLVER.BASE_LR * cfg.SEARCH.THRESHOLD_LR_MULT
+        optimizer.add_param_group({"params": thresholds, "lr": lr, "weight_decay": 0.0})
+        return optimizer
+
+    def build_hooks(self) -> list[HookBase]:
+        """Those of a detector, but what is evaluated and reported is the network found."""
+        kept = [
+            hook
+            for hook in super().build_hooks()
+            if not isinstance(hook, hooks.EvalHook | FinalReport)
+        ]
+        return [*kept, _ExportFound()]
+
+    @property
+    def progress(self) -> float:
+        """Part of the search that is done, from 0 to 1."""
+        return float(self.iter / self.max_iter)
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """As for a detector; a new search then starts undecided on the weights loaded."""
+        super().resume_or_load(resume)
+        if self.start_iter == 0:
+            self.supernet.reset_thresholds()
+
+    def run_step(self) -> None:
+        """One step over weights and decisions."""
+        node = self.cfg.SEARCH
+        dropping = self.progress < node.SUBSET_DROPOUT_UNTIL
+        self.supernet.subset_dropout = node.SUBSET_DROPOUT if dropping else 0.0
+        super().run_step()
+
+    def after_step(self) -> None:
+        """Logs the decisions of every layer together with the other metrics."""
+        if (self.iter + 1) % _LOG_PERIOD == 0 or self.iter + 1 == self.max_iter:
+            log_decisions(self.supernet, self.space)
+        super().after_step()
+
+    def catch_up(self) -> None:
+        """Exports where a complete search did not come to it."""
+        folder = Path(self.cfg.OUTPUT_DIR)
+        if not all((folder / name).exists() for name in (RESULTS_FILE, ARCHITECTURE_FILE)):
+            self.export()
+
+    def choices(self, target: float) -> list[Choice]:
+        """The network that the search would end with now.
+
+        Args:
+            target: runtime to select at; 0 takes the supernet's own decisions.
+        """
+        return decided(self.cfg, self.runtime_model, self.supernet, target)
+
+    def export(self) -> None:
+        """Writes the network found with its detector's AP, and those of ``SEARCH.FAMILY``."""
+        node, output = self.cfg.SEARCH, Path(self.cfg.OUTPUT_DIR)
+        found = self.exported(node.TARGET, output)
+        family = [self.exported(t, output / "family" / f"{t:g}") for t in node.FAMILY]
+        rows = [found_row(self.space, architecture) for architecture, _, _ in (found, *family)]
+        results = search_results(self.runtime_model, node.TARGET, rows[0], {"family": rows[1:]})
+        if comm.is_main_process():
+            write_results(output, {"search": results})
+        _, detector, cfg = found
+        scores = self.test(cfg, detector) if cfg.DATASETS.TEST else {}
+        if scores and comm.is_main_process():
+            report(cfg, detector, scores, self.wandb_writer)
+
+    def exported(self, target: float, folder: Path) -> tuple[Architecture, nn.Module, CfgNode]:
+        """Writes the network at a target into a folder.
+
+        Pyramid and heads of its detector are the supernet's. The batch-norm statistics are
+        estimated anew: the supernet's are a mixture over all that it decided on the way.
+
+        Args:
+            target: as for :meth:`choices`.
+            folder: for ``architecture.json`` and ``backbone.pth``.
+
+        Returns:
+            The architecture, its detector in eval mode, and the detector's configuration.
+        """
+        choices = self.choices(target)
+        iterations = min(self.iter + 1, self.max_iter)
+        data = ", ".join(self.cfg.DATASETS.TRAIN)
+        architecture = described(self.cfg, self.runtime_model, choices, iterations, data)
+        if comm.is_main_process():
+            folder.mkdir(parents=True, exist_ok=True)
+            architecture.save(folder / ARCHITECTURE_FILE)
+        comm.synchronize()
+        cfg = self.cfg.clone()
+        cfg.defrost()
+        cfg.MODEL.BACKBONE.NAME = FIXED_BUILDERS[cfg.MODEL.BACKBONE.NAME]
+        cfg.MODEL.SPNAS.ARCH = str(folder / ARCHITECTURE_FILE)
+        cfg.MODEL.SPNAS.LATENCY_TABLE = (
+            "" if cfg.SEARCH.LATENCY_TABLE in PROXIES else cfg.SEARCH.LATENCY_TABLE
+        )
+        detector = DetectionTrainer.build_model(cfg)
+        load_weights(detector, detector_state(self.detector, choices), "the supernet")
+        calibrate_detector(detector, cfg, cfg.SEARCH.CALIBRATION_BATCHES)
+        if comm.is_main_process():
+            prefix = backbone_prefix(detector) or ""
+            save_backbone(folder, architecture, detector.get_submodule(prefix[:-1]).state_dict())
+            logger.info("Wrote architecture.json and backbone.pth to %s", folder)
+        return architecture, detector, cfg
+
+    def _with_runtime(
+        self, detector: nn.Module, inputs: Any, losses: dict[str, Tensor]
+    ) -> dict[str, Tensor] | None:
+        if not detector.training:
+            return None
+        term = runtime_loss(self.supernet, self.runtime_model, self.tradeoff, self.progress)
+        return {**losses, "loss_runtime": term}
+
+
+class _ExportFound(HookBase):
+    """Exports when the search is complete, while the writers are still open."""
+
+    def after_train(self) -> None:
+        if self.trainer.iter >= self.trainer.max_iter:
+            self.trainer.export()
+
+
+def supernet_backbone(detector: nn.Module) -> SupernetBackbone:
+    """The supernet in a detector.
+
+    Raises:
+        UserError: if it has none.
+    """
+    for module in detector.modules():
+        if isinstance(module, SupernetBackbone):
+            return module
+    raise UserError(
+        "the detector has no supernet; set MODEL.BACKBONE.NAME to one of "
+        f"{', '.join(FIXED_BUILDERS)}"
+    )
+
+
+def detector_state(detector: nn.Module, choices: Sequence[Choice]) -> dict[str, Tensor]:
+    """The weights of the detector with one network of the space as its backbone.
+
+    Args:
+        detector: of the supernet.
+        choices: one a searchable layer.
+    """
+    prefix = backbone_prefix(detector) or ""
+    supernet: Supernet = supernet_backbone(detector).supernet
+    state = {k: v for k, v in detector.state_dict().items() if not k.startswith(prefix)}
+    for name, value in exported_state(supernet, choices).items():
+        if name.startswith(("stem.", "layers.")):
+            state[f"{prefix}{name}"] = value
+    return state
+
+
+def calibrate_detector(detector: nn.Module, cfg: CfgNode, batches: int) -> None:
+    """Estimates a detector's batch-norm statistics on training images; leaves it in eval mode.
+
+    Args:
+        detector: its statistics are changed.
+        cfg: of the training loader.
+        batches: to estimate on; 0 leaves the statistics as they are.
+    """
+    if batches:
+        loader = DetectionTrainer.build_train_loader(cfg)
+        with EventStorage():  # the heads log while they train
+            estimate_statistics(detector, loader, batches)
+    detector.eval()

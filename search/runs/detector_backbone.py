@@ -1,0 +1,134 @@
+"""The supernet as the backbone of a Detectron2 model: a detector's own loss searches it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, FPN
+from torch import Tensor
+
+from backbones.errors import UserError
+from detection.modeling.backbone import (
+    DEFAULT_FEATURES,
+    SPNASBackbone,
+    backbone_options,
+    fpn_from_cfg,
+    norm_layer,
+)
+from search.runs.formulations import build_supernet, formulation_of
+from search.space import SearchSpace
+from search.supernets.single_path import Supernet
+
+
+class SupernetBackbone(SPNASBackbone):
+    """The trunk of a single-path supernet; decides anew in every forward pass.
+
+    The maps that a pyramid takes have the same channels whatever is decided: a search space fixes
+    the output channels of its layers. Parameters are called as in the supernet of a classification
+    search (``stem.*``, ``layers.*``, ``thresholds.*``), so its checkpoint fits.
+    """
+
+    weights_hint = (
+        "a search starts from the model_final.pth of a supernet of the same SEARCH.SPACE, such as "
+        "search/imagenet_warmup.yaml leaves"
+    )
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        out_features: Sequence[str] = DEFAULT_FEATURES,
+        freeze_at: int = 0,
+    ) -> None:
+        """Takes over trunk and thresholds; the classifier's head is left out.
+
+        Args:
+            supernet: of the space to search.
+            out_features: of ``res1`` to ``res5``; the last is needed, or layers would be searched
+                that nothing uses.
+            freeze_at: 0, or 1 for stem and fixed first layers. A layer whose weights are frozen
+                cannot be searched.
+
+        Raises:
+            UserError: if a searchable layer would be frozen, or left out.
+        """
+        if freeze_at > 1:
+            raise UserError(
+                f"MODEL.BACKBONE.FREEZE_AT is {freeze_at}; a search decides by weights that "
+                "train: expected 0, or 1 for the layers that are not searched"
+            )
+        if "res5" not in out_features:
+            raise UserError(
+                f"MODEL.SPNAS.OUT_FEATURES is {list(out_features)}; a search needs 'res5' among "
+                "them, as the loss has to depend on every searchable layer"
+            )
+        super().__init__(supernet, out_features, freeze_at)
+        self.thresholds = supernet.thresholds
+        self._supernet = (supernet,)  # not a child: its head is no part of a detector
+
+    @property
+    def supernet(self) -> Supernet:
+        """What decides; its stem and layers are this backbone's."""
+        return self._supernet[0]
+
+    def train(self, mode: bool = True) -> SupernetBackbone:
+        """As in any module; the supernet decides differently in training and evaluation."""
+        super().train(mode)
+        self.supernet.training = mode
+        return self
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Images (N, 3, H, W) → maps (N, C, ceil(H/stride), ceil(W/stride)) by name."""
+        self.supernet.prepare()
+        return super().forward(x)
+
+
+def build_supernet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SupernetBackbone:
+    """The supernet of ``cfg.SEARCH`` as a backbone.
+
+    Raises:
+        UserError: if the formulation has no single path trained with the weights, or the
+            normalisation has no statistics of its own to find.
+    """
+    options = backbone_options(cfg, input_shape, SPNASBackbone.config_key)
+    formulation = formulation_of(cfg)
+    if formulation.multi_path or formulation.bilevel or formulation.uniform:
+        raise UserError(
+            f"SEARCH.FORMULATION is '{cfg.SEARCH.FORMULATION}'; a search on a detector needs "
+            "decisions that are trained with the weights: sigmoid or ste"
+        )
+    if options.NORM == "FrozenBN":
+        raise UserError(
+            "MODEL.SPNAS.NORM is 'FrozenBN'; the frozen statistics of a supernet are those of no "
+            "network in it: expected BN, SyncBN or GN"
+        )
+    space = SearchSpace.load(cfg.SEARCH.SPACE)
+    norm = norm_layer(options.NORM, space.largest().norm_eps)
+    supernet = build_supernet(cfg, space, num_classes=0, norm_layer=norm)
+    assert isinstance(supernet, Supernet)
+    return SupernetBackbone(supernet, options.OUT_FEATURES, cfg.MODEL.BACKBONE.FREEZE_AT)
+
+
+@BACKBONE_REGISTRY.register()
+def build_supernet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+    """Supernet and feature pyramid with a pooled P6, for Faster and Mask R-CNN."""
+    return fpn_from_cfg(cfg, build_supernet_backbone(cfg, input_shape), retinanet=False)
+
+
+@BACKBONE_REGISTRY.register()
+def build_retinanet_supernet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+    """Supernet and feature pyramid with P6 and P7, for RetinaNet."""
+    return fpn_from_cfg(cfg, build_supernet_backbone(cfg, input_shape), retinanet=True)
+
+
+FIXED_BUILDERS = {
+    "build_supernet_fpn_backbone": "build_spnas_fpn_backbone",
+    "build_retinanet_supernet_fpn_backbone": "build_retinanet_spnas_fpn_backbone",
+}
+"""What builds the detector of a network found, by what builds that of the supernet."""
+
+
+def searches_detector(cfg: CfgNode) -> bool:
+    """Whether a configuration searches on a detector's losses, and not on a classifier's."""
+    return cfg.MODEL.BACKBONE.NAME in FIXED_BUILDERS

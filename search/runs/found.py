@@ -1,0 +1,266 @@
+"""The networks that a search ends with: chosen at a target, judged, and exported."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+from tabulate import tabulate
+from torch import nn
+
+from backbones.architecture import Architecture
+from backbones.exported import save_backbone
+from backbones.latency import predict_runtime
+from search.classification.accuracy import evaluate
+from search.classification.calibration import calibrated
+from search.classification.data import ImageSet, build_val_loader
+from search.runs.formulations import formulation_of
+from search.selection.evolution import evolve
+from search.selection.runtime import RuntimeModel
+from search.selection.sampling import sample_decisions
+from search.selection.target import runtime_range, select_at_target
+from search.space import Choice, SearchSpace
+from search.supernets.export import export_network
+from search.supernets.one_shot import OneShot
+
+logger = logging.getLogger(__name__)
+
+
+class FoundNetworks:
+    """What a trained supernet stands for.
+
+    Args:
+        cfg: the configuration.
+        space: the search space.
+        runtime_model: of that space.
+        supernet: of the space, or of the space with other widths.
+        train_data: to estimate batch-norm statistics on.
+        held_out: what an evolutionary search judges networks on; never the validation images.
+    """
+
+    def __init__(
+        self,
+        cfg: CfgNode,
+        space: SearchSpace,
+        runtime_model: RuntimeModel,
+        supernet: OneShot,
+        train_data: ImageSet,
+        held_out: ImageSet,
+    ) -> None:
+        self.cfg = cfg
+        self.space = space
+        self.runtime_model = runtime_model
+        self.supernet = supernet
+        self.train_data = train_data
+        self.held_out = held_out
+
+    @torch.no_grad()
+    def choices(self, target: float) -> list[Choice]:
+        """The network that the search would end with now.
+
+        Args:
+            target: runtime to select at; 0 takes the supernet's own decisions.
+        """
+        node = self.cfg.SEARCH
+        if formulation_of(self.cfg).uniform:
+            return evolve(
+                self.space,
+                self.runtime_model,
+                self._fitness,
+                target,
+                random.Random(self.cfg.SEED),
+                node.EVOLUTION.POPULATION,
+                node.EVOLUTION.GENERATIONS,
+                node.TOLERANCE,
+            )
+        return decided(self.cfg, self.runtime_model, self.supernet, target)
+
+    def found(self, target: float, iterations: int) -> Architecture:
+        """The architecture of :meth:`choices`, with its provenance."""
+        return self._described(self.choices(target), iterations)
+
+    def sampled(self, iterations: int) -> list[Architecture]:
+        """Networks drawn from the decisions' distribution (intra-run samples of Sec. VII-A)."""
+        rng = random.Random(self.cfg.SEED)
+        with torch.no_grad():
+            decisions = self.supernet.relaxed_decisions()
+        return [
+            self._described(sample_decisions(self.space, decisions, rng), iterations)
+            for _ in range(self.cfg.SEARCH.SAMPLES)
+        ]
+
+    def _described(self, choices: Sequence[Choice], iterations: int) -> Architecture:
+        dataset = self.cfg.CLASSIFICATION.DATASET
+        return described(self.cfg, self.runtime_model, choices, iterations, dataset)
+
+    def judged(
+        self, architecture: Architecture, val_data: ImageSet
+    ) -> tuple[nn.Module, dict[str, float]]:
+        """A network of the supernet with statistics of its own, and its accuracy."""
+        choices = self.space.choices_of(architecture)
+        network = self.calibrated(choices, self.cfg.SEARCH.CALIBRATION_BATCHES)
+        scores = evaluate(network, build_val_loader(self.cfg, val_data))
+        logger.info(
+            "network found: top-1 %.2f %% with the supernet's weights, %.2f %s predicted",
+            scores["top1"],
+            architecture.provenance["predicted_runtime"],
+            self.runtime_model.table.unit,
+        )
+        return network, scores
+
+    def export(
+        self, architecture: Architecture, network: nn.Module, scores: dict[str, float], folder: Path
+    ) -> dict[str, Any]:
+        """Writes a network into a folder; its row of ``results.json``.
+
+        The weights of a supernet of other widths fit no network of the space: then there are none.
+        """
+        if comm.is_main_process():
+            if self.supernet.space.layers == self.space.layers:
+                save_backbone(folder, architecture, network.state_dict())
+                logger.info("Wrote architecture.json and backbone.pth to %s", folder)
+            else:
+                architecture.save(folder / "architecture.json")
+                logger.info("Wrote architecture.json to %s: the supernet had other widths", folder)
+        return {**found_row(self.space, architecture), "val": scores}
+
+    def calibrated(self, choices: Sequence[Choice], batches: int) -> nn.Module:
+        """A network of the supernet with batch-norm statistics of its own, in eval mode.
+
+        The supernet's statistics are a mixture over all decisions that it made on the way.
+
+        Args:
+            choices: one a searchable layer.
+            batches: training batches to estimate the statistics on; 0 keeps the supernet's.
+        """
+        architecture = self.supernet.space.architecture(choices, "found")
+        network = export_network(self.supernet, choices, architecture)
+        return calibrated(network, self.cfg, self.train_data, batches)
+
+    def _fitness(self, choices: Sequence[Choice]) -> float:
+        network = self.calibrated(choices, self.cfg.SEARCH.EVOLUTION.CALIBRATION_BATCHES)
+        return -evaluate(network, build_val_loader(self.cfg, self.held_out))["loss"]
+
+
+@torch.no_grad()
+def decided(
+    cfg: CfgNode, runtime_model: RuntimeModel, supernet: OneShot, target: float
+) -> list[Choice]:
+    """The network that a supernet's decisions stand for.
+
+    Args:
+        cfg: of the search.
+        runtime_model: of the space.
+        supernet: of the space, or of the space with other widths.
+        target: runtime to select at; 0 takes the decisions as they are.
+    """
+    if not target:
+        return supernet.choices()
+    return select_at_target(
+        runtime_model.space,
+        runtime_model,
+        supernet.relaxed_decisions(),
+        target,
+        cfg.SEARCH.TOLERANCE,
+        cfg.SEARCH.SELECTION,
+    )
+
+
+def found_row(space: SearchSpace, architecture: Architecture) -> dict[str, Any]:
+    """What ``results.json`` says of a network with a provenance, but for its scores."""
+    return {
+        "architecture": architecture.name,
+        "layers": [space.choice_name(choice) for choice in space.choices_of(architecture)],
+        "predicted_runtime": architecture.provenance["predicted_runtime"],
+    }
+
+
+def described(
+    cfg: CfgNode,
+    runtime_model: RuntimeModel,
+    choices: Sequence[Choice],
+    iterations: int,
+    dataset: str,
+) -> Architecture:
+    """A network found, with its provenance.
+
+    Args:
+        cfg: of the search.
+        runtime_model: of the space that was searched.
+        choices: one a searchable layer.
+        iterations: of the search so far.
+        dataset: that the search saw.
+    """
+    space, table = runtime_model.space, runtime_model.table
+    runtime = predict_runtime(space.architecture(choices, "found"), table)
+    provenance = {
+        "method": cfg.SEARCH.FORMULATION,
+        "config": dict(cfg.SEARCH),
+        "dataset": dataset,
+        "seed": cfg.SEED,
+        "iterations": iterations,
+        "latency_table": table.name,
+        "predicted_runtime": round(runtime, 4),
+        "unit": table.unit,
+    }
+    name = f"spnas_{space.name}_{runtime:.0f}{table.unit}"
+    return space.architecture(choices, name, provenance)
+
+
+def search_results(
+    runtime_model: RuntimeModel,
+    target: float,
+    found: Mapping[str, Any],
+    further: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> dict[str, Any]:
+    """The ``search`` part of ``results.json``, logged as well; rank 0 alone has a logger.
+
+    Args:
+        runtime_model: of the space that was searched.
+        target: runtime that was asked for; 0 if none was.
+        found: the row of the network found.
+        further: rows of further networks, by what they are.
+    """
+    space, table = runtime_model.space, runtime_model.table
+    smallest, largest = runtime_range(space, runtime_model)
+    logger.info("Searched layers:\n%s", layer_table(runtime_model, found["layers"]))
+    runtime, against = found["predicted_runtime"], ""
+    if target:
+        against = f"target {target:g} {table.unit} ({100 * (runtime / target - 1):+.2f} %), "
+    logger.info(
+        "predicted runtime %.2f %s, %sspace %.2f to %.2f %s, latency table '%s'",
+        runtime,
+        table.unit,
+        against,
+        smallest,
+        largest,
+        table.unit,
+        table.name,
+    )
+    return {
+        **found,
+        "target_runtime": target or None,
+        "runtime_range": [smallest, largest],
+        "unit": table.unit,
+        "latency_table": table.name,
+        **{name: rows for name, rows in further.items() if rows},
+    }
+
+
+def layer_table(runtime_model: RuntimeModel, names: Sequence[str]) -> str:
+    """The searched layers as a text table: shape, type, and runtime."""
+    space = runtime_model.space
+    rows = []
+    for index, (layer, name) in enumerate(zip(space.layers, names, strict=True)):
+        position = [space.choice_name(choice) for choice in space.choices(layer)].index(name)
+        runtime = runtime_model.choice_runtimes(index)[position]
+        shape = f"{layer.in_channels} → {layer.out_channels}"
+        rows.append([index + 1, shape, layer.stride, name, f"{runtime:.2f}"])
+    headers = ["layer", "channels", "stride", "MBConv", runtime_model.table.unit]
+    return tabulate(rows, headers, tablefmt="github", disable_numparse=True)

@@ -1,0 +1,131 @@
+"""Random search as a practitioner runs it: networks at the target, each trained for a few epochs.
+
+Sec. VII-A: drawing networks costs nothing, choosing among them does. Here all candidates together
+cost what one single-path search costs, counted in multiply-accumulates of training.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+from torch.utils.data import Subset
+
+from backbones.architecture import Architecture
+from backbones.errors import UserError
+from backbones.exported import save_backbone
+from backbones.files import read_json
+from backbones.latency import predict_runtime
+from backbones.weights import model_state, read_checkpoint
+from detection.engine.results import write_results
+from search.classification.classifier import ClassifierTrainer
+from search.classification.data import build_dataset, split_images
+from search.profiling.counting import load_table
+from search.runs.build import build_runtime_model
+from search.runs.found import found_row, search_results
+from search.selection.runtime import RuntimeModel
+from search.selection.sampling import sample_at_target
+from search.space import SearchSpace
+
+logger = logging.getLogger(__name__)
+
+
+class ProxyTrainer(ClassifierTrainer):
+    """Trains on the training images that are not held out, and is judged on those that are."""
+
+    def datasets(self) -> tuple[Any, Any]:
+        """Both are parts of the training images: the choice must not see the validation images."""
+        augmented, _ = super().datasets()
+        kept, held_out = split_images(self.cfg, len(augmented))
+        plain = build_dataset(self.cfg, "train", augment=False)
+        return Subset(augmented, kept), Subset(plain, held_out)
+
+
+def draw_candidates(cfg: CfgNode, space: SearchSpace, model: RuntimeModel) -> list[Architecture]:
+    """``SEARCH.CANDIDATES`` networks within the tolerance below ``SEARCH.TARGET``.
+
+    Raises:
+        UserError: if there is no target, or no network there.
+    """
+    node = cfg.SEARCH
+    if not node.TARGET or node.CANDIDATES < 1:
+        raise UserError(
+            f"SEARCH.TARGET is {node.TARGET:g} and SEARCH.CANDIDATES {node.CANDIDATES}; a random "
+            "search needs a runtime above 0 and 1 or more candidates"
+        )
+    rng = random.Random(cfg.SEED)
+    drawn = []
+    for index in range(node.CANDIDATES):
+        choices = sample_at_target(space, model, node.TARGET, rng, node.TOLERANCE)
+        runtime = predict_runtime(space.architecture(choices, "drawn"), model.table)
+        provenance = {
+            "method": "random",
+            "seed": cfg.SEED,
+            "latency_table": model.table.name,
+            "predicted_runtime": round(runtime, 4),
+            "unit": model.table.unit,
+        }
+        drawn.append(space.architecture(choices, f"random{cfg.SEED}_{index}", provenance))
+    return drawn
+
+
+def proxy_epochs(cfg: CfgNode, space: SearchSpace, network: Architecture) -> float:
+    """Epochs for one candidate, such that all of them cost one search.
+
+    A search of ``CLASSIFICATION.EPOCHS`` costs what training the largest network costs, and a
+    smaller network trains longer at that price, over the images that are not held out.
+    """
+    macs = load_table("macs", space, (cfg.CLASSIFICATION.INPUT_SIZE,) * 2)
+    ratio = predict_runtime(space.largest(), macs) / predict_runtime(network, macs)
+    share = cfg.CLASSIFICATION.EPOCHS / cfg.SEARCH.CANDIDATES
+    return share * ratio / (1 - cfg.SEARCH.HELD_OUT)
+
+
+def run_random_search(cfg: CfgNode) -> None:
+    """Trains the candidates and exports the best; what is done already is not done again."""
+    space = SearchSpace.load(cfg.SEARCH.SPACE)
+    model = build_runtime_model(cfg, space)
+    output = Path(cfg.OUTPUT_DIR)
+    rows = []
+    for index, network in enumerate(draw_candidates(cfg, space, model)):
+        folder = output / "candidates" / f"{index:02d}"
+        scores = _proxy_scores(cfg, space, network, folder)
+        rows.append({**found_row(space, network), "held_out": scores})
+    best = min(range(len(rows)), key=lambda index: rows[index]["held_out"]["loss"])
+    if not comm.is_main_process():
+        return
+    file = output / "candidates" / f"{best:02d}" / "backbone.pth"
+    network = Architecture.load(file.with_name("architecture.json"))
+    save_backbone(output, network, model_state(read_checkpoint(str(file)), str(file)))
+    found = search_results(model, cfg.SEARCH.TARGET, rows[best], {"candidates": rows})
+    write_results(output, {"search": found})
+    logger.info("Wrote the best of %d candidates to %s", len(rows), output)
+
+
+def _proxy_scores(
+    cfg: CfgNode, space: SearchSpace, network: Architecture, folder: Path
+) -> dict[str, float]:
+    results = folder / "results.json"
+    if not results.exists():
+        epochs = proxy_epochs(cfg, space, network)
+        candidate = cfg.clone()
+        candidate.defrost()
+        candidate.OUTPUT_DIR = str(folder)
+        candidate.WANDB.ENABLED = False
+        candidate.CLASSIFICATION.EPOCHS = epochs
+        candidate.SOLVER.WARMUP_EPOCHS *= epochs / cfg.CLASSIFICATION.EPOCHS
+        candidate.MODEL.SPNAS.ARCH = str(folder / "candidate.json")
+        if comm.is_main_process():
+            folder.mkdir(parents=True, exist_ok=True)
+            network.save(folder / "candidate.json")
+        comm.synchronize()
+        trainer = ProxyTrainer(candidate)
+        trainer.resume_or_load("", resume=True)
+        trainer.train()
+        comm.synchronize()
+    scores: dict[str, float] = read_json(results, "results")["classification"]["val"]
+    return scores

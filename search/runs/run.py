@@ -1,0 +1,47 @@
+"""One search, whatever its formulation."""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode
+
+from backbones.errors import UserError
+from search.runs.classification import SearchTrainer
+from search.runs.detector import DetectorSearchTrainer
+from search.runs.detector_backbone import searches_detector
+from search.runs.random_search import run_random_search
+
+
+def run_search(cfg: CfgNode, resume: bool = False, eval_only: bool = False) -> None:
+    """Searches as ``cfg.SEARCH`` says and leaves the network found in ``cfg.OUTPUT_DIR``.
+
+    Args:
+        cfg: the configuration, with the keys of ``add_search_config``.
+        resume: continue from the last checkpoint in ``cfg.OUTPUT_DIR``.
+        eval_only: do not train; judge the supernet of ``MODEL.WEIGHTS``, or of the folder.
+
+    Raises:
+        UserError: for a mistake in the configuration.
+    """
+    if searches_detector(cfg):
+        if eval_only:
+            raise UserError(
+                "--eval-only judges a supernet on classification; a detector is evaluated by "
+                "tools/train_net.py --eval-only, with the architecture.json that the search left"
+            )
+        search = DetectorSearchTrainer(cfg)
+        search.resume_or_load(resume=resume)
+        search.train()
+        return
+    if cfg.SEARCH.FORMULATION == "random":
+        if eval_only:
+            raise UserError(
+                "--eval-only judges a trained supernet; SEARCH.FORMULATION 'random' has none"
+            )
+        run_random_search(cfg)
+        return
+    trainer = SearchTrainer(cfg)
+    if eval_only:
+        trainer.evaluate_only()
+        return
+    trainer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    trainer.train()

@@ -1,0 +1,167 @@
+"""What a search step costs: time and peak memory beside the largest fixed network's step."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from backbones.latency import LatencyTable
+from backbones.network import build_classifier
+from detection.engine.provenance import provenance
+from search.selection.runtime import RuntimeModel
+from search.space import SearchSpace
+from search.supernets.multi_path import MultiPathSupernet
+from search.supernets.one_shot import OneShot
+from search.supernets.single_path import Supernet
+
+NETWORKS = ("supernet", "multi_path", "largest")
+"""The single-path supernet; the multi-path one at half width, as in the paper (Sec. VII-A), since
+at full width it needs several times the memory of most machines; and the largest fixed network."""
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """Cost of one training step.
+
+    Attributes:
+        seconds: median over the timed steps.
+        peak_bytes: highest memory during a step, above what the process holds before the network
+            is built: resident set on a CPU, allocated memory on a GPU.
+    """
+
+    seconds: float
+    peak_bytes: int
+
+
+def make_step(
+    network: str,
+    space: SearchSpace,
+    table: LatencyTable,
+    device: torch.device,
+    batch: int,
+    size: int,
+) -> Callable[[], None]:
+    """One training step: forward, loss, backward, optimizer.
+
+    Args:
+        network: one of ``NETWORKS``; supernets have the runtime term, and multi-path ones take
+            their two sides in turns (Eq. 8), of which this is the dearer one, over the weights.
+        space: the search space.
+        table: for the runtime term.
+        device: where to train.
+        batch: images a step.
+        size: side of the images in pixels.
+    """
+    torch.manual_seed(0)
+    runtime_model = RuntimeModel(space, table).to(device)
+    makers: dict[str, Callable[[], nn.Module]] = {
+        "supernet": lambda: Supernet(space),
+        "multi_path": lambda: MultiPathSupernet(space.scaled(0.5)),
+        "largest": lambda: build_classifier(space.largest()),
+    }
+    model = makers[network]()
+    model = model.to(device).to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+    images = torch.randn(batch, 3, size, size, device=device)
+    images = images.to(memory_format=torch.channels_last)
+    targets = torch.randint(1000, (batch,), device=device)
+
+    def step() -> None:
+        loss: Tensor = F.cross_entropy(model(images), targets)
+        if isinstance(model, OneShot):
+            loss = loss + 0.1 * runtime_model(model.decisions).log()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    return step
+
+
+def interleaved_seconds(steps: Sequence[Callable[[], None]], repeats: int) -> list[float]:
+    """Median seconds of every step, run in turns so that all meet the same disturbances."""
+    times: list[list[float]] = [[] for _ in steps]
+    for index in range(repeats + 1):
+        for step, record in zip(steps, times, strict=True):
+            start = time.perf_counter()
+            step()
+            if index:  # the first round warms up
+                record.append(time.perf_counter() - start)
+    return [statistics.median(record) for record in times]
+
+
+def peak_bytes(network: str, space: str, table: str, device: str, batch: int, size: int) -> int:
+    """Peak memory of a few steps: the median of three processes, as allocators vary."""
+    command = [sys.executable, "-m", "search.studies.benchmarks.search_step"]
+    command += [network, space, table, device, str(batch), str(size)]
+    runs = [
+        subprocess.run(command, check=True, capture_output=True, text=True).stdout for _ in range(3)
+    ]
+    return statistics.median_low([int(output.split()[-1]) for output in runs])
+
+
+def _print_peak(network: str, space: str, table: str, device: str, batch: str, size: str) -> None:
+    step_arguments = (SearchSpace.load(space), LatencyTable.load(table), torch.device(device))
+    make_step(network, *step_arguments, 2, 32)()  # loads kernels and thread pools
+    if device == "cuda":
+        step = make_step(network, *step_arguments, int(batch), int(size))
+        torch.cuda.reset_peak_memory_stats()
+        step()
+        step()
+        print(torch.cuda.max_memory_allocated())
+        return
+    before = _resident("VmRSS")
+    step = make_step(network, *step_arguments, int(batch), int(size))
+    step()
+    step()
+    print(_resident("VmHWM") - before)
+
+
+def _resident(key: str) -> int:
+    """A memory figure of this process in bytes, from the kernel."""
+    with open("/proc/self/status") as file:
+        line = next(line for line in file if line.startswith(key))
+    return int(line.split()[1]) * 1024
+
+
+def search_step_report(
+    space: str, table: str, device: str, batch: int, size: int, repeats: int
+) -> dict[str, object]:
+    """Both supernets against the largest fixed network, in one run.
+
+    Returns:
+        The setting, the cost of each, and its ratios to the largest network.
+    """
+    loaded = (SearchSpace.load(space), LatencyTable.load(table), torch.device(device))
+    peaks = [peak_bytes(name, space, table, device, batch, size) for name in NETWORKS]
+    steps = [make_step(name, *loaded, batch, size) for name in NETWORKS]
+    seconds = interleaved_seconds(steps, repeats)
+    costs = [StepCost(s, p) for s, p in zip(seconds, peaks, strict=True)]
+    largest = costs[-1]
+    return {
+        **provenance(device),
+        "batch": batch,
+        "size": size,
+        "repeats": repeats,
+        **{
+            name: {
+                **asdict(cost),
+                "time_ratio": cost.seconds / largest.seconds,
+                "memory_ratio": cost.peak_bytes / largest.peak_bytes,
+            }
+            for name, cost in zip(NETWORKS, costs, strict=True)
+        },
+    }
+
+
+if __name__ == "__main__":
+    _print_peak(*sys.argv[1:])

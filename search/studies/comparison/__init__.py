@@ -1,0 +1,1 @@
+"""Backbones compared under one detector (Tables I and III)."""

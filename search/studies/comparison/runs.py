@@ -1,0 +1,150 @@
+"""Finished detector runs, read from their folders, and whether they go together."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from backbones.architecture import Architecture
+from backbones.errors import UserError
+from backbones.files import differing, leaves, read_json
+from backbones.zoo import load_architecture
+from detection.report import ModelCost
+from detection.scoring import METRICS
+
+PER_RUN = (
+    *("MODEL.SPNAS.ARCH", "MODEL.SPNAS.WIDTH_MULT", "MODEL.TIMM.NAME", "MODEL.TIMM.PRETRAINED"),
+    *("MODEL.BACKBONE.NAME", "MODEL.WEIGHTS", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD"),
+    *("OUTPUT_DIR", "SEED"),
+)
+"""Keys in which compared runs may differ: the network, what its weights were trained with, and the
+run. W&B's and the number of loader processes may differ as well."""
+
+_FREE = ("WANDB.", "DATALOADER.NUM_WORKERS")
+
+
+@dataclass(frozen=True)
+class DetectorRun:
+    """One finished run of ``tools/train_net.py``.
+
+    Attributes:
+        folder: of the run.
+        name: of the row.
+        seed: of the run.
+        recipe: the configuration by dotted keys, without those in which runs may differ.
+        scores: AP figures in percent by task.
+        cost: of the model.
+        train_images: a second, by the median iteration; None if the run kept no metrics.
+        architecture: of the backbone; None for one that is not ours, or if its file has gone since.
+        classifier: top-1 and top-5 in percent of the classifier that the run began from.
+    """
+
+    folder: Path
+    name: str
+    seed: int
+    recipe: dict[str, Any]
+    scores: dict[str, dict[str, float]]
+    cost: ModelCost
+    train_images: float | None = None
+    architecture: Architecture | None = None
+    classifier: dict[str, float] = field(default_factory=dict)
+
+
+def load_run(folder: Path, name: str | None = None, classifier: Path | None = None) -> DetectorRun:
+    """What a run folder says.
+
+    Args:
+        folder: ``OUTPUT_DIR`` of a finished run.
+        name: of the row; None takes the folder's name, or its parent's where it is ``seed…``.
+        classifier: run folder of the classifier.
+
+    Raises:
+        UserError: if the folder holds no finished detector, or one of several test sets.
+    """
+    results = read_json(folder / "results.json", "results of a run of tools/train_net.py")
+    if "detection" not in results:
+        raise UserError(f"'{folder}' is not a run of tools/train_net.py; its results are of others")
+    found = results["detection"]
+    if len(found["scores"]) != 1:
+        raise UserError(
+            f"'{folder}' was evaluated on {', '.join(found['scores'])}; runs are compared on one "
+            "test set: evaluate with DATASETS.TEST of one"
+        )
+    (scores,) = found["scores"].values()
+    config = read_config(folder)
+    own = folder.parent.name if folder.name.startswith("seed") else folder.name
+    top: dict[str, float] = {}
+    if classifier is not None:
+        trained = read_json(classifier / "results.json", "results of a classifier")
+        top = {key: trained["classification"]["val"][key] for key in ("top1", "top5")}
+    return DetectorRun(
+        folder=folder,
+        name=name or own,
+        seed=int(config["SEED"]),
+        recipe={
+            key: value
+            for key, value in config.items()
+            if key not in PER_RUN and not key.startswith(_FREE)
+        },
+        scores={task: {m: figures[m] for m in METRICS} for task, figures in scores.items()},
+        cost=ModelCost(**found["cost"]),
+        train_images=training_speed(folder, int(config["SOLVER.IMS_PER_BATCH"])),
+        architecture=_architecture(config),
+        classifier=top,
+    )
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """``config.yaml`` of a run folder by dotted keys.
+
+    Raises:
+        UserError: if there is none, or it is no YAML.
+    """
+    path = folder / "config.yaml"
+    try:
+        return leaves(yaml.safe_load(path.read_text()))
+    except (OSError, yaml.YAMLError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"'{path}' is not the configuration of a run: {reason}") from None
+
+
+def training_speed(folder: Path, batch: int) -> float | None:
+    """Images a second, by the median iteration in ``metrics.json``."""
+    path = folder / "metrics.json"
+    if not path.exists():
+        return None
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    times = [row["time"] for row in rows if row.get("time")]
+    return batch / statistics.median(times) if times else None
+
+
+def _architecture(config: Mapping[str, Any]) -> Architecture | None:
+    if "spnas" not in config["MODEL.BACKBONE.NAME"]:
+        return None
+    try:
+        architecture = load_architecture(config["MODEL.SPNAS.ARCH"])
+    except UserError:  # the file may have gone since
+        return None
+    return architecture.scaled(config["MODEL.SPNAS.WIDTH_MULT"])
+
+
+def check_recipe(runs: Sequence[DetectorRun]) -> None:
+    """Insists on one recipe for all runs: a comparison is worth nothing otherwise.
+
+    Raises:
+        UserError: naming the keys in which a run differs from the first one.
+    """
+    for run in runs[1:]:
+        first, other = runs[0].recipe, run.recipe
+        if changed := differing(first, other):
+            shown = ", ".join(f"{k} {other.get(k)} for {first.get(k)}" for k in changed[:3])
+            raise UserError(
+                f"'{run.folder}' was trained by another recipe than '{runs[0].folder}': {shown}; "
+                "compare runs of one recipe"
+            )

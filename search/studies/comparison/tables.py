@@ -1,0 +1,242 @@
+"""The tables and the plot of a comparison of backbones: Tables I and III, Figs. 1 and 7."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from tabulate import tabulate
+
+from backbones.errors import UserError
+from backbones.files import atomic_path, leaves, read_json, write_atomic, write_json
+from backbones.paths import config_path
+from detection.engine.provenance import provenance
+from detection.engine.results import mean_and_deviation
+from detection.report import COLUMNS, TASK_NAMES, ModelCost
+from detection.scoring import METRICS
+from search.studies.comparison.runs import DetectorRun, check_recipe
+
+
+def compare(runs: Iterable[DetectorRun]) -> list[dict[str, Any]]:
+    """A row a name: mean and sample standard deviation over its runs, and what it costs.
+
+    The runs of a name are of several seeds, of several networks (random ones, say), or both.
+
+    Raises:
+        UserError: if two runs of one network have the same seed.
+    """
+    groups: dict[str, list[DetectorRun]] = {}
+    for run in runs:
+        groups.setdefault(run.name, []).append(run)
+    return [_row(name, group) for name, group in groups.items()]
+
+
+def _row(name: str, group: Sequence[DetectorRun]) -> dict[str, Any]:
+    made = [(run.cost.backbone, run.seed) for run in group]
+    if len(set(made)) < len(made):
+        network, seed = next(pair for pair in made if made.count(pair) > 1)
+        raise UserError(f"two runs of '{name}' are of '{network}' with seed {seed}; leave one out")
+    speeds = [run.train_images for run in group if run.train_images is not None]
+    return {
+        "name": name,
+        "runs": len(made),
+        "networks": len({network for network, _ in made}),
+        "seeds": sorted({seed for _, seed in made}),
+        "scores": {
+            task: {
+                m: list(mean_and_deviation([run.scores[task][m] for run in group])) for m in METRICS
+            }
+            for task in group[0].scores
+        },
+        "classifier": {
+            key: list(mean_and_deviation([run.classifier[key] for run in group]))
+            for key in ("top1", "top5")
+            if all(run.classifier for run in group)
+        },
+        "search_steps": _search_steps(group[0]),
+        "cost": _mean_cost([run.cost for run in group]),
+        "train_images": statistics.median(speeds) if speeds else None,
+    }
+
+
+def _search_steps(run: DetectorRun) -> int | None:
+    """Iterations of the search that found the network; None for a published one."""
+    found = run.architecture.provenance.get("iterations") if run.architecture else None
+    return int(found) if found is not None else None
+
+
+def _mean_cost(costs: Sequence[ModelCost]) -> dict[str, Any]:
+    """Means of the figures; what is no figure, or is missing once, is the first one's or None."""
+    found = asdict(costs[0])
+    for key, value in found.items():
+        values = [getattr(cost, key) for cost in costs]
+        if isinstance(value, int | float):
+            found[key] = None if None in values else statistics.fmean(values)
+    return found
+
+
+def _shown(value: Sequence[float] | None, runs: int) -> str | None:
+    if value is None:
+        return None
+    spread = f" ± {value[1]:.2f}" if runs > 1 else ""
+    return f"{value[0]:.2f}{spread}"
+
+
+def _scaled(value: float | None, unit: float = 1.0) -> str | None:
+    return None if value is None else f"{value / unit:.2f}"
+
+
+def _runs(row: Mapping[str, Any]) -> str:
+    several = f" of {row['networks']} networks" if row["networks"] > 1 else ""
+    return f"{row['runs']}{several}"
+
+
+Table = tuple[list[str], list[list[Any]]]
+"""Headers and rows; None where there is no figure."""
+
+
+def detection_table(rows: Sequence[Mapping[str, Any]], paper: Mapping[str, Any] | None) -> Table:
+    """Table III: AP by object scale, for boxes and masks, beside what the backbone costs.
+
+    Args:
+        rows: from :func:`compare`.
+        paper: the paper's own figures (``configs/comparison/paper.json``); None leaves them out.
+    """
+    unit = rows[0]["cost"]["runtime_unit"] if rows else "ms"
+    headers = [
+        *("backbone", "runs", "AP of", *COLUMNS, "Params (M)", "MACs (G)", f"predicted ({unit})"),
+        *("backbone (ms)", "detector (ms)", "training (images/s)"),
+    ]
+    table: list[list[Any]] = []
+    for row in rows:
+        cost = row["cost"]
+        params = cost["params_classifier"] or cost["params_backbone"]
+        costs = [_scaled(params, 1e6), _scaled(cost["macs_backbone"], 1e9)]
+        costs += [_scaled(cost["runtime"]), _scaled(cost["measured_runtime"])]
+        costs += [_scaled(cost["detector_runtime"]), _scaled(row["train_images"])]
+        for task, scores in row["scores"].items():
+            figures = [_shown(scores[metric], row["runs"]) for metric in METRICS]
+            label = TASK_NAMES.get(task, task)
+            table.append([row["name"], _runs(row), label, *figures, *costs])
+    for found in (paper or {}).get("detection", ()):
+        figures = [_scaled(found.get(metric)) for metric in METRICS]
+        table.append([f"{found['name']} †", None, None, *figures, *[None] * 6])
+    return headers, table
+
+
+def classification_table(
+    rows: Sequence[Mapping[str, Any]], paper: Mapping[str, Any] | None
+) -> Table:
+    """Table I: top-1, top-5, runtime and search cost; arguments as in :func:`detection_table`."""
+    unit = rows[0]["cost"]["runtime_unit"] if rows else "ms"
+    headers = ["backbone", "runs", "top-1 (%)", "top-5 (%)", f"runtime ({unit})", "search cost"]
+    table: list[list[Any]] = []
+    for row in rows:
+        top = [_shown(row["classifier"].get(key), row["runs"]) for key in ("top1", "top5")]
+        steps = f"{row['search_steps']:,} steps" if row["search_steps"] else None
+        runtime = _scaled(row["cost"]["runtime"])
+        table.append([row["name"], _runs(row), *top, runtime, steps])
+    for found in (paper or {}).get("classification", ()):
+        figures = [_scaled(found.get(key)) for key in ("top1", "top5", "runtime")]
+        table.append([f"{found['name']} †", None, *figures, found.get("search_cost")])
+    return headers, table
+
+
+def paper_results() -> dict[str, Any]:
+    """The paper's own Tables I and III."""
+    found: dict[str, Any] = read_json(config_path("comparison", "paper.json"), "paper's results")
+    return found
+
+
+def markdown(table: Table) -> str:
+    """A table as GitHub shows it."""
+    headers, rows = table
+    return str(tabulate(rows, headers, "github", missingval="–", disable_numparse=True))
+
+
+def comma_separated(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Every figure of :func:`compare` as CSV, a row a backbone, means and deviations apart."""
+    flat = []
+    for row in rows:
+        cells = leaves({**row, "seeds": len(row["seeds"])})
+        figures: dict[str, Any] = {}
+        for key, value in cells.items():
+            pair = key.startswith(("scores.", "classifier."))
+            figures |= {f"{key}.mean": value[0], f"{key}.std": value[1]} if pair else {key: value}
+        flat.append(figures)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in flat for key in row)))
+    writer.writeheader()
+    writer.writerows(flat)
+    return text.getvalue()
+
+
+def comparison_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """AP against runtime (Figs. 1 and 7): boxes on the left, masks on the right.
+
+    The runtime is the predicted one where every row has it, else the measured one, else MACs.
+    """
+    axis = next(
+        (key for key in ("runtime", "measured_runtime") if all(r["cost"][key] for r in rows)),
+        "macs_backbone",
+    )
+    unit = rows[0]["cost"]["runtime_unit"]
+    labels = {
+        "runtime": f"predicted runtime ({unit})",
+        "measured_runtime": "measured runtime of the backbone (ms)",
+        "macs_backbone": "multiply-accumulates of the backbone",
+    }
+    tasks = list(dict.fromkeys(task for row in rows for task in row["scores"]))
+    figure = Figure(figsize=(5 * len(tasks), 4), layout="constrained")
+    for panel, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
+        for index, row in enumerate(row for row in rows if task in row["scores"]):
+            mean, spread = row["scores"][task]["AP"]
+            style = {"fmt": "o", "capsize": 3, "color": f"C{index % 10}"}
+            panel.errorbar(row["cost"][axis], mean, spread, label=row["name"], **style)
+        panel.set(xlabel=labels[axis], ylabel=f"{TASK_NAMES.get(task, task)} AP")
+        panel.grid(alpha=0.3)
+    handles = panel.get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=4, fontsize="small")
+    return figure
+
+
+def plot_comparison(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Writes :func:`comparison_figure` as PNG."""
+    with atomic_path(path) as temporary:
+        comparison_figure(rows).savefig(temporary, format="png", dpi=100)
+
+
+def write_comparison(
+    runs: Sequence[DetectorRun], folder: Path, paper: bool = False, workers: int = 1
+) -> str:
+    """Writes ``comparison.json``, ``.md``, ``.csv`` and ``.png`` into a folder.
+
+    Args:
+        runs: of one recipe.
+        folder: exists or not.
+        paper: set the paper's own figures beside.
+        workers: how many of the runs shared the machine.
+
+    Returns:
+        The tables as Markdown.
+
+    Raises:
+        UserError: if the runs do not go together.
+    """
+    check_recipe(runs)
+    rows = compare(runs)
+    known = paper_results() if paper else None
+    tables = [classification_table(rows, known), detection_table(rows, known)]
+    note = [f"† as printed in {known['source']}; its recipe is another one."] if known else []
+    text = "\n\n".join([*map(markdown, tables), *note]) + "\n"
+    write_json(folder / "comparison.json", {**provenance(workers=workers), "rows": rows})
+    write_atomic(folder / "comparison.md", text)
+    write_atomic(folder / "comparison.csv", comma_separated(rows))
+    plot_comparison(rows, folder / "comparison.png")
+    return text

@@ -1,0 +1,1 @@
+"""Search methods compared at matched runtime (Sec. VII-A, Fig. 8)."""

@@ -1,0 +1,1 @@
+"""Every network of a search space in one set of weights, and the decisions among them."""

@@ -1,0 +1,119 @@
+"""What all supernets share: every network of a space in one model that can run as any of them."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, cast
+
+from torch import Tensor, nn
+
+from backbones.architecture import LayerSpec
+from backbones.blocks import NormLayer, make_layer
+from backbones.network import Classifier, batch_norm
+from search.space import Choice, SearchLayer, SearchSpace
+from search.supernets.decisions import LayerDecision, hard_decision
+
+DECISION_MODULES = ("thresholds", "path_logits")
+"""Names of the supernets' children that hold what architectures are decided by."""
+
+
+class SearchableLayer(Protocol):
+    """A layer of a supernet that takes any of its candidates, as its decision says."""
+
+    decision: LayerDecision
+
+    def choice_state(self, choice: Choice) -> dict[str, Tensor]:
+        """The weights of one candidate, named as in ``MBConv``; none for the skip-op."""
+
+
+class OneShot(Classifier, ABC):
+    """A classifier whose searchable layers hold all their candidates.
+
+    In training, ``decisions`` are differentiable; in eval mode the supernet is exactly the network
+    that it would export. :meth:`using` runs it as any network of the space.
+
+    Args:
+        space: the search space.
+        num_classes: outputs of the classifier.
+        drop_rate: dropout before the classifier.
+        norm_layer: normalisation; batch norm by default.
+        searchable: makes the searchable layer of a shape.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        num_classes: int,
+        drop_rate: float,
+        norm_layer: NormLayer | None,
+        searchable: Callable[[SearchLayer, NormLayer], nn.Module],
+    ) -> None:
+        largest = space.largest()
+        norm_layer = norm_layer or batch_norm(largest)
+        layers = [
+            *_fixed(space.first, space.stem.out_channels, norm_layer),
+            *(searchable(layer, norm_layer) for layer in space.layers),
+            *_fixed(space.last, space.layers[-1].out_channels, norm_layer),
+        ]
+        super().__init__(largest, layers, norm_layer, num_classes, drop_rate)
+        self.space = space
+        self.forced: list[LayerDecision] | None = None
+        self.decisions: list[LayerDecision] = []
+        self.confidence: list[LayerDecision] = []
+
+    @property
+    def searchable_layers(self) -> list[SearchableLayer]:
+        """The searchable layers, in order."""
+        begin = len(self.space.first)
+        end = begin + len(self.space.layers)
+        return [cast(SearchableLayer, layer) for layer in list(self.layers)[begin:end]]
+
+    @abstractmethod
+    def decision_parameters(self) -> list[nn.Parameter]:
+        """What the architecture is decided by, apart from the weights."""
+
+    @abstractmethod
+    def relaxed_decisions(self) -> Sequence[LayerDecision]:
+        """How sure the supernet is of each option, one decision a layer."""
+
+    @abstractmethod
+    def choices(self) -> list[Choice]:
+        """The network that the supernet has decided for."""
+
+    @abstractmethod
+    def decide(self) -> None:
+        """Sets ``decisions`` (for the runtime), ``confidence`` and every layer's decision."""
+
+    @contextlib.contextmanager
+    def using(self, choices: Sequence[Choice]) -> Iterator[None]:
+        """Runs the supernet as one network of its space, whatever it has decided."""
+        before, device = self.forced, self.stem.conv.weight.device
+        self.forced = [hard_decision(self.space, choice).to(device) for choice in choices]
+        try:
+            yield
+        finally:
+            self.forced = before
+
+    def prepare(self) -> None:
+        """Sets what every searchable layer is in the next forward pass."""
+        if self.forced is None:
+            self.decide()
+            return
+        self.decisions = self.confidence = self.forced
+        for layer, decision in zip(self.searchable_layers, self.forced, strict=True):
+            layer.decision = decision
+
+    def forward_intermediates(self, x: Tensor) -> list[Tensor]:
+        """Decides, then computes the five maps at strides 2 to 32."""
+        self.prepare()
+        return super().forward_intermediates(x)
+
+
+def _fixed(specs: Sequence[LayerSpec], channels: int, norm_layer: NormLayer) -> list[nn.Module]:
+    modules = []
+    for spec in specs:
+        modules.append(make_layer(channels, spec, norm_layer))
+        channels = spec.out_channels
+    return modules

@@ -1,0 +1,124 @@
+"""Every engine computes what PyTorch computes, and says what it cannot do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from backbones import UserError, build_classifier, load_architecture
+from backbones.architecture import LayerSpec
+from backbones.blocks import init_weights, make_layer
+from backbones.errors import require
+from backbones.inference import ENGINES, Session, make_engine
+from backbones.inference.measurement import Measurement, visit
+
+
+def mbconv(stride: int) -> nn.Module:
+    spec = LayerSpec(16 if stride == 1 else 24, stride=stride, expansion=3, se_ratio=0.25)
+    module = make_layer(16, spec, nn.BatchNorm2d)
+    init_weights(module, zero_init_residual=False)
+    return module.eval()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_layer_equals_pytorch(engine: str, stride: int) -> None:
+    torch.manual_seed(0)
+    module, image = mbconv(stride), torch.randn(1, 16, 15, 20)
+    session = make_engine(engine).compile(lambda: module, [image]).load()
+    with torch.no_grad():
+        expected = module(image)
+    torch.testing.assert_close(session.outputs(), [expected], rtol=1e-4, atol=1e-5)
+    assert all(time > 0 for time in session.times(3))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_network_equals_pytorch(engine: str) -> None:
+    torch.manual_seed(0)
+    network = build_classifier(load_architecture("spnas_100"), 10, zero_init_residual=False).eval()
+    image = torch.randn(1, 3, 64, 64)
+    session = make_engine(engine).compile(lambda: network, [image]).load()
+    with torch.no_grad():
+        expected = network(image)
+    torch.testing.assert_close(session.outputs(), [expected], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "litert"])
+def test_a_converted_model_is_kept(engine: str, tmp_path: Path) -> None:
+    image, path = torch.randn(1, 16, 8, 8), tmp_path / "layer.model"
+    module = mbconv(1)
+    first = make_engine(engine).compile(lambda: module, [image], path).load().outputs()
+
+    def fail() -> nn.Module:
+        raise AssertionError("converted again")
+
+    again = make_engine(engine).compile(fail, [image], path).load().outputs()
+    torch.testing.assert_close(again, first)
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "torch"])
+def test_operators(engine: str) -> None:
+    module = mbconv(1)
+    operators = make_engine(engine).compile(lambda: module, [torch.randn(1, 16, 8, 8)]).operators()
+    convolutions = [operator for operator in operators if "conv" in operator.kind.lower()]
+    assert len(convolutions) >= 5  # expansion, depthwise, two of SE, projection
+    assert all(operator.runtime >= 0 for operator in operators)
+
+
+def test_what_cannot_be_done_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="unknown runtime 'tensorrt'; expected one of torch, onnx"):
+        make_engine("tensorrt")
+    with pytest.raises(UserError, match="LiteRT runs on the CPU here"):
+        make_engine("litert", "cuda")
+    with pytest.raises(UserError, match="--threads is 0"):
+        make_engine("torch", threads=0)
+    module = mbconv(1)
+    program = make_engine("litert").compile(lambda: module, [torch.randn(1, 16, 8, 8)])
+    with pytest.raises(UserError, match="reports no operators"):
+        program.operators()
+    if not torch.cuda.is_available():
+        for engine in ("torch", "onnxruntime"):
+            with pytest.raises(UserError, match="--device is cuda"):
+                make_engine(engine, "cuda")
+    with pytest.raises(UserError, match=r"'no_such_engine'.*pip install 'spnas\[fast\]'"):
+        require("torch", "no_such_engine", extra="fast")
+
+
+class Clock(Session):
+    """Takes the times that it is given, in ms."""
+
+    def __init__(self, times: list[float]) -> None:
+        self.left = list(times)
+        self.asked: list[int] = []
+
+    def run(self) -> None:
+        raise NotImplementedError
+
+    def outputs(self) -> list[torch.Tensor]:
+        raise NotImplementedError
+
+    def times(self, count: int) -> list[float]:
+        self.asked.append(count)
+        return [self.left.pop(0) for _ in range(count)]
+
+
+def test_a_visit_is_the_median_after_warming_up() -> None:
+    clock = Clock([500.0, 10.0, 12.0, 90.0])
+    assert visit(clock, milliseconds=30) == 12.0
+    assert clock.asked == [1, 1, 2]
+    slow = Clock([9e3, 8e3, 7e3])
+    assert visit(slow, milliseconds=30) == 7.5e3
+    assert slow.asked == [1, 1, 1]
+    fast = Clock([1.0] * 60)
+    visit(fast, milliseconds=1e6, most=50)
+    assert fast.asked == [1, 1, 49]
+
+
+def test_measurement() -> None:
+    found = Measurement.of([10.0, 11.0, 12.0, 13.0, 40.0])
+    assert found.runtime == 12.0
+    assert found.spread == pytest.approx((13 - 11) / 2 / 12)
+    assert Measurement.of([3.0]) == Measurement(3.0, 0.0)

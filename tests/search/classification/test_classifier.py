@@ -1,0 +1,94 @@
+"""Classifier training of a few steps: resumed, exported, and refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from detectron2.utils.env import seed_all_rng
+
+from backbones import UserError
+from backbones.weights import read_checkpoint
+from search.classification.classifier import ClassifierTrainer
+from tests.search.conftest import SHORT, interrupt_at, make_cfg, write_classifier
+
+
+@pytest.mark.slow
+def test_classifier_learns_resumes_and_exports_its_average(images: Path, tmp_path: Path) -> None:
+    more = ("CLASSIFICATION.EPOCHS", "3.0", "CLASSIFICATION.EMA_DECAY", "0.5")
+    cfg = make_cfg("classification/digits.yaml", images, tmp_path / "run", *more)
+    seed_all_rng(0)
+    first = ClassifierTrainer(cfg)
+    interrupt_at(first, 9)
+    with pytest.raises(KeyboardInterrupt):
+        first.train()
+    second = ClassifierTrainer(cfg)
+    second.resume_or_load(resume=True)
+    assert second.start_iter == 8
+    second.train()
+    assert second.ema is not None
+    exported = read_checkpoint(tmp_path / "run" / "backbone.pth")["model"]
+    averaged = second.ema.module.state_dict()
+    assert all(torch.equal(exported[name], averaged[name]) for name in averaged)
+    assert not torch.equal(exported["stem.conv.weight"], second.unwrapped.stem.conv.weight)
+    results = json.loads((tmp_path / "run" / "results.json").read_text())["classification"]
+    assert results["architecture"] == "spnas_100"
+    assert results["predicted_runtime"] == pytest.approx(80.44, abs=0.01)
+
+
+def test_a_classifier_is_not_judged_on_other_classes(images: Path, tmp_path: Path) -> None:
+    """Its last layer would be a random one."""
+    write_classifier(tmp_path / "ten.pth", 10)
+    weights = ("MODEL.WEIGHTS", str(tmp_path / "ten.pth"))
+    trainer = ClassifierTrainer(
+        make_cfg("classification/digits.yaml", images, tmp_path / "run", *SHORT, *weights)
+    )
+    with pytest.raises(UserError, match=r"ten.pth' has no classifier of 2 classes"):
+        trainer.evaluate_only()
+    assert not (tmp_path / "run" / "results.json").exists()
+
+
+def test_a_complete_run_makes_up_for_a_failed_evaluation(images: Path, tmp_path: Path) -> None:
+    root = tmp_path / "images"
+    shutil.copytree(images, root)
+    broken = root / "val" / "red" / "3.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:100])
+    folder = tmp_path / "run"
+    cfg = make_cfg("classification/digits.yaml", root, folder, *SHORT)
+    first = ClassifierTrainer(cfg)
+    with pytest.raises(UserError, match=r"cannot read the image '.*3\.png'"):
+        first.train()
+    assert not (folder / "backbone.pth").exists()
+    broken.write_bytes(whole)
+    second = ClassifierTrainer(cfg)
+    second.resume_or_load(resume=True)
+    second.train()
+    exported = read_checkpoint(folder / "backbone.pth")["model"]
+    assert torch.equal(exported["classifier.bias"], first.unwrapped.classifier.bias)
+    assert (folder / "architecture.json").is_file()
+    results = (folder / "results.json").read_bytes()
+    (folder / "results.json").write_bytes(b"{}")
+    second.train()  # there is nothing to make up for any more
+    assert (folder / "results.json").read_bytes() == b"{}"
+    assert json.loads(results)["classification"]["val"]["top1"] >= 0
+
+
+def test_classifier_starts_from_a_published_file(images: Path, tmp_path: Path) -> None:
+    theirs = torchvision.models.mnasnet0_5().state_dict()
+    torch.save(theirs, tmp_path / "mnasnet0.5.pth")
+    options = [
+        *("MODEL.WEIGHTS", str(tmp_path / "mnasnet0.5.pth"), "MODEL.SPNAS.ARCH", "mnasnet_b1"),
+        *("MODEL.SPNAS.WIDTH_MULT", "0.5"),
+    ]
+    trainer = ClassifierTrainer(
+        make_cfg("classification/digits.yaml", images, tmp_path / "run", *options)
+    )
+    ours = trainer.unwrapped.state_dict()
+    assert torch.equal(ours["stem.conv.weight"], theirs["layers.0.weight"])
+    assert torch.equal(ours["head.conv.weight"], theirs["layers.14.weight"])
+    assert ours["classifier.weight"].shape == (2, 1280)

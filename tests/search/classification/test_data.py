@@ -1,0 +1,124 @@
+"""Folders of images in ImageNet's layout, and what can be wrong with them."""
+
+from __future__ import annotations
+
+import shutil
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.config import CfgNode, get_cfg
+from PIL import Image
+
+from backbones import UserError
+from search.classification.data import (
+    build_dataset,
+    build_train_loader,
+    build_val_loader,
+    check_same_classes,
+    count_classes,
+)
+from search.config import add_search_config
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two classes, three training and two validation images each."""
+    for split, count in (("train", 3), ("val", 2)):
+        for index, name in enumerate(("n01440764", "n01443537")):
+            target = tmp_path / split / name
+            target.mkdir(parents=True)
+            for number in range(count):
+                colour = (40 * number, 200 * index, 90)
+                Image.new("RGB", (50 + number, 40), colour).save(target / f"{number}.JPEG")
+    return tmp_path
+
+
+@pytest.fixture
+def cfg(folder: Path) -> CfgNode:
+    cfg = get_cfg()
+    add_search_config(cfg)
+    cfg.CLASSIFICATION.DATASET = str(folder)
+    cfg.CLASSIFICATION.NUM_CLASSES = 0
+    cfg.CLASSIFICATION.INPUT_SIZE = 32
+    cfg.SOLVER.IMS_PER_BATCH = 2
+    cfg.DATALOADER.NUM_WORKERS = 0
+    cfg.SEED = 3
+    return cfg
+
+
+def test_imagenet_layout(cfg: CfgNode) -> None:
+    assert count_classes(cfg) == 2
+    dataset = build_dataset(cfg, "val", augment=False)
+    batches = list(build_val_loader(cfg, dataset))
+    assert [tuple(images.shape) for images, _ in batches] == [(2, 3, 32, 32)] * 2
+    assert torch.cat([targets for _, targets in batches]).tolist() == [0, 0, 1, 1]
+
+
+def test_named_data_set_is_below_detectron2_datasets(
+    cfg: CfgNode, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "imagenet").mkdir()
+    for split in ("train", "val"):
+        shutil.move(folder / split, folder / "imagenet" / split)
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(folder))
+    cfg.CLASSIFICATION.DATASET = "imagenet"
+    assert len(build_dataset(cfg, "train", augment=True)) == 6
+
+
+def test_training_order_goes_on_where_it_stopped(cfg: CfgNode) -> None:
+    dataset = build_dataset(cfg, "train", augment=False)
+    whole = [targets.tolist() for _, targets in islice(build_train_loader(cfg, dataset), 9)]
+    rest = [targets.tolist() for _, targets in islice(build_train_loader(cfg, dataset, 4), 5)]
+    assert whole[4:] == rest
+    assert sorted(target for batch in whole[:3] for target in batch) == [0, 0, 0, 1, 1, 1]
+
+
+def test_truncated_image(cfg: CfgNode, folder: Path) -> None:
+    path = folder / "train" / "n01440764" / "1.JPEG"
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(UserError, match=r"cannot read the image '.*1\.JPEG'.*replace or remove"):
+        list(islice(build_train_loader(cfg, build_dataset(cfg, "train", augment=False)), 3))
+
+
+def test_wrong_class_count(cfg: CfgNode) -> None:
+    cfg.CLASSIFICATION.NUM_CLASSES = 1000
+    with pytest.raises(UserError, match="NUM_CLASSES is 1000, but .* has 2 class folders"):
+        build_dataset(cfg, "train", augment=True)
+
+
+def test_empty_class(cfg: CfgNode, folder: Path) -> None:
+    shutil.rmtree(folder / "val" / "n01443537")
+    (folder / "val" / "n01443537").mkdir()
+    with pytest.raises(UserError, match="empty or has a class without images"):
+        build_dataset(cfg, "val", augment=False)
+
+
+def test_many_empty_classes_are_named_shortly(cfg: CfgNode, folder: Path) -> None:
+    for index in range(500):
+        (folder / "val" / f"n1{index:07d}").mkdir()
+    with pytest.raises(UserError, match=r"a class without images .* …\); expected") as caught:
+        build_dataset(cfg, "val", augment=False)
+    assert len(str(caught.value)) < 500
+
+
+def test_other_classes_in_val(cfg: CfgNode, folder: Path) -> None:
+    """As many folders, but not the same: the labels would not mean the same."""
+    train = build_dataset(cfg, "train", augment=False)
+    check_same_classes(train, build_dataset(cfg, "val", augment=False))
+    shutil.move(folder / "val" / "n01440764", folder / "val" / "n99999999")
+    with pytest.raises(UserError, match=r"only one of them has n01440764, n99999999; the folders"):
+        check_same_classes(train, build_dataset(cfg, "val", augment=False))
+
+
+def test_missing_split(cfg: CfgNode, folder: Path) -> None:
+    shutil.rmtree(folder / "val")
+    with pytest.raises(UserError, match="expected one folder a class"):
+        build_dataset(cfg, "val", augment=False)
+
+
+def test_missing_data_set(cfg: CfgNode) -> None:
+    cfg.CLASSIFICATION.DATASET = "imagnet"
+    with pytest.raises(UserError, match=r"no folder 'imagnet'; did you mean 'imagenet'\?"):
+        build_dataset(cfg, "train", augment=True)

@@ -1,0 +1,95 @@
+"""One optimizer for weights and thresholds, and MnasNet's schedule."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from detectron2.config import CfgNode, get_cfg
+
+from backbones import UserError
+from backbones.paths import config_path
+from search.classification.optimizer import (
+    build_lr_scheduler,
+    build_optimizer,
+    parameter_groups,
+    schedule,
+)
+from search.config import add_search_config
+from search.space import SearchSpace
+from search.supernets.single_path import Supernet
+
+
+@pytest.fixture
+def cfg() -> CfgNode:
+    cfg = get_cfg()
+    add_search_config(cfg)
+    cfg.merge_from_file(str(config_path("search", "imagenet_pixel1_80ms.yaml")))
+    return cfg
+
+
+@pytest.fixture(scope="module")
+def supernet(space: SearchSpace) -> Supernet:
+    slim = dataclasses.replace(space, expansions=(1, 2))
+    return Supernet(slim, 2)
+
+
+def test_no_decay_on_norms_biases_and_thresholds(cfg: CfgNode, supernet: Supernet) -> None:
+    decayed, plain, thresholds = parameter_groups(cfg, supernet)
+    assert decayed["weight_decay"] == 1e-5
+    assert all(parameter.dim() > 1 for parameter in decayed["params"])
+    assert plain["weight_decay"] == thresholds["weight_decay"] == 0
+    assert thresholds["lr"] == 10 * cfg.SOLVER.BASE_LR
+    assert len(thresholds["params"]) == 20
+    count = sum(len(group["params"]) for group in (decayed, plain, thresholds))
+    assert count == len(list(supernet.parameters()))
+
+
+def test_the_papers_optimizer(cfg: CfgNode, supernet: Supernet) -> None:
+    optimizer = build_optimizer(cfg, supernet)
+    assert type(optimizer).__name__ == "RMSpropTF"
+    settings = optimizer.param_groups[0]
+    assert (settings["alpha"], settings["momentum"], settings["eps"]) == (0.9, 0.9, 1e-3)
+    assert optimizer.param_groups[0]["lr"] == 0.064
+
+
+def test_mnasnet_schedule(cfg: CfgNode) -> None:
+    """Linear warm-up of 5 epochs, then × 0.97 every 2.4 epochs, by TensorFlow's formula."""
+    cfg.SOLVER.DECAY, cfg.SOLVER.WARMUP_EPOCHS, cfg.CLASSIFICATION.EPOCHS = (
+        "exponential",
+        5.0,
+        350.0,
+    )
+    factor = schedule(cfg)
+    for epoch in (5.1, 6, 50, 123, 349, 350):
+        assert factor(epoch / 350) == pytest.approx(0.97 ** (epoch // 2.4))
+    assert factor(0.0) == pytest.approx(0.1, rel=1e-3)
+    assert factor(0.0) < factor(2.5 / 350) < factor(4.9 / 350)
+
+
+@pytest.mark.parametrize("decay", ["cosine", "exponential"])
+def test_scheduler_moves_all_groups_together_to_the_end(cfg: CfgNode, decay: str) -> None:
+    """The hook asks for a factor after the last iteration, too."""
+    cfg.SOLVER.DECAY, cfg.CLASSIFICATION.EPOCHS = decay, 30.0
+    weight, threshold = torch.nn.Parameter(torch.ones(1)), torch.nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.SGD(
+        [{"params": [weight], "lr": 1.0}, {"params": [threshold], "lr": 10.0}], lr=1.0
+    )
+    scheduler = build_lr_scheduler(cfg, optimizer, max_iter=100)
+    for step in range(100):
+        optimizer.step()
+        scheduler.step()
+        first, second = (group["lr"] for group in optimizer.param_groups)
+        assert second == pytest.approx(10 * first)
+        assert step != 60 or 0 < first < 1
+    assert first == pytest.approx({"cosine": 0.0, "exponential": 0.97**12}[decay])
+
+
+def test_unknown_names(cfg: CfgNode, supernet: Supernet) -> None:
+    cfg.SOLVER.OPTIMIZER = "rmsprop_tf2"
+    with pytest.raises(UserError, match=r"unknown SOLVER.OPTIMIZER 'rmsprop_tf2'"):
+        build_optimizer(cfg, supernet)
+    cfg.SOLVER.DECAY = "step"
+    with pytest.raises(UserError, match=r"unknown SOLVER.DECAY 'step'"):
+        schedule(cfg)

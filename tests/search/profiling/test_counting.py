@@ -1,0 +1,28 @@
+"""Proxies count what fvcore counts for the whole network."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from backbones import build_classifier, predict_runtime
+from detection.report import count_macs
+from search.profiling.counting import load_table
+from search.space import SearchSpace
+
+
+def test_proxies_equal_the_whole_network(space: SearchSpace, rng: random.Random) -> None:
+    architecture = space.architecture(space.sample(rng), "random")
+    network = build_classifier(architecture)
+    macs = load_table("macs", space, (96, 64))
+    assert macs.unit == "MMACs"
+    expected = count_macs(network, (3, 96, 64)) / 1e6
+    assert predict_runtime(architecture, macs) == pytest.approx(expected)
+    params = load_table("params", space, (224, 224))
+    expected = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+    assert predict_runtime(architecture, params) == pytest.approx(expected)
+
+
+def test_other_names_are_tables(space: SearchSpace) -> None:
+    assert load_table("pixel1", space, (224, 224)).name == "pixel1"

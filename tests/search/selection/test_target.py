@@ -1,0 +1,180 @@
+"""Selection at a target runtime against brute force, and the controller of λ."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import random
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from backbones import LatencyTable, UserError, predict_runtime
+from search.selection.runtime import RuntimeModel
+from search.selection.target import runtime_range, select_at_target
+from search.selection.tradeoff import FixedTradeOff, TargetTradeOff
+from search.space import Choice, SearchSpace, Stage
+from search.supernets.decisions import Decision, nested_weights
+
+
+@pytest.fixture(scope="module")
+def small(space: SearchSpace, table: LatencyTable) -> tuple[SearchSpace, RuntimeModel]:
+    """One layer a stage and two more: 4^5 · 5^2 networks, small enough for brute force."""
+    layers = table.layers
+    kept = (*layers[:3], layers[4], layers[8], layers[12], layers[16])
+    stages = tuple(
+        Stage(stage.out_channels, 3 if index == 0 else 1, stage.stride)
+        for index, stage in enumerate(space.stages)
+    )
+    small = dataclasses.replace(space, name="small", stages=stages, se_ratios=(0,))
+    return small, RuntimeModel(small, dataclasses.replace(table, layers=kept))
+
+
+def random_decisions(space: SearchSpace, rng: random.Random) -> list[Decision]:
+    decisions = []
+    for layer in space.layers:
+        kernel, expansion, keep = (rng.uniform(0.02, 0.98) for _ in range(3))
+        decisions.append(
+            Decision(
+                torch.tensor([1 - kernel, kernel]),
+                torch.tensor([1 - expansion, expansion]),
+                torch.ones(len(space.se_ratios)) / len(space.se_ratios),
+                torch.tensor(keep if layer.droppable else 1.0),
+            )
+        )
+    return decisions
+
+
+def likelihood(decision: Decision, choice: Choice, droppable: bool) -> float:
+    keep = float(decision.keep)
+    if choice is None:
+        return math.log(1 - keep)
+    kernel, expansion = decision.kernel[choice.kernel], decision.expansion[choice.expansion]
+    return math.log(keep) + math.log(float(kernel)) + math.log(float(expansion))
+
+
+def log_odds(decision: Decision, choice: Choice, droppable: bool) -> float:
+    if choice is None:
+        return 0.0
+    keep = float(decision.keep)
+    value = math.log(keep / (1 - keep)) if droppable else 0.0
+    for weights, index in (
+        (decision.kernel, choice.kernel),
+        (decision.expansion, choice.expansion),
+    ):
+        value += math.log(float(weights[index] / weights[0]))
+    return value
+
+
+@pytest.mark.parametrize("value_of", [likelihood, log_odds])
+@pytest.mark.parametrize("seed", range(3))
+def test_selection_equals_brute_force(
+    small: tuple[SearchSpace, RuntimeModel],
+    seed: int,
+    value_of: Callable[[Decision, Choice, bool], float],
+) -> None:
+    space, model = small
+    rng = random.Random(seed)
+    decisions = random_decisions(space, rng)
+    smallest, largest = runtime_range(space, model)
+    target, tolerance = rng.uniform(smallest + 1, largest), 0.05
+    best, best_value = None, -math.inf
+    for choices in itertools.product(*map(space.choices, space.layers)):
+        runtime, value = float(model.constant), 0.0
+        for index, (choice, decision) in enumerate(zip(choices, decisions, strict=True)):
+            value += value_of(decision, choice, space.layers[index].droppable)
+            if choice is not None:
+                runtime += float(model.entries[index, choice.kernel, choice.expansion, 0])
+        if target * (1 - tolerance) <= runtime <= target * 0.9995 and value > best_value:
+            best, best_value = list(choices), value
+    found = select_at_target(space, model, decisions, target, tolerance, value_of.__name__)
+    assert found == best
+
+
+def test_log_odds_shrink_layers_before_they_drop_them(
+    space: SearchSpace, table: LatencyTable
+) -> None:
+    """Where a supernet is equally sure of everything, nothing is skipped at half the runtime."""
+    model, even = RuntimeModel(space, table), torch.tensor(0.88)
+    decision = Decision(
+        torch.stack([1 - even, even]),
+        torch.stack([1 - even, even]),
+        nested_weights(torch.stack([even, even])),
+        even,
+    )
+    arguments = (space, model, [decision] * 20, 80.0, 0.01)
+    skipped = [
+        select_at_target(*arguments, name).count(None) for name in ("log_odds", "likelihood")
+    ]
+    assert skipped[0] == 0
+    assert skipped[1] > 3
+
+
+def test_unknown_selection(space: SearchSpace, table: LatencyTable, rng: random.Random) -> None:
+    decisions = random_decisions(space, rng)
+    with pytest.raises(
+        UserError, match="unknown SEARCH.SELECTION 'luck'; expected one of log_odds"
+    ):
+        select_at_target(space, RuntimeModel(space, table), decisions, 80.0, selection="luck")
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_full_space_ends_at_the_target(space: SearchSpace, table: LatencyTable, seed: int) -> None:
+    model = RuntimeModel(space, table)
+    rng = random.Random(seed)
+    decisions = random_decisions(space, rng)
+    for fraction in (0.02, 0.35, 0.55, 0.75, 0.98):
+        smallest, largest = runtime_range(space, model)
+        target = smallest + fraction * (largest - smallest)
+        choices = select_at_target(space, model, decisions, target)
+        runtime = predict_runtime(space.architecture(choices, "selected"), table)
+        assert target * 0.985 <= runtime <= target + 1e-6
+
+
+def test_runtime_range_is_that_of_the_extremes(space: SearchSpace, table: LatencyTable) -> None:
+    smallest, largest = runtime_range(space, RuntimeModel(space, table))
+    assert smallest == pytest.approx(predict_runtime(space.smallest(), table), abs=1e-3)
+    assert largest == pytest.approx(predict_runtime(space.largest(), table), abs=1e-3)
+
+
+@pytest.mark.parametrize("target", [10.0, 500.0])
+def test_target_outside_the_space(
+    space: SearchSpace, table: LatencyTable, rng: random.Random, target: float
+) -> None:
+    with pytest.raises(UserError, match=r"take 30\.63 to 131\.46 ms by latency table 'pixel1'"):
+        select_at_target(space, RuntimeModel(space, table), random_decisions(space, rng), target)
+
+
+def test_fixed_tradeoff_is_the_papers() -> None:
+    tradeoff = FixedTradeOff(0.3)
+    assert [tradeoff.update(runtime, 0.5) for runtime in (1.0, 100.0)] == [0.3, 0.3]
+
+
+def test_budget_falls_geometrically_from_first_runtime_to_target() -> None:
+    tradeoff = TargetTradeOff(80, start=0.2, end=0.6)
+    tradeoff.update(125, 0.0)
+    assert tradeoff.budget(0.1) == 125
+    assert tradeoff.budget(0.4) == pytest.approx(math.sqrt(125 * 80))
+    assert tradeoff.budget(0.9) == 80
+
+
+def test_controller_leads_a_lagging_plant_to_the_target() -> None:
+    """A runtime that answers to λ with inertia ends near the target without diving below it."""
+    tradeoff, log_runtime, speed, lowest = TargetTradeOff(80), math.log(130), 0.0, math.inf
+    for step in range(400):
+        weight = tradeoff.update(math.exp(log_runtime), step / 400)
+        speed += 0.1 * ((0.3 - weight) * 0.01 - speed)
+        log_runtime = min(log_runtime + speed, math.log(130))
+        lowest = min(lowest, math.exp(log_runtime))
+    assert math.exp(log_runtime) == pytest.approx(80, rel=0.05)
+    assert lowest > 70
+
+
+def test_controller_state_survives() -> None:
+    first, second = TargetTradeOff(80), TargetTradeOff(80)
+    for step in range(20):
+        first.update(130 - step, step / 40)
+    second.load_state_dict(first.state_dict())
+    assert second.update(105, 0.5) == first.update(105, 0.5)

@@ -1,0 +1,185 @@
+"""A comparison's runs are the user's commands; what is finished is not run again."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from backbones import Architecture, UserError
+from backbones.inference import Engine, make_engine
+from backbones.latency import LatencyTable, predict_runtime
+from backbones.zoo import load_architecture
+from detection.deployment import Deployment
+from detection.report import ModelCost
+from search.config import load_search_config
+from search.studies.comparison import jobs as module
+from search.studies.comparison.jobs import (
+    Entry,
+    entries,
+    job_of,
+    random_entries,
+    train,
+    with_measured_runtimes,
+)
+from search.studies.comparison.runs import DetectorRun
+from tests.miniatures import write_coco
+
+ROOT = Path(__file__).resolve().parents[3]
+CONFIG = "configs/detection/mask_rcnn_spnas_fpn_1x.yaml"
+
+
+def test_rows_of_a_command_line() -> None:
+    assert entries([CONFIG], []) == [Entry("spnas_100", CONFIG)]
+    timm = "configs/detection/mask_rcnn_timm_fpn_1x.yaml"
+    assert [entry.name for entry in entries([CONFIG, timm], [])] == ["spnas_100", "resnet50"]
+    found = entries([CONFIG], ["mnasnet_b1", "mine=a/architecture.json"])
+    assert found == [
+        Entry("mnasnet_b1", CONFIG, "mnasnet_b1"),
+        Entry("mine", CONFIG, "a/architecture.json"),
+    ]
+    with pytest.raises(UserError, match="two rows are called 'architecture'"):
+        entries([CONFIG], ["a/architecture.json", "b/architecture.json"])
+
+
+def test_random_networks_are_one_row(tmp_path: Path) -> None:
+    cfg = load_search_config("search/digits.yaml", ["SEARCH.TARGET", "75.0"])
+    rows = random_entries(CONFIG, cfg, 3, 2, tmp_path)
+    assert {row.name for row in rows} == {"random"}
+    assert [row.seed for row in rows] == [0, 1, 0]
+    table = LatencyTable.load("pixel1")
+    networks = [Architecture.load(str(row.architecture)) for row in rows]
+    assert all(74.25 <= predict_runtime(network, table) <= 75.0 for network in networks)
+    assert len({str(network.layers) for network in networks}) == 3
+    folders = [job_of(row, 1, tmp_path, None, (), ()).stages[0].folder for row in rows]
+    assert folders == [tmp_path / f"random{index}" / "seed1" for index in range(3)]
+
+
+def test_the_detector_starts_from_the_classifier() -> None:
+    entry = Entry("mine", CONFIG, "a.json")
+    classifier, detector = job_of(
+        entry, 2, Path("out"), "c.yaml", ("--num-gpus", "8"), ("SOLVER.MAX_ITER", "5")
+    ).stages
+    expected = "tools/train_classifier.py --config-file c.yaml --num-gpus 8 --resume"
+    expected += " OUTPUT_DIR out/mine/classifier2 MODEL.SPNAS.ARCH a.json SEED 2"
+    assert " ".join(classifier.command()) == expected
+    expected = f"tools/train_net.py --config-file {CONFIG} --num-gpus 8 --resume"
+    expected += " OUTPUT_DIR out/mine/seed2"
+    expected += " MODEL.SPNAS.ARCH out/mine/classifier2/architecture.json"
+    expected += " MODEL.WEIGHTS out/mine/classifier2/backbone.pth SEED 2 SOLVER.MAX_ITER 5"
+    assert " ".join(detector.command()) == expected
+    (detector,) = job_of(entry, 0, Path("out"), None, (), ()).stages
+    assert "MODEL.SPNAS.ARCH a.json SEED 0" in " ".join(detector.command())
+
+
+def test_every_finished_run_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [job_of(Entry(name, CONFIG), 0, tmp_path, None, (), ()) for name in "abc"]
+    read = []
+
+    def finish(job: module.Job) -> None:
+        folder = job.stages[-1].folder
+        folder.mkdir(parents=True)
+        (folder / "results.json").touch()
+
+    def last_first(stages: list[object], workers: int) -> Iterator[int]:
+        assert stages == [jobs[0].stages, jobs[2].stages] and workers == 2
+        for position, job in ((1, jobs[2]), (0, jobs[0])):
+            finish(job)
+            yield position
+
+    def load(folder: Path, name: str, classifier: Path | None) -> str:
+        read.append(name)
+        return name
+
+    monkeypatch.setattr(module, "run_beside", last_first)
+    monkeypatch.setattr(module, "load_run", load)
+    finish(jobs[1])
+    assert list(train(jobs, 2)) == [["b"], ["b", "c"], ["a", "b", "c"]]
+    assert read == ["b", "c", "a"]
+
+
+def finished_run(name: str, network: str, seed: int, width: float | None = 0.5) -> DetectorRun:
+    cost = ModelCost(network, 9, 2, 4, 240, 345, (192, 224), "pixel1", 80.0)
+    recipe = {"MODEL.SPNAS.LATENCY_TABLE": "xeon_onnxruntime_fpn64_320"}
+    architecture = load_architecture("mnasnet_b1").scaled(width) if width else None
+    return DetectorRun(Path(name), name, seed, recipe, {}, cost, architecture=architecture)
+
+
+def test_every_backbone_is_measured_once_as_deployed(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = [
+        finished_run("a", "net", 0),
+        finished_run("a", "net", 1),
+        finished_run("random", "random0", 0),
+        finished_run("random", "random1", 1),
+        finished_run("t", "resnet50", 0, width=None),
+    ]
+
+    def measure(
+        networks: list[Architecture], engine: Engine, deployment: Deployment, rounds: int
+    ) -> list[dict[str, float]]:
+        assert (engine.name, rounds) == ("torch", 2)
+        assert (deployment.task, deployment.padded_size) == ("detection", (320, 320))
+        assert networks == 3 * [load_architecture("mnasnet_b1").scaled(0.5)]
+        return [{"measured": 1.0 + index} for index in range(len(networks))]
+
+    monkeypatch.setattr(module, "measure_architectures", measure)
+    found = with_measured_runtimes(runs, make_engine("torch"), 2)
+    assert [run.cost.measured_runtime for run in found] == [1.0, 1.0, 2.0, 3.0, None]
+    assert str(found[0].cost.measured_with).endswith("1 thread, 320×320")
+    assert found[4] == runs[4]
+    with pytest.raises(UserError, match="leave out --measure"):
+        with_measured_runtimes(runs[4:], make_engine("torch"))
+
+
+@pytest.mark.slow
+def test_the_tool_trains_compares_and_collects(tmp_path: Path) -> None:
+    write_coco(tmp_path / "datasets")
+    options = [
+        *("MODEL.WEIGHTS", "", "MODEL.SPNAS.NORM", "BN", "MODEL.FPN.OUT_CHANNELS", "16"),
+        *("MODEL.ROI_BOX_HEAD.FC_DIM", "16", "MODEL.ROI_MASK_HEAD.CONV_DIM", "8"),
+        *("MODEL.RPN.POST_NMS_TOPK_TRAIN", "20", "MODEL.RPN.POST_NMS_TOPK_TEST", "20"),
+        *("INPUT.MIN_SIZE_TRAIN", "(96,)", "INPUT.MIN_SIZE_TEST", "96"),
+        *("SOLVER.IMS_PER_BATCH", "2", "SOLVER.MAX_ITER", "2", "DATALOADER.NUM_WORKERS", "0"),
+        *("MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0", "WANDB.ENABLED", "False"),
+    ]
+    output = tmp_path / "comparison"
+
+    def compare(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "tools/compare_backbones.py", "--output", str(output), *arguments],
+            cwd=ROOT,
+            env={**os.environ, "DETECTRON2_DATASETS": str(tmp_path / "datasets")},
+            capture_output=True,
+            text=True,
+        )
+
+    command = ("--config-files", CONFIG, "--architectures", "mnasnet_b1", "spnas_100", "--paper")
+    ended = compare(*command, "--num-gpus", "0", "--workers", "2", *options)
+    assert ended.returncode == 0, ended.stderr
+    for name in ("mnasnet_b1", "spnas_100"):
+        assert "Evaluation" in (output / name / "seed0.log").read_text()
+    rows = json.loads((output / "comparison.json").read_text())["rows"]
+    assert [row["name"] for row in rows] == ["mnasnet_b1", "spnas_100"]
+    assert rows[1]["cost"]["params_classifier"] == 4_421_616
+    assert all(row["cost"]["detector_runtime"] > 0 for row in rows)
+    assert "Single-Path NAS with SE †" in (output / "comparison.md").read_text()
+    assert (output / "comparison.png").read_bytes().startswith(b"\x89PNG")
+
+    folders = [str(output / name / "seed0") for name in ("spnas_100", "mnasnet_b1")]
+    ended = compare("--runs", *folders, "--measure", "torch")
+    assert ended.returncode == 0, ended.stderr
+    assert "train_net.py" not in ended.stdout
+    again = json.loads((output / "comparison.json").read_text())["rows"]
+    assert [row["name"] for row in again] == ["spnas_100", "mnasnet_b1"]
+    assert again[0]["scores"] == rows[1]["scores"]
+    assert all(row["cost"]["measured_with"].startswith("torch, ") for row in again)
+    assert all(1.0 < row["cost"]["measured_runtime"] < 1000.0 for row in again)
+
+    ended = compare("--runs", str(tmp_path / "none"))
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: no results of a run")

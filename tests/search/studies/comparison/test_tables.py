@@ -1,0 +1,199 @@
+"""Finished runs become rows: means and deviations over seeds, of one recipe only."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import statistics
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from backbones import UserError
+from backbones.zoo import load_architecture
+from search.studies.comparison.runs import check_recipe, load_run
+from search.studies.comparison.tables import (
+    classification_table,
+    comma_separated,
+    compare,
+    comparison_figure,
+    detection_table,
+    markdown,
+    paper_results,
+)
+
+METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+COST = {
+    "backbone": "spnas_100",
+    "params_detector": 9_000_000,
+    "params_backbone": 2_700_000,
+    "params_classifier": 4_421_616,
+    "macs_backbone": 240_000_000,
+    "macs_classifier": 345_000_000,
+    "input_size": [192, 224],
+    "latency_table": "pixel1",
+    "runtime": 80.44,
+    "measured_runtime": 9.87,
+    "detector_runtime": 120.0,
+}
+
+
+def write_run(
+    folder: Path,
+    box: float,
+    seed: int = 0,
+    lr: float = 0.02,
+    arch: str = "spnas_100",
+    width: float = 1.0,
+    builder: str = "build_spnas_fpn_backbone",
+    **cost: Any,
+) -> tuple[Path, dict[str, Any]]:
+    """A folder such as ``tools/train_net.py`` leaves, without having trained."""
+    scores = {task: {m: box + i for i, m in enumerate(METRICS)} for task in ("bbox", "segm")}
+    config = {
+        "SEED": seed,
+        "OUTPUT_DIR": str(folder),
+        "SOLVER": {"IMS_PER_BATCH": 4, "BASE_LR": lr},
+        "MODEL": {
+            "BACKBONE": {"NAME": builder},
+            "SPNAS": {"ARCH": arch, "WIDTH_MULT": width},
+            "WEIGHTS": f"{folder}/x.pth",
+        },
+    }
+    results = {"detection": {"cost": {**COST, **cost}, "scores": {"digits_val": scores}}}
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "results.json").write_text(json.dumps(results))
+    lines = [{"time": seconds, "iteration": 20} for seconds in (9.0, 0.5, 0.4, 0.5)]
+    (folder / "metrics.json").write_text("\n".join(map(json.dumps, [*lines, {"bbox/AP": box}])))
+    return folder, results
+
+
+def test_rows_are_means_over_seeds(tmp_path: Path) -> None:
+    boxes = [41.0, 43.5, 40.1]
+    folders = [write_run(tmp_path / f"a/seed{i}", box, i)[0] for i, box in enumerate(boxes)]
+    folders.append(write_run(tmp_path / "b", 30.0, params_backbone=1, runtime=70.0)[0])
+    runs = [load_run(folder) for folder in folders]
+    check_recipe(runs)
+    rows = compare(runs)
+    first, second = rows
+    assert (first["name"], first["seeds"], second["name"]) == ("a", [0, 1, 2], "b")
+    mean, spread = first["scores"]["segm"]["APs"]
+    assert mean == pytest.approx(statistics.mean(boxes) + 3)
+    assert spread == pytest.approx(statistics.stdev(boxes))
+    assert second["scores"]["bbox"]["AP"] == [30.0, 0.0]
+    assert first["train_images"] == pytest.approx(4 / 0.5)
+    assert first["search_steps"] is None
+
+    text = markdown(detection_table(rows, paper_results()))
+    assert "| a " in text
+    assert f"{statistics.mean(boxes):.2f} ± {statistics.stdev(boxes):.2f}" in text
+    assert "| 30.00 " in text  # one run has no spread
+    assert "4.42" in text  # parameters of the classifier
+    assert "Single-Path NAS with SE †" in text
+    assert "33.03" in text
+    assert "†" not in markdown(detection_table(rows, None))
+
+    (line, other) = csv.DictReader(io.StringIO(comma_separated(rows)))
+    assert float(line["scores.bbox.AP.mean"]) == pytest.approx(statistics.mean(boxes))
+    assert float(line["scores.bbox.AP.std"]) == pytest.approx(statistics.stdev(boxes))
+    assert other["cost.runtime"] == "70.0"
+
+    figure = comparison_figure(rows)
+    left, right = figure.axes
+    (legend,) = figure.legends
+    assert "predicted runtime" in left.get_xlabel()
+    assert right.get_ylabel() == "mask AP"
+    assert [text.get_text() for text in legend.get_texts()] == ["a", "b"]
+
+
+def test_a_run_knows_its_network(tmp_path: Path) -> None:
+    network = load_architecture("mnasnet_b1")
+    file = tmp_path / "searched.json"
+    replace(network, provenance={"iterations": 1020}).save(file)
+    folder, _ = write_run(tmp_path / "a", 30.0, arch=str(file), width=0.5)
+    searched = load_run(folder)
+    assert searched.architecture is not None
+    assert searched.architecture.layers == network.scaled(0.5).layers
+    (row,) = compare([searched])
+    assert row["search_steps"] == 1020
+    file.unlink()
+    assert load_run(folder).architecture is None
+    other, _ = write_run(tmp_path / "b", 30.0, builder="build_timm_fpn_backbone")
+    assert load_run(other).architecture is None
+
+
+def test_accuracy_of_the_classifier_stands_beside(tmp_path: Path) -> None:
+    detector, _ = write_run(tmp_path / "run", 30.0)
+    classifier = tmp_path / "classifier"
+    classifier.mkdir()
+    val = {"top1": 96.5, "top5": 99.75, "loss": 0.1}
+    (classifier / "results.json").write_text(json.dumps({"classification": {"val": val}}))
+    rows = compare([load_run(detector, "mine", classifier)])
+    text = markdown(classification_table(rows, paper_results()))
+    assert "mine" in text
+    assert "| 96.50 " in text
+    assert "| 99.75 " in text
+    assert "75.62" in text  # the paper's network with SE, whose layers were never published
+
+
+def test_cost_of_the_search_comes_from_the_architecture(tmp_path: Path) -> None:
+    from backbones import load_architecture
+
+    folder, _ = write_run(tmp_path / "run", 30.0)
+    found = load_architecture("spnas_100").to_dict()
+    found["provenance"] = {"iterations": 1234}
+    (tmp_path / "architecture.json").write_text(json.dumps(found))
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["MODEL"]["SPNAS"]["ARCH"] = str(tmp_path / "architecture.json")
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    rows = compare([load_run(folder)])
+    assert "1,234 steps" in markdown(classification_table(rows, None))
+
+
+def test_another_recipe_is_refused(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path / "a", 1.0)[0], write_run(tmp_path / "b", 1.0, lr=0.04)[0]]
+    with pytest.raises(
+        UserError, match=r"b' was trained by another .* SOLVER.BASE_LR 0.04 for 0.02"
+    ):
+        check_recipe([load_run(folder) for folder in folders])
+
+
+def test_a_row_of_several_networks(tmp_path: Path) -> None:
+    """Ten random networks are one row: their mean, and how they differ."""
+    boxes, runtimes = [40.0, 42.0, 47.0], [79.0, 80.0, 79.4]
+    runs = [
+        load_run(write_run(tmp_path / f"r{i}", box, backbone=f"r{i}", runtime=time)[0], "random")
+        for i, (box, time) in enumerate(zip(boxes, runtimes, strict=True))
+    ]
+    (row,) = compare(runs)
+    assert (row["runs"], row["networks"], row["seeds"]) == (3, 3, [0])
+    assert row["scores"]["bbox"]["AP"] == pytest.approx([43.0, statistics.stdev(boxes)])
+    assert row["cost"]["runtime"] == pytest.approx(statistics.mean(runtimes))
+    assert "3 of 3 networks" in markdown(detection_table([row], None))
+
+
+def test_a_run_counts_once(tmp_path: Path) -> None:
+    one = load_run(write_run(tmp_path / "a/seed0", 1.0)[0])
+    same = load_run(write_run(tmp_path / "a/seed1", 1.0)[0])
+    with pytest.raises(UserError, match="two runs of 'a' are of 'spnas_100' with seed 0"):
+        compare([one, same])
+
+
+@pytest.mark.parametrize(
+    ("results", "message"),
+    [
+        (None, "no results of a run"),
+        ({"classification": {}}, "is not a run of tools/train_net.py"),
+        ({"detection": {"cost": COST, "scores": {"x": {}, "y": {}}}}, "was evaluated on x, y"),
+    ],
+)
+def test_folders_that_are_no_run(tmp_path: Path, results: Any, message: str) -> None:
+    if results is not None:
+        (tmp_path / "results.json").write_text(json.dumps(results))
+    with pytest.raises(UserError, match=message):
+        load_run(tmp_path)

@@ -1,0 +1,93 @@
+"""Stages run as commands: in turns, side by side, and what is said when one fails."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from backbones import UserError
+from search.studies.commands import Stage, machine_shares, run_beside, run_stages
+
+TOOL = """
+import json, os, sys, time
+from pathlib import Path
+
+values = dict(zip(sys.argv[4::2], sys.argv[5::2]))
+folder = Path(values["OUTPUT_DIR"])
+folder.mkdir(parents=True)
+if "FAIL" in values:
+    print("doing it")
+    sys.exit("error: no table 'nine'")
+for _ in range(600 if "WAIT" in values else 0):
+    if Path(values["WAIT"]).exists():
+        break
+    time.sleep(0.05)
+else:
+    if "WAIT" in values:
+        sys.exit("nobody beside me")
+keys = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
+(folder / "results.json").write_text(json.dumps([os.environ[key] for key in keys]))
+"""
+
+
+@pytest.fixture(autouse=True)
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout with one tool, two GPUs and four cores."""
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "tool.py").write_text(TOOL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    return tmp_path
+
+
+def stage(name: str, *options: str) -> Stage:
+    return Stage("tool.py", "c.yaml", Path("out", name), options)
+
+
+def test_shares_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = machine_shares(3)
+    assert [share["CUDA_VISIBLE_DEVICES"] for share in shares] == ["4", "6", ""]
+    assert {share["OMP_NUM_THREADS"] for share in shares} == {"1"}
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    assert [share["CUDA_VISIBLE_DEVICES"] for share in machine_shares(2)] == ["0,2", "1,3"]
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    assert machine_shares(1)[0]["OMP_NUM_THREADS"] == "7"
+
+
+def test_jobs_run_at_once_with_a_share_each() -> None:
+    """Each of the two waits for the folder that the other makes."""
+    jobs = [[stage("a", "WAIT", "out/b")], [stage("b", "WAIT", "out/a"), stage("c")]]
+    assert sorted(run_beside(jobs, 2)) == [0, 1]
+    a, b, c = (json.loads(Path("out", name, "results.json").read_text()) for name in "abc")
+    assert sorted([a, b]) == [["2", "4"], ["2", "6"]]
+    assert c == b
+
+
+def test_a_failed_stage_says_why_and_those_beside_it_end() -> None:
+    jobs = [
+        [stage("a", "WAIT", "out/b")],
+        [stage("b", "WAIT", "out/a"), stage("c", "FAIL", "1"), stage("d")],
+    ]
+    with pytest.raises(UserError, match=r"'out/c' ended with exit code 1: no table 'nine' \(all"):
+        list(run_beside(jobs, 2))
+    assert Path("out/a/results.json").exists()
+    assert not Path("out/d").exists()
+    assert "doing it" in Path("out/c.log").read_text()
+
+
+def test_stages_in_turns(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    with pytest.raises(UserError, match="stage 2 of 3 ended with exit code 1"):
+        run_stages([stage("a"), stage("b", "FAIL", "1"), stage("c")], ["A", "B", "C"])
+    assert json.loads(Path("out/a/results.json").read_text())[0] == "3"
+    assert not Path("out/c").exists()
+    out, err = capfd.readouterr()
+    assert "[2/3] B\n$ python tools/tool.py --config-file c.yaml --resume OUTPUT_DIR out/b" in out
+    assert "no table 'nine'" in err

@@ -1,0 +1,256 @@
+"""Supernet and exported network agree; thresholds decide, and get gradients at full width."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from backbones import LatencyTable, UserError
+from backbones.blocks import MBConv
+from search.selection.runtime import RuntimeModel
+from search.space import Choice, SearchSpace
+from search.supernets.export import export_network
+from search.supernets.single_path import Supernet
+from search.supernets.superkernel import SuperMBConv
+from search.supernets.thresholds import (
+    Thresholds,
+    sigmoid_gate,
+    straight_through_gate,
+    subset_energy,
+)
+from tests.search.conftest import randomized_supernet
+
+
+@pytest.fixture(scope="module")
+def supernet(space: SearchSpace) -> Supernet:
+    return randomized_supernet(space)
+
+
+def disagreement(supernet: Supernet, choices: list[Choice], seed: int) -> float:
+    """Largest difference of logits over their scale, on random images of a random size."""
+    space = supernet.space
+    generator = torch.Generator().manual_seed(seed)
+    size = (32, 64, 47)[seed % 3]
+    images = torch.randn(1, 3, size, 96 - size, generator=generator)
+    network = export_network(supernet, choices, space.architecture(choices, "exported"))
+    with torch.no_grad(), supernet.using(choices):
+        ours, theirs = supernet(images), network(images)
+    assert theirs.abs().max() > 1e-2
+    return float((ours - theirs).abs().max() / theirs.abs().max())
+
+
+def test_every_type_in_every_position(supernet: Supernet, rng: random.Random) -> None:
+    """Each of the 13 types at each of the 20 layers, the other layers drawn at random."""
+    space = supernet.space
+    covered = set()
+    for shift in range(13):
+        choices: list[Choice] = []
+        for index, layer in enumerate(space.layers):
+            options = space.choices(layer)
+            choices.append(options[(index + shift) % len(options)])
+            covered.add((index, choices[-1]))
+        assert disagreement(supernet, choices, shift) < 1e-5
+    assert len(covered) == sum(len(space.choices(layer)) for layer in space.layers) == 255
+
+
+def test_fifty_random_networks(supernet: Supernet, rng: random.Random) -> None:
+    for seed in range(50):
+        assert disagreement(supernet, supernet.space.sample(rng), seed) < 1e-5
+
+
+def test_eval_mode_is_the_decided_network(supernet: Supernet, rng: random.Random) -> None:
+    """Under its own thresholds, without being told the choices."""
+    space = supernet.space
+    wanted = space.sample(rng)
+    with torch.no_grad():
+        for (layer, thresholds), choice in zip(supernet._judged, wanted, strict=True):
+            thresholds.values.copy_(torch.tensor(threshold_signs(layer, choice)) * -100.0)
+    assert supernet.choices() == wanted
+    images = torch.randn(2, 3, 64, 64)
+    network = export_network(supernet, wanted, space.architecture(wanted, "decided"))
+    with torch.no_grad():
+        torch.testing.assert_close(supernet(images), network(images), rtol=1e-5, atol=1e-5)
+    for _, thresholds in supernet._judged:
+        thresholds.values.data.zero_()
+
+
+def threshold_signs(layer: SuperMBConv, choice: Choice) -> list[float]:
+    """+1 for every decision that ``choice`` uses, -1 for the others."""
+    if choice is None:
+        signs = [1.0, 1.0, 1.0, 1.0, -1.0]
+    else:
+        used = [choice.kernel >= 1, choice.expansion >= 1, choice.se >= 1, choice.se >= 2]
+        signs = [1.0 if use else -1.0 for use in used] + [1.0] * layer.layer.droppable
+    return signs
+
+
+def test_exported_types_and_shapes(supernet: Supernet, rng: random.Random) -> None:
+    space = supernet.space
+    choices = space.sample(rng)
+    network = export_network(supernet, choices, space.architecture(choices, "exported"))
+    for layer, choice in zip(list(network.layers)[1:-1], choices, strict=True):
+        if choice is None:
+            assert isinstance(layer, torch.nn.Identity)
+            continue
+        assert isinstance(layer, MBConv)
+        assert layer.depthwise.conv.kernel_size[0] == space.kernel_sizes[choice.kernel]
+
+
+def test_energy_equals_a_loop(space: SearchSpace) -> None:
+    """Subsets and sizes of Eq. 2-4, summed element by element."""
+    torch.manual_seed(3)
+    layer = Supernet(space, 2).superkernels[1]
+    weight = layer.depthwise.conv.weight.detach()
+    squeeze = layer.se.reduce.weight.detach()
+    half, quarter = weight.shape[0] // 2, squeeze.shape[0] // 2
+    for use5 in (0.0, 1.0):
+        energy = subset_energy(layer, torch.tensor([1 - use5, use5]))
+        sums, sizes = dict.fromkeys("krgh", 0.0), dict.fromkeys("krgh", 0.0)
+        for (channel, _, row, column), value in zip(
+            ((c, 0, i, j) for c in range(weight.shape[0]) for i in range(5) for j in range(5)),
+            weight.flatten().tolist(),
+            strict=True,
+        ):
+            shell = row in (0, 4) or column in (0, 4)
+            key = "r" if shell else "k"
+            sums[key] += value**2
+            sizes[key] += 1
+            if not shell or use5:
+                key = "g" if channel < half else "h"
+                sums[key] += value**2
+                sizes[key] += 1
+        squeezes = [squeeze[:quarter].square().sum(), squeeze[quarter:].square().sum()]
+        expected = [sums["r"], sums["h"], *map(float, squeezes), sums["g"]]
+        torch.testing.assert_close(energy.subset, torch.tensor(expected), rtol=1e-4, atol=1e-4)
+        size = squeeze[:quarter].numel()
+        assert energy.subset_size.tolist() == [sizes["r"], sizes["h"], size, size, sizes["g"]]
+        total, squeezed = sums["g"] + sums["h"], float(squeezes[0] + squeezes[1])
+        reference = [sums["k"], sums["g"], squeezed, float(squeezes[0]), total]
+        torch.testing.assert_close(energy.reference, torch.tensor(reference), rtol=1e-4, atol=1e-4)
+
+
+def test_relative_importance_ignores_scale_and_width(space: SearchSpace) -> None:
+    supernet = Supernet(space, 2)
+    layer, thresholds = supernet._judged[5]
+    before = thresholds.logits(layer, sigmoid_gate).detach()
+    with torch.no_grad():
+        layer.depthwise.conv.weight.mul_(7)
+        layer.se.reduce.weight.mul_(0.1)
+    torch.testing.assert_close(thresholds.logits(layer, sigmoid_gate), before, rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        layer.depthwise.conv.weight.mul_(1 - 0.9 * layer.kernel_rings[1])
+    weaker = thresholds.logits(layer, sigmoid_gate)
+    assert float(weaker[0] - before[0]) == pytest.approx(2 * math.log(0.1), rel=1e-3)
+
+
+@pytest.mark.parametrize("importance", ["relative", "norm"])
+def test_every_threshold_has_a_gradient_at_full_width(
+    space: SearchSpace, table: LatencyTable, importance: str
+) -> None:
+    """At step 0 of the ImageNet space, from the cross entropy alone, and from the runtime."""
+    torch.manual_seed(0)
+    supernet = Supernet(space, 10, importance=importance).train()
+    images, targets = torch.randn(4, 3, 64, 64), torch.tensor([1, 2, 3, 4])
+    F.cross_entropy(supernet(images), targets).backward()
+    gradients = [t.values.grad.clone() for _, t in supernet._judged]  # type: ignore[union-attr]
+    # the squeeze decisions of the last layers see 2 x 2 maps of 4 images: small, but not dead
+    assert all(float(g.abs().max()) > 1e-5 for g in gradients)
+    assert float(torch.cat([g[g != 0] for g in gradients]).numel()) > 0.95 * sum(
+        map(len, gradients)
+    )
+    supernet.zero_grad()
+    RuntimeModel(space, table)(supernet.decisions)  # decisions of the graph that is gone
+    supernet(images)
+    RuntimeModel(space, table)(supernet.decisions).log().backward()
+    for layer, thresholds in supernet._judged:
+        gradient = thresholds.values.grad
+        assert gradient is not None
+        se = slice(2, 4)  # the table has no SE factors: these cost nothing
+        costly = torch.ones(len(gradient), dtype=torch.bool)
+        costly[se] = False
+        assert (gradient[costly] < -1e-4).all(), layer.layer
+
+
+def test_the_literal_formula_is_dead_at_full_width(space: SearchSpace) -> None:
+    """Why it is not the default: σ′(‖w‖²) is 0 in single precision for wide layers."""
+    supernet = Supernet(space, 10, importance="literal").train()
+    F.cross_entropy(supernet(torch.randn(2, 3, 32, 32)), torch.tensor([1, 2])).backward()
+    kernel = [float(t.values.grad[0]) for _, t in supernet._judged]  # type: ignore[union-attr,index]
+    assert kernel[1:] == [0.0] * 19
+
+
+@pytest.mark.parametrize(
+    ("gate", "slope"),
+    [
+        (sigmoid_gate, lambda z: 1 / (1 + math.exp(-z)) * (1 - 1 / (1 + math.exp(-z)))),
+        (straight_through_gate, lambda z: 1.0),
+    ],
+)
+def test_gates_are_indicators_with_their_own_slopes(gate, slope) -> None:
+    logits = torch.tensor([-2.0, -0.1, 0.1, 3.0], requires_grad=True)
+    gates = gate(logits)
+    torch.testing.assert_close(gates.detach(), torch.tensor([0.0, 0.0, 1.0, 1.0]))
+    gates.sum().backward()
+    expected = torch.tensor([slope(z) for z in logits.tolist()])
+    torch.testing.assert_close(logits.grad, expected)
+
+
+def test_subset_dropout_drops_and_never_rescales(space: SearchSpace) -> None:
+    torch.manual_seed(0)
+    supernet = Supernet(space, 2).train()
+    supernet.subset_dropout = 0.4
+    kept = []
+    with torch.no_grad():
+        for _ in range(40):
+            supernet.decide()
+            for layer, decision in zip(supernet.superkernels, supernet.decisions, strict=True):
+                for weight in vars(layer.decision).values():
+                    assert set(weight.flatten().tolist()) <= {0.0, 1.0}
+                kept.append(float(layer.decision.kernel[1]))
+                assert float(decision.kernel[1]) == 1.0  # the runtime sees the decision itself
+    assert sum(kept) / len(kept) == pytest.approx(0.6, abs=0.06)
+    supernet.eval()
+    supernet.decide()
+    assert all(float(layer.decision.kernel[1]) == 1.0 for layer in supernet.superkernels)
+
+
+@pytest.mark.parametrize("argument", ["relaxation", "importance"])
+def test_unknown_formulation(space: SearchSpace, argument: str) -> None:
+    with pytest.raises(UserError, match=f"unknown {argument} 'magic'; expected one of"):
+        Supernet(space, 2, **{argument: "magic"})
+
+
+def test_initial_decisions_use_everything(space: SearchSpace) -> None:
+    supernet = Supernet(space, 2, initial_logit=1.5)
+    for logits in supernet.logits():
+        torch.testing.assert_close(logits, torch.full_like(logits, 1.5), rtol=1e-4, atol=1e-4)
+    assert all(isinstance(thresholds, Thresholds) for thresholds in supernet.thresholds)
+    assert set(supernet.choices()) == {space.candidates[-1]}
+
+
+def test_softmax_uses_options_in_part_and_exports_whole_ones(space: SearchSpace) -> None:
+    """Eq. 18: w = p_3·w_3x3 + p_5·w_5x5 with p = softmax(τ); in eval mode an exact network."""
+    torch.manual_seed(0)
+    supernet = Supernet(space, 10, relaxation="softmax", importance="none", initial_logit=0.0)
+    with torch.no_grad():
+        for thresholds in supernet.thresholds:
+            thresholds.values.uniform_(-2, 2)
+    supernet.train()
+    supernet(torch.randn(2, 3, 96, 96)).sum().backward()
+    for index, layer in enumerate(supernet.superkernels):
+        tau = -supernet.thresholds[index].values.detach()
+        expected = torch.stack([torch.zeros(()), tau[0]]).softmax(0)
+        torch.testing.assert_close(layer.decision.kernel.detach(), expected)
+        torch.testing.assert_close(supernet.decisions[index].kernel.detach(), expected)
+        assert (supernet.thresholds[index].values.grad.abs() > 0).all()
+    supernet.eval()
+    choices = supernet.choices()
+    assert {None} < set(choices)
+    network = export_network(supernet, choices, space.architecture(choices, "softmax"))
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(supernet(images), network(images), rtol=1e-4, atol=1e-5)

@@ -1,0 +1,147 @@
+"""Superkernels against Eq. 1-5 written out by hand, in loops and with explicit masks."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from search.space import Candidate, SearchLayer, SearchSpace
+from search.supernets.decisions import Decision, at_least, hard_decision, nested_weights
+from search.supernets.superkernel import SuperMBConv
+
+LAYERS = [SearchLayer(8, 8, 1), SearchLayer(8, 12, 2)]
+
+
+def make_layer(space: SearchSpace, layer: SearchLayer) -> SuperMBConv:
+    torch.manual_seed(1)
+    module = SuperMBConv(layer, space, nn.BatchNorm2d)
+    with torch.no_grad():
+        for value in module.state_dict().values():
+            if value.is_floating_point():
+                value.uniform_(0.5, 1.5) if value.min() > 0 else value.normal_(0, 0.5)
+    return module.eval()
+
+
+def by_hand(module: SuperMBConv, x: Tensor, use5: float, use3x: float, use6: float,
+            use25: float, use50: float) -> Tensor:  # fmt: skip
+    """Eq. 1-5 with indicators as numbers; subsets are zeroed on the *feature maps*."""
+    y = module.expand(x)
+    weight = module.depthwise.conv.weight.clone()
+    for row, column in itertools.product(range(5), range(5)):
+        if row in (0, 4) or column in (0, 4):
+            weight[:, :, row, column] *= use5  # Eq. 1
+    channels = weight.shape[0]
+    y = F.conv2d(y, weight, stride=module.layer.stride, padding=2, groups=channels)
+    y = F.relu(module.depthwise.norm(y))
+    for channel in range(channels // 2, channels):
+        y[:, channel] = y[:, channel] * use6  # Eq. 3, inner indicator
+    squeeze = channels // 2
+    pooled = y.mean((2, 3), keepdim=True)
+    hidden = F.relu(module.se.reduce(pooled))
+    for unit in range(squeeze):
+        # Eq. 4; the ratio is of the path's input, which expansion 3 halves
+        wide = 1.0 if unit < squeeze // 2 else use50
+        narrow = float(unit < squeeze // 4) + (squeeze // 4 <= unit < squeeze // 2) * use50
+        hidden[:, unit] = hidden[:, unit] * use25 * (use6 * wide + (1 - use6) * narrow)
+    gate = module.se.expand(hidden).sigmoid()
+    y = y * ((1 - use25) + use25 * gate)
+    y = module.project(y)
+    if module.layer.droppable:
+        y = y * use3x  # Eq. 3, outer indicator
+    return x + y if module.residual else y
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("indicators", list(itertools.product((0.0, 1.0), repeat=5)))
+def test_every_decision_equals_the_equations(
+    space: SearchSpace, layer: SearchLayer, indicators: tuple[float, ...]
+) -> None:
+    use5, use3x, use6, use25, use50 = indicators
+    if use50 > use25:
+        return  # Eq. 4: the larger ratio only extends the smaller
+    module = make_layer(space, layer)
+    keep = use3x if layer.droppable else 1.0
+    module.decision = Decision(
+        nested_weights(torch.tensor([use5])),
+        nested_weights(torch.tensor([use6])),
+        nested_weights(torch.tensor([use25, use50])),
+        torch.tensor(keep),
+    )
+    x = torch.randn(2, layer.in_channels, 9, 9)
+    with torch.no_grad():
+        expected = by_hand(module, x, *indicators)
+        torch.testing.assert_close(module(x), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_relaxed_kernel_is_equation_18(space: SearchSpace) -> None:
+    """Between 0 and 1 the kernel is the weighted sum of Eq. 18."""
+    module = make_layer(space, LAYERS[0])
+    weights = torch.tensor([0.3, 0.7])
+    inner = F.pad(module.depthwise.conv.weight[:, :, 1:4, 1:4], (1, 1, 1, 1))
+    expected = 0.3 * inner + 0.7 * module.depthwise.conv.weight
+    mask = torch.einsum("k,khw->hw", at_least(weights), module.kernel_rings)
+    torch.testing.assert_close(module.depthwise.conv.weight * mask, expected)
+
+
+def test_skipped_layer_is_the_identity(space: SearchSpace) -> None:
+    module = make_layer(space, LAYERS[0])
+    module.decision = hard_decision(space, None)
+    x = torch.randn(2, 8, 7, 7)
+    assert torch.equal(module(x), x)
+
+
+def test_se_off_is_the_identity(space: SearchSpace) -> None:
+    """Ratio 0 must not scale: σ(bias) would halve the maps."""
+    module = make_layer(space, LAYERS[0])
+    module.decision = hard_decision(space, Candidate(1, 1, 0))
+    channels = module.channel_groups.shape[1]
+    scale = module._excitation(
+        torch.randn(2, channels, 1, 1), module.decision, torch.ones(channels)
+    )
+    torch.testing.assert_close(scale, torch.ones_like(scale), rtol=0, atol=0)
+
+
+def test_gradients_equal_those_of_masked_maps(space: SearchSpace) -> None:
+    """Scaling weights gives every decision the gradient that scaling feature maps would."""
+    module = make_layer(space, LAYERS[0])
+    x = torch.randn(2, 8, 9, 9)
+    values = (0.6, 0.8, 0.7, 0.9, 0.4)
+    ours = torch.tensor(values, requires_grad=True)
+    module.decision = Decision(
+        nested_weights(ours[:1]), nested_weights(ours[2:3]), nested_weights(ours[3:]), ours[1]
+    )
+    theirs = torch.tensor(values, requires_grad=True)
+    target = torch.randn(2, 8, 9, 9)
+    # relaxed, the two forms of the expansion decision differ (a weighted channel also feeds SE),
+    # so compare where it is hard and the rest is relaxed
+    (module(x) * target).sum().backward()
+    assert ours.grad is not None
+    assert ours.grad.abs().min() > 0
+    step = 1e-3
+    for index in range(5):
+        shifted = []
+        for sign in (1, -1):
+            moved = theirs.detach().clone()
+            moved[index] += sign * step
+            module.decision = Decision(
+                nested_weights(moved[:1]),
+                nested_weights(moved[2:3]),
+                nested_weights(moved[3:]),
+                moved[1],
+            )
+            shifted.append(float((module(x) * target).double().sum()))
+        numeric = (shifted[0] - shifted[1]) / (2 * step)
+        assert float(ours.grad[index]) == pytest.approx(numeric, rel=2e-2, abs=1e-2)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3])
+def test_nested_weights_are_products_of_indicators(count: int) -> None:
+    for gates in itertools.product((0.0, 1.0), repeat=count):
+        weights = nested_weights(torch.tensor(gates))
+        reached = next((i for i, gate in enumerate(gates) if not gate), count)
+        assert weights.tolist() == [float(i == reached) for i in range(count + 1)]
+        assert at_least(weights).tolist() == [float(i <= reached) for i in range(count + 1)]
