@@ -10,6 +10,7 @@ import torch
 
 from backbones import LatencyTable
 from search.space import SearchSpace
+from search.studies.benchmarks import search_step
 from search.studies.benchmarks.search_step import (
     NETWORKS,
     interleaved_seconds,
