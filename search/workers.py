@@ -11,6 +11,9 @@ from typing import Any
 
 import torch
 
+THREADS = 1
+"""Of each process that :func:`in_processes` starts."""
+
 
 def in_processes(
     function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], workers: int
@@ -36,9 +39,14 @@ def in_processes(
             raise
 
 
+def worker_threads(workers: int) -> int:
+    """Threads of each process in which work is done; 1 worker is this process itself."""
+    return THREADS if workers > 1 else torch.get_num_threads()
+
+
 def start_worker() -> None:
     """One thread, and an end with the parent: a killed command leaves no process behind."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(THREADS)
     parent = multiprocessing.parent_process()
     assert parent is not None
 

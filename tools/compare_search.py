@@ -21,6 +21,7 @@ from search.studies.methods.plot import plot_study
 from search.studies.methods.study import METHODS, check_methods, live_thresholds, run_study
 from search.studies.pages import study_table
 from search.supernets.thresholds import IMPORTANCES
+from search.workers import worker_threads
 
 
 def parse() -> argparse.Namespace:
@@ -83,7 +84,7 @@ def main(args: argparse.Namespace) -> None:
         raise UserError("no trials: --methods, --targets, --seeds or --random-seeds ask for none")
     space = SearchSpace.load(search_cfg.SEARCH.SPACE)
     facts = {
-        **provenance(workers=args.workers),
+        **provenance(workers=args.workers, threads=worker_threads(args.workers)),
         "unit": build_latency_table(search_cfg, space).unit,
         "live_thresholds": {name: live_thresholds(space, name) for name in IMPORTANCES},
     }

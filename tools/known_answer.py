@@ -22,6 +22,7 @@ from search.studies.known_answer.study import run_searches, train_truth, truth_f
 from search.studies.known_answer.truth import Truth
 from search.studies.methods.study import METHODS
 from search.studies.pages import regret_table, reliability_table
+from search.workers import worker_threads
 
 RESULTS = Path("docs/results")
 
@@ -65,7 +66,7 @@ def main(args: argparse.Namespace) -> None:
         raise UserError(
             f"--workers is {args.workers} and --seeds {args.seeds}; expected 1 or more of each"
         )
-    facts = provenance(workers=args.workers)
+    facts = provenance(workers=args.workers, threads=worker_threads(args.workers))
     if args.step == "train":
         search_cfg = load_search_config(args.search_config)
         train_cfg = load_search_config(args.train_config, args.opts)

@@ -16,9 +16,3 @@ def device_name(device: str) -> str:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return models[0] if models else platform.processor() or platform.machine()
-
-
-def hardware(device: str = "cpu") -> str:
-    """The device and the threads that PyTorch uses, as results name them."""
-    threads = torch.get_num_threads()
-    return f"{device_name(device)}, {threads} thread{'s' if threads > 1 else ''}"

@@ -9,30 +9,36 @@ from pathlib import Path
 
 import torch
 
-from backbones.inference.hardware import device_name, hardware
+from backbones.inference.hardware import device_name
 
 _ROOT = Path(__file__).resolve().parents[2]
 
 
-def provenance(device: str = "cpu", workers: int = 1) -> dict[str, str | None]:
+def provenance(
+    device: str = "cpu", workers: int = 1, threads: int | None = None
+) -> dict[str, str | None]:
     """What every file below ``docs/results`` says of itself, for the command that is running.
 
     Args:
         device: ``cpu`` or ``cuda``.
-        workers: processes that share the work; of more than one, each has a single thread.
+        workers: processes that share the work.
+        threads: of each of them; None takes those that PyTorch uses in this process.
 
     Returns:
         ``command`` as it is typed at the top of the checkout, ``commit`` of the checkout (None
-        outside of one), ``hardware`` and PyTorch's version.
+        outside of one), ``hardware`` with processes and threads, and PyTorch's version.
     """
-    alone = hardware(device)
-    shared = f"{device_name(device)}, {workers} processes of 1 thread"
     return {
         "command": shlex.join(["python", _script(), *sys.argv[1:]]),
         "commit": commit(),
-        "hardware": shared if workers > 1 else alone,
+        "hardware": _hardware(device, workers, threads or torch.get_num_threads()),
         "torch": torch.__version__,
     }
+
+
+def _hardware(device: str, workers: int, threads: int) -> str:
+    processes = f"{workers} processes of " if workers > 1 else ""
+    return f"{device_name(device)}, {processes}{threads} thread{'s' * (threads > 1)}"
 
 
 def _script() -> str:

@@ -159,7 +159,7 @@ def write_evaluation(
         for types, network in networks.items()
     ]
     report = {
-        **provenance(),
+        **provenance(threads=table.threads),
         "table": table.name,
         "table_source": table.source,
         "device": table.device,

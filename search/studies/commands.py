@@ -138,16 +138,21 @@ def _run_quietly(stage: Stage, share: Mapping[str, str]) -> None:
         )
 
 
+def command_threads(workers: int) -> int:
+    """Threads of every command that runs beside others: ``OMP_NUM_THREADS``, or an even share."""
+    named = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return max(1, int(named) if named.isdigit() else (os.cpu_count() or 1) // workers)
+
+
 def machine_shares(workers: int) -> list[dict[str, str]]:
     """The environment of every worker: the threads and the visible GPUs dealt out evenly."""
-    threads = max(1, (os.cpu_count() or 1) // workers)
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     devices = (
         list(map(str, range(torch.cuda.device_count()))) if named is None else named.split(",")
     )
     return [
         {
-            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
+            "OMP_NUM_THREADS": str(command_threads(workers)),
             "CUDA_VISIBLE_DEVICES": ",".join(devices[worker::workers]),
         }
         for worker in range(workers)

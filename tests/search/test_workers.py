@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from search.workers import in_processes
+from detection.engine.provenance import provenance
+from search.workers import in_processes, worker_threads
 
 PARENT = """
 import os, time
@@ -23,6 +24,13 @@ if __name__ == "__main__":
 
 def test_calls_run_on_one_thread_each() -> None:
     assert sorted(in_processes(torch.get_num_threads, [()] * 3, 2)) == [(0, 1), (1, 1), (2, 1)]
+
+
+def test_results_say_how_many_threads_the_workers_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.get_num_threads", lambda: 8)
+    for workers, expected in ((1, "8 threads"), (2, "2 processes of 1 thread")):
+        facts = provenance(workers=workers, threads=worker_threads(workers))
+        assert str(facts["hardware"]).endswith(f", {expected}")
 
 
 def test_an_error_ends_the_work() -> None:

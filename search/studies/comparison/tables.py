@@ -20,6 +20,7 @@ from detection.engine.provenance import provenance
 from detection.engine.results import mean_and_deviation
 from detection.report import COLUMNS, TASK_NAMES, ModelCost
 from detection.scoring import METRICS
+from search.studies.commands import command_threads
 from search.studies.comparison.runs import DetectorRun, check_recipe
 
 
@@ -235,7 +236,9 @@ def write_comparison(
     tables = [classification_table(rows, known), detection_table(rows, known)]
     note = [f"† as printed in {known['source']}; its recipe is another one."] if known else []
     text = "\n\n".join([*map(markdown, tables), *note]) + "\n"
-    write_json(folder / "comparison.json", {**provenance(workers=workers), "rows": rows})
+    threads = command_threads(workers) if workers > 1 else None
+    facts = provenance(workers=workers, threads=threads)
+    write_json(folder / "comparison.json", {**facts, "rows": rows})
     write_atomic(folder / "comparison.md", text)
     write_atomic(folder / "comparison.csv", comma_separated(rows))
     plot_comparison(rows, folder / "comparison.png")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from backbones.inference.hardware import device_name
 from detection.engine.provenance import commit, provenance
 
 
@@ -40,7 +41,21 @@ def test_the_command_can_be_typed_again(monkeypatch: pytest.MonkeyPatch) -> None
         command = provenance()["command"]
         assert command == "python tools/benchmark.py --output 'a b.json' SEED 1"
     monkeypatch.setattr(sys, "argv", ["/elsewhere/x.py"])
-    found = provenance(workers=3)
-    assert found["command"] == "python /elsewhere/x.py"
-    assert str(found["hardware"]).endswith(", 3 processes of 1 thread")
-    assert str(provenance()["hardware"]).endswith(("thread", "threads"))
+    assert provenance()["command"] == "python /elsewhere/x.py"
+
+
+@pytest.mark.parametrize(
+    ("workers", "threads", "expected"),
+    [
+        (1, None, "1 thread"),
+        (1, 4, "4 threads"),
+        (3, 1, "3 processes of 1 thread"),
+        (2, 4, "2 processes of 4 threads"),
+    ],
+)
+def test_processes_and_threads(
+    monkeypatch: pytest.MonkeyPatch, workers: int, threads: int | None, expected: str
+) -> None:
+    monkeypatch.setattr("torch.get_num_threads", lambda: 1)
+    found = provenance(workers=workers, threads=threads)["hardware"]
+    assert found == f"{device_name('cpu')}, {expected}"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from backbones import UserError
-from search.studies.commands import Stage, machine_shares, run_beside, run_stages
+from search.studies.commands import Stage, command_threads, machine_shares, run_beside, run_stages
 
 TOOL = """
 import json, os, sys, time
@@ -57,6 +57,19 @@ def test_shares_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [share["CUDA_VISIBLE_DEVICES"] for share in machine_shares(2)] == ["0,2", "1,3"]
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     assert machine_shares(1)[0]["OMP_NUM_THREADS"] == "7"
+
+
+@pytest.mark.parametrize(
+    ("given", "workers", "expected"),
+    [("", 2, 4), ("", 3, 2), ("", 9, 1), ("3", 2, 3), ("3,2", 2, 3), ("many", 2, 4)],
+)
+def test_threads_of_commands_beside_each_other(
+    monkeypatch: pytest.MonkeyPatch, given: str, workers: int, expected: int
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    assert command_threads(workers) == expected
+    assert {share["OMP_NUM_THREADS"] for share in machine_shares(workers)} == {str(expected)}
 
 
 def test_jobs_run_at_once_with_a_share_each() -> None:

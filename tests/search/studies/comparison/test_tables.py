@@ -24,6 +24,7 @@ from search.studies.comparison.tables import (
     detection_table,
     markdown,
     paper_results,
+    write_comparison,
 )
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -197,3 +198,21 @@ def test_folders_that_are_no_run(tmp_path: Path, results: Any, message: str) -> 
         (tmp_path / "results.json").write_text(json.dumps(results))
     with pytest.raises(UserError, match=message):
         load_run(tmp_path)
+
+
+def test_a_comparison_says_how_many_threads_its_runs_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [load_run(write_run(tmp_path / "a", 40.0)[0])]
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 8)
+
+    def hardware(workers: int) -> str:
+        write_comparison(runs, tmp_path, workers=workers)
+        return str(json.loads((tmp_path / "comparison.json").read_text())["hardware"])
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert hardware(1).endswith(", 8 threads")
+    assert hardware(2).endswith(", 2 processes of 4 threads")
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert hardware(2).endswith(", 2 processes of 3 threads")
