@@ -6,12 +6,17 @@ import dataclasses
 import os
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from backbones.errors import UserError
 from backbones.files import read_json
 from backbones.paths import config_path
+
+Upgrades = Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]]
+"""By an older schema version: from the keys of an object of that version to those of the next."""
+
+_NONE: Upgrades = types.MappingProxyType({})
 
 
 def named_file(name_or_path: str | os.PathLike[str], kind: str, *folder: str) -> str:
@@ -43,25 +48,43 @@ def named_files(*folder: str) -> list[str]:
     return sorted(path.stem for path in config_path(*folder).glob("*.json"))
 
 
-def load_versioned(cls: type[Any], path: str, kind: str, version: int) -> Any:
-    """Reads a dataclass from a JSON file.
+def load_versioned(
+    cls: type[Any], path: str, kind: str, version: int, upgrades: Upgrades = _NONE
+) -> Any:
+    """Reads a dataclass from a JSON file; arguments as for :func:`parse_versioned`.
 
     Raises:
         UserError: if the file is missing, is not JSON, or does not fit.
     """
-    return parse_versioned(cls, read_json(path, kind), version, path)
+    return parse_versioned(cls, read_json(path, kind), version, path, upgrades)
 
 
-def parse_versioned(cls: type[Any], data: Any, version: int, where: str) -> Any:
-    """:func:`parse_dataclass` for an object that carries its ``schema_version``."""
+def parse_versioned(
+    cls: type[Any], data: Any, version: int, where: str, upgrades: Upgrades = _NONE
+) -> Any:
+    """:func:`parse_dataclass` for an object that carries its ``schema_version``.
+
+    Args:
+        cls: the dataclass.
+        data: decoded JSON.
+        version: of the schema that is ``cls``.
+        where: the object's name in error messages.
+        upgrades: one for every older version that is read as well.
+
+    Raises:
+        UserError: for another version, and as :func:`parse_dataclass`.
+    """
     if not isinstance(data, Mapping):
         raise UserError(f"{where} is {data!r}; expected an object with {_field_names(cls)}")
-    if data.get("schema_version") != version:
+    found, read = data.get("schema_version"), [*sorted(upgrades), version]
+    if found not in read:
         raise UserError(
-            f"{where}: schema_version is {data.get('schema_version')!r}, this release reads "
-            f"{version}; make the file again or upgrade spnas"
+            f"{where}: schema_version is {found!r}, this release reads "
+            f"{' and '.join(map(str, read))}; make the file again or upgrade spnas"
         )
     body = {key: value for key, value in data.items() if key != "schema_version"}
+    for older in read[read.index(found) : -1]:
+        body = upgrades[older](body)
     try:
         return parse_dataclass(cls, body, where)
     except UserError as error:

@@ -24,7 +24,9 @@ def add_spnas_config(cfg: CfgNode) -> None:
     cfg.MODEL.SPNAS.LATENCY_TABLE = "pixel1"
     # The engine that measures the backbone for the final table, on one thread of this machine's
     # CPU, in the setting of the table: "torch", "onnxruntime", "litert", or "" for none.
-    cfg.MODEL.SPNAS.RUNTIME_ENGINE = ""
+    cfg.MODEL.SPNAS.ENGINE = ""
+    if not cfg.key_is_renamed("MODEL.SPNAS.RUNTIME_ENGINE"):  # the keys may be added twice
+        cfg.register_renamed_key("MODEL.SPNAS.RUNTIME_ENGINE", "MODEL.SPNAS.ENGINE")
     # Memory layout of the whole detector when it trains on a CPU; a Mask R-CNN is a tenth faster.
     cfg.MODEL.SPNAS.CHANNELS_LAST = True
 

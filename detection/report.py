@@ -182,8 +182,8 @@ def check_cost_options(cfg: CfgNode) -> None:
     options = cfg.MODEL.get("SPNAS", {})
     if options.get("LATENCY_TABLE"):
         LatencyTable.load(options.LATENCY_TABLE)
-    if options.get("RUNTIME_ENGINE"):
-        make_engine(options.RUNTIME_ENGINE)
+    if options.get("ENGINE"):
+        make_engine(options.ENGINE)
 
 
 def usual_test_size(cfg: CfgNode, records: Sequence[Record], divisor: int = 32) -> tuple[int, int]:
@@ -218,7 +218,7 @@ def final_results(
     records = load_records(names[0])
     size = usual_test_size(cfg, records)
     options = cfg.MODEL.get("SPNAS", {})
-    cost = model_cost(model, size, options.get("LATENCY_TABLE"), options.get("RUNTIME_ENGINE"))
+    cost = model_cost(model, size, options.get("LATENCY_TABLE"), options.get("ENGINE"))
     return {"cost": asdict(cost), "scores": {k: dict(v) for k, v in by_dataset.items()}}
 
 

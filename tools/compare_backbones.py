@@ -78,7 +78,7 @@ def parse() -> argparse.Namespace:
         "and speed are then those of a shared machine (default: 1)",
     )
     parser.add_argument(
-        "--measure",
+        "--engine",
         choices=ENGINES,
         help="measure all backbones with this engine on one CPU thread, in turns, when all runs "
         "have ended; as deployed in the setting of the detector's latency table",
@@ -100,7 +100,7 @@ def main(args: argparse.Namespace) -> None:
             raise UserError(f"--{option} is {getattr(args, option)}; expected {least} or more")
     if not args.config_files and (args.random or not args.runs):
         raise UserError("nothing to compare; name detectors (--config-files) or runs (--runs)")
-    engine = make_engine(args.measure) if args.measure else None
+    engine = make_engine(args.engine) if args.engine else None
     rows = entries(args.config_files, args.architectures)
     if args.random:
         search_cfg = load_search_config(args.search_config)

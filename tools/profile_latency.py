@@ -20,13 +20,13 @@ from search.profiling.profiler import profile_space
 EPILOG = """
 examples:
   a table of this CPU for the paper's space, one thread, ONNX Runtime:
-    %(prog)s --runtime onnxruntime --input-size 224x224 --output configs/latency/my_cpu.json
+    %(prog)s --engine onnxruntime --input-size 224x224 --output configs/latency/my_cpu.json
   the same, judged on 100 networks that are measured in the same turns:
-    %(prog)s --runtime onnxruntime --output my_cpu.json --evaluation output/my_cpu_report.json
+    %(prog)s --engine onnxruntime --output my_cpu.json --evaluation output/my_cpu_report.json
   for a detector: the backbone at detection resolution under a feature pyramid:
-    %(prog)s --runtime litert --task detection --input-size 480x640 --output my_detector.json
+    %(prog)s --engine litert --task detection --input-size 480x640 --output my_detector.json
   two networks, measured whole, beside what a table predicts:
-    %(prog)s --runtime onnxruntime --architectures spnas_100 output/search/architecture.json \\
+    %(prog)s --engine onnxruntime --architectures spnas_100 output/search/architecture.json \\
         --table configs/latency/my_cpu.json
 """
 
@@ -37,7 +37,7 @@ def parse() -> argparse.Namespace:
     )
     add_profiling_arguments(parser)
     parser.add_argument(
-        "--runtime",
+        "--engine",
         required=True,
         metavar="ENGINE",
         help=f"inference engine: {', '.join(ENGINES)}",
@@ -98,7 +98,7 @@ def main(args: argparse.Namespace) -> None:
     check_counts(args, least_networks=0)
     if args.evaluation_networks < 2:
         raise UserError(f"--evaluation-networks is {args.evaluation_networks}; expected 2 or more")
-    engine = make_engine(args.runtime, args.device, args.threads)
+    engine = make_engine(args.engine, args.device, args.threads)
     size = image_size(args.input_size)
     deployment = Deployment(args.task, size, fpn_channels=args.fpn_channels)
     if not args.architectures:

@@ -22,5 +22,5 @@ def make_engine(name: str, device: str = "cpu", threads: int = 1) -> Engine:
         UserError: if it is unknown, not installed, or cannot use the device.
     """
     if name not in ENGINES:
-        raise UserError(f"unknown runtime '{name}'; expected one of {', '.join(ENGINES)}")
+        raise UserError(f"unknown engine '{name}'; expected one of {', '.join(ENGINES)}")
     return ENGINES[name](device, threads)

@@ -64,7 +64,7 @@ class Program(abc.ABC):
             UserError: if the engine has no profiler.
         """
         raise UserError(
-            "this engine reports no operators to Python; take --runtime onnxruntime or torch for a "
+            "this engine reports no operators to Python; take --engine onnxruntime or torch for a "
             "breakdown"
         )
 

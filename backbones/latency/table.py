@@ -7,13 +7,14 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from backbones.architecture import SKIP, HeadSpec, LayerSpec, StemSpec, has_se
 from backbones.errors import UserError
 from backbones.files import write_json
-from backbones.schema import load_versioned, named_file
+from backbones.schema import Upgrades, load_versioned, named_file
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class LatencyTable:
     Attributes:
         name: what logs and tables call it.
         device: the device measured.
-        runtime: the engine that ran the layers (``onnxruntime``, ``litert``, ``torch``, …).
+        engine: that ran the layers (``onnxruntime``, ``litert``, ``torch``, …).
         unit: of every figure, usually ``ms``.
         input_size: height and width of the image in pixels.
         constant: what is not searched.
@@ -125,7 +126,7 @@ class LatencyTable:
 
     name: str
     device: str
-    runtime: str
+    engine: str
     unit: str
     input_size: tuple[int, int]
     constant: ConstantPart
@@ -182,12 +183,20 @@ class LatencyTable:
         """Reads a table by name (``configs/latency``) or by path.
 
         Raises:
-            UserError: if it is missing, not JSON, or not a latency table of this schema.
+            UserError: if it is missing, not JSON, or not a latency table of a schema that is read.
         """
         path = named_file(name_or_path, "latency table", "latency")
-        table: LatencyTable = load_versioned(cls, path, "latency table", SCHEMA_VERSION)
+        table: LatencyTable = load_versioned(cls, path, "latency table", SCHEMA_VERSION, _UPGRADES)
         return table
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the table as JSON, whole or not at all."""
         write_json(path, {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)})
+
+
+def _name_the_engine(body: dict[str, Any]) -> dict[str, Any]:
+    """Schema 1 has the engine under ``runtime``."""
+    return {"engine" if key == "runtime" else key: value for key, value in body.items()}
+
+
+_UPGRADES: Upgrades = {1: _name_the_engine}

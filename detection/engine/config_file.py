@@ -156,7 +156,12 @@ def _lookup(cfg: CfgNode, key: str) -> tuple[bool, Any]:
 
 
 def _check_key(cfg: CfgNode, key: str, where: str) -> None:
-    if cfg.key_is_deprecated(key) or cfg.key_is_renamed(key) or _lookup(cfg, key)[0]:
+    if cfg.key_is_renamed(key):
+        try:
+            cfg.raise_key_rename_error(key)
+        except KeyError as error:
+            raise UserError(f"{where} sets an old key: {_one_line(error)}") from None
+    if cfg.key_is_deprecated(key) or _lookup(cfg, key)[0]:
         return
     known = {name.upper(): name for name, _ in _leaves(cfg, cfg)}
     near = difflib.get_close_matches(key.upper(), known, n=1)

@@ -54,7 +54,7 @@ def proxy_table(name: str, space: SearchSpace, input_size: tuple[int, int]) -> L
     return LatencyTable(
         name=name,
         device="any",
-        runtime="counted",
+        engine="counted",
         unit=unit,
         input_size=input_size,
         constant=part,

@@ -62,9 +62,9 @@ def table_engine(table: LatencyTable) -> Engine:
     Raises:
         UserError: if it is another device, or the engine is none of ours or not installed.
     """
-    if table.runtime not in ENGINES:
+    if table.engine not in ENGINES:
         raise UserError(
-            f"latency table '{table.name}' was measured with {table.runtime} on a {table.device}; "
+            f"latency table '{table.name}' was measured with {table.engine} on a {table.device}; "
             f"only tables made with {', '.join(ENGINES)} can be measured again here"
         )
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -74,7 +74,7 @@ def table_engine(table: LatencyTable) -> Engine:
             f"latency table '{table.name}' was measured on '{table.device}'; this machine is "
             f"'{', '.join(here)}': profile it with tools/profile_latency.py"
         )
-    return make_engine(table.runtime, here[table.device], table.threads or 1)
+    return make_engine(table.engine, here[table.device], table.threads or 1)
 
 
 def evaluate_table(
@@ -163,7 +163,7 @@ def write_evaluation(
         "table": table.name,
         "table_source": table.source,
         "device": table.device,
-        "runtime": table.runtime,
+        "engine": table.engine,
         "threads": table.threads,
         "task": table.task,
         "input_size": list(table.input_size),

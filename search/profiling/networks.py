@@ -61,7 +61,7 @@ def measure_architectures(
         network_item(architecture, deployment, f"network_{index}")
         for index, architecture in enumerate(architectures)
     ]
-    made_here = table and (table.device, table.runtime, table.threads) == (
+    made_here = table and (table.device, table.engine, table.threads) == (
         device_name(engine.device),
         engine.name,
         engine.threads,

@@ -52,6 +52,6 @@ def plot_evaluation(report: Mapping[str, Any], path: Path) -> None:
     right.legend()
     height, width = report["input_size"]
     setting = f"{report['threads']} thread(s), {height}×{width}, {report['task']}"
-    figure.suptitle(f"{report['runtime']} on {report['device']}, {setting}")
+    figure.suptitle(f"{report['engine']} on {report['device']}, {setting}")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100)

@@ -107,7 +107,7 @@ def _setting(
     return {
         "space": space.to_dict(),
         "device": device_name(engine.device),
-        "runtime": engine.name,
+        "engine": engine.name,
         "versions": engine.versions(),
         "threads": engine.threads,
         "task": deployment.task,
@@ -136,7 +136,7 @@ def _table(
     return LatencyTable(
         name=name,
         device=device_name(engine.device),
-        runtime=engine.name,
+        engine=engine.name,
         unit="ms",
         input_size=deployment.padded_size,
         constant=dataclasses.replace(constant, spread=max(part.spread for part in constants)),

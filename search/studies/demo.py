@@ -34,7 +34,7 @@ def demo_stages(output: Path) -> list[Stage]:
             "train_net.py",
             "configs/detection/mask_rcnn_spnas_fpn_digits.yaml",
             detector,
-            (*backbone_options(classifier), "MODEL.SPNAS.RUNTIME_ENGINE", "onnxruntime"),
+            (*backbone_options(classifier), "MODEL.SPNAS.ENGINE", "onnxruntime"),
         ),
     ]
 

@@ -111,6 +111,20 @@ def test_round_trip(table: LatencyTable, tmp_path: Path) -> None:
         assert LatencyTable.load(tmp_path / "t.json") == saved
 
 
+@pytest.mark.parametrize("name", named_files("latency"))
+def test_schema_1_has_the_engine_under_runtime(tmp_path: Path, name: str) -> None:
+    data = json.loads(config_path("latency", f"{name}.json").read_text())
+    older = {**data, "schema_version": 1, "runtime": data["engine"]}
+    del older["engine"]
+    (tmp_path / "t.json").write_text(json.dumps(older))
+    found = LatencyTable.load(tmp_path / "t.json")
+    assert found == LatencyTable.load(name)
+    found.save(tmp_path / "t.json")
+    saved = json.loads((tmp_path / "t.json").read_text())
+    assert (saved["schema_version"], saved["engine"]) == (2, data["engine"])
+    assert "runtime" not in saved
+
+
 def test_uncovered_layers_are_named(table: LatencyTable) -> None:
     seven = uniform(lambda i: mbconv(7, 6) if i == 2 else mbconv(3, 3))
     found, uncovered = layer_runtimes(seven, table)
@@ -132,7 +146,8 @@ def test_uncovered_layers_are_named(table: LatencyTable) -> None:
         (lambda t: t.update(layers=[]), "has no layers"),
         (lambda t: t.pop("constant"), "the key 'constant' is missing"),
         (lambda t: t.update(input_size=[224]), r"input_size is \[224\]; expected 2 values"),
-        (lambda t: t.update(schema_version=7), "schema_version is 7"),
+        (lambda t: t.update(schema_version=3), "version is 3, this release reads 1 and 2; make"),
+        (lambda t: t.update(schema_version=[2]), r"schema_version is \[2\], this release reads"),
         (lambda t: t["layers"][0].update(spreads={"3x3-3": -0.1}), "spread of 3x3-3 is -0.1"),
         (lambda t: t.update(correction={"scale": 1.0}), "the key 'intercept' is missing"),
         (lambda t: t.update(correction=NAN_CORRECTION), "correction: scale is nan"),

@@ -158,11 +158,11 @@ def test_scripting_the_whole_detector(cfg: CfgNode) -> None:
 def test_onnx_export_runs_elsewhere(cfg: CfgNode) -> None:
     """The pyramid through ONNX Runtime: what a detector's deployment starts from."""
     pytest.importorskip("onnx")
-    runtime = pytest.importorskip("onnxruntime")
+    engine = pytest.importorskip("onnxruntime")
     adapter = TracingAdapter(build_backbone(cfg).eval(), torch.rand(1, 3, 64, 64)).eval()
     file = io.BytesIO()
     torch.onnx.export(adapter, adapter.flattened_inputs, file, dynamo=False)
-    session = runtime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
+    session = engine.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
     images = torch.rand(1, 3, 64, 64)
     found = session.run(None, {session.get_inputs()[0].name: images.numpy()})
     with torch.no_grad():

@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
         ("train_classifier.py", ["MODEL.SPNAS.ARCH", "resnet"], "unknown architecture 'resnet'"),
         ("train_classifier.py", ["MODEL.WEIGHTS", "none.pth"], "no checkpoint at 'none.pth'"),
         ("train_classifier.py", ["--eval-only", *SHORT], "--eval-only needs MODEL.WEIGHTS"),
+        ("train_classifier.py", ["MODEL.SPNAS.RUNTIME_ENGINE", "torch"], "to MODEL.SPNAS.ENGINE"),
         ("train_classifier.py", ["MODEL.SPNAS.LATENCY_TABLE", "pixel9"], "latency table 'pixel9'"),
         (
             "search_net.py",

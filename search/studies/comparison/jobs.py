@@ -228,7 +228,7 @@ def with_measured_runtimes(
     if not networks:
         raise UserError(
             "none of the backbones is described by an architecture file, so there is nothing to "
-            "measure; leave out --measure"
+            "measure; leave out --engine"
         )
     rows = measure_architectures(list(networks.values()), engine, deployment, rounds)
     found = {key: row["measured"] for key, row in zip(networks, rows, strict=True)}

@@ -69,7 +69,7 @@ def test_operators(engine: str) -> None:
 
 
 def test_what_cannot_be_done_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="unknown runtime 'tensorrt'; expected one of torch, onnx"):
+    with pytest.raises(UserError, match="unknown engine 'tensorrt'; expected one of torch, onnx"):
         make_engine("tensorrt")
     with pytest.raises(UserError, match="LiteRT runs on the CPU here"):
         make_engine("litert", "cuda")

@@ -8,6 +8,7 @@ import torch
 from detectron2.config import CfgNode
 
 from backbones.errors import UserError
+from detection.config import add_spnas_config
 from detection.engine import config_file
 from detection.engine.config import add_engine_config
 from detection.engine.config_file import load_config
@@ -90,6 +91,16 @@ def test_missing_file() -> None:
 def test_mistakes_on_the_command_line(opts: list[str], expected: str) -> None:
     with pytest.raises(UserError, match=expected):
         _load(*opts)
+
+
+def test_an_old_key_is_refused_with_the_new_one(tmp_path: Path) -> None:
+    """In a file, on the command line, and where the keys were added twice, as scripts do."""
+    file = tmp_path / "run.yaml"
+    file.write_text("MODEL: {SPNAS: {RUNTIME_ENGINE: torch}}\n")
+    for name, opts in ((str(file), []), ("", ["MODEL.SPNAS.RUNTIME_ENGINE", "torch"])):
+        args = argparse.Namespace(config_file=name, opts=opts, num_gpus=0)
+        with pytest.raises(UserError, match=r"RUNTIME_ENGINE was renamed to MODEL\.SPNAS\.ENGINE"):
+            load_config(args, add_spnas_config, add_spnas_config)
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_the_table_predicts_whole_networks(
 ) -> None:
     profile(small_space, engine, output)
     table = LatencyTable.load(output)
-    assert (table.name, table.runtime, table.input_size) == ("known", "known", (64, 64))
+    assert (table.name, table.engine, table.input_size) == ("known", "known", (64, 64))
     assert table.threads == 1
     assert table.versions == {"known": "1.0"}
     assert len(table.layers) == 8
@@ -270,7 +270,7 @@ def test_tables_of_elsewhere_are_refused(
     with pytest.raises(UserError, match="was measured on 'Pixel 9'; this machine is"):
         evaluate_table(dataclasses.replace(table, device="Pixel 9"), *arguments)
     with pytest.raises(UserError, match="measured with TFLite"):
-        evaluate_table(dataclasses.replace(table, runtime="TFLite"), *arguments)
+        evaluate_table(dataclasses.replace(table, engine="TFLite"), *arguments)
     with pytest.raises(UserError, match="does not cover search space 'imagenet'"):
         evaluate_table(table, space, output.with_name("report.json"))
 

@@ -31,13 +31,13 @@ def test_profile_then_evaluate(small_space: SearchSpace, tmp_path: Path) -> None
     table, report = tmp_path / "torch.json", tmp_path / "report.json"
     at_once = tmp_path / "evaluation.json"
     base = ("--config-file", str(config), "--rounds", "1", "--networks", "6")
-    options = ("--runtime", "torch", "--input-size", "64x64", "--output", str(table))
+    options = ("--engine", "torch", "--input-size", "64x64", "--output", str(table))
     options += ("--evaluation", str(at_once), "--evaluation-networks", "4")
     run = tool("profile_latency.py", *base, *options)
     assert run.returncode == 0, run.stderr
     assert "95/95" in run.stderr  # 2 + 8 × 8 parts, 6 + 4 networks, and 19 of the reference
     assert len(json.loads(at_once.read_text())["networks"]) == 4
-    assert LatencyTable.load(table).runtime == "torch"
+    assert LatencyTable.load(table).engine == "torch"
     run = tool("evaluate_latency.py", *base, "--table", str(table), "--output", str(report))
     assert run.returncode == 0, run.stderr
     assert "spearman" in run.stdout
@@ -45,7 +45,7 @@ def test_profile_then_evaluate(small_space: SearchSpace, tmp_path: Path) -> None
 
 
 def test_named_networks_with_a_breakdown() -> None:
-    options = ("--runtime", "torch", "--rounds", "1", "--breakdown")
+    options = ("--engine", "torch", "--rounds", "1", "--breakdown")
     run = tool("profile_latency.py", *options, "--architectures", "spnas_100", "--table", "pixel1")
     assert run.returncode == 0, run.stderr
     assert "| spnas_100" in run.stdout
@@ -56,15 +56,15 @@ def test_named_networks_with_a_breakdown() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--runtime", "tensorrt", "--output", "t.json"), "unknown runtime 'tensorrt'; expected"),
-        (("--runtime", "torch"), "--output is missing"),
-        (("--runtime", "torch", "--evaluation-networks", "1"), "-networks is 1; expected 2"),
-        (("--runtime", "torch", "--input-size", "224"), "--input-size is '224'; expected HEIGHT"),
+        (("--engine", "tensorrt", "--output", "t.json"), "unknown engine 'tensorrt'; expected"),
+        (("--engine", "torch"), "--output is missing"),
+        (("--engine", "torch", "--evaluation-networks", "1"), "-networks is 1; expected 2"),
+        (("--engine", "torch", "--input-size", "224"), "--input-size is '224'; expected HEIGHT"),
         (
-            ("--runtime", "torch", "--input-size", "64x64", *SPNAS, "--table", "pixel1"),
+            ("--engine", "torch", "--input-size", "64x64", *SPNAS, "--table", "pixel1"),
             "'pixel1' is for classification at 224×224",
         ),
-        (("--runtime", "torch", "--architectures", "spnas_9"), "unknown architecture 'spnas_9'"),
+        (("--engine", "torch", "--architectures", "spnas_9"), "unknown architecture 'spnas_9'"),
     ],
 )
 def test_mistakes_end_with_code_2(arguments: tuple[str, ...], message: str) -> None:

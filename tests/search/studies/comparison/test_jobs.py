@@ -132,7 +132,7 @@ def test_every_backbone_is_measured_once_as_deployed(monkeypatch: pytest.MonkeyP
     assert [run.cost.measured_runtime for run in found] == [1.0, 1.0, 2.0, 3.0, None]
     assert str(found[0].cost.measured_with).endswith("1 thread, 320×320")
     assert found[4] == runs[4]
-    with pytest.raises(UserError, match="leave out --measure"):
+    with pytest.raises(UserError, match="leave out --engine"):
         with_measured_runtimes(runs[4:], make_engine("torch"))
 
 
@@ -171,7 +171,7 @@ def test_the_tool_trains_compares_and_collects(tmp_path: Path) -> None:
     assert (output / "comparison.png").read_bytes().startswith(b"\x89PNG")
 
     folders = [str(output / name / "seed0") for name in ("spnas_100", "mnasnet_b1")]
-    ended = compare("--runs", *folders, "--measure", "torch")
+    ended = compare("--runs", *folders, "--engine", "torch")
     assert ended.returncode == 0, ended.stderr
     assert "train_net.py" not in ended.stdout
     again = json.loads((output / "comparison.json").read_text())["rows"]
