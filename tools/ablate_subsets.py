@@ -23,7 +23,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--seeds", type=int, default=3, help="of every training (default: 3)")
     parser.add_argument("--epochs", type=float, default=2.0, help="of every training (default: 2)")
-    parser.add_argument("--config", default="classification/digits.yaml", metavar="FILE")
+    parser.add_argument("--config-file", default="classification/digits.yaml", metavar="FILE")
     parser.add_argument(
         "--output", type=Path, required=True, help="JSON file in which the study is kept"
     )
@@ -35,8 +35,8 @@ def main(args: argparse.Namespace) -> None:
     if args.seeds < 1:
         raise UserError(f"--seeds is {args.seeds}; expected 1 or more")
     options = ["CLASSIFICATION.EPOCHS", str(args.epochs), *args.opts]
-    cfg = load_search_config(args.config, options)
-    recipe = " ".join([f"--epochs {args.epochs:g} --config {args.config}", *args.opts])
+    cfg = load_search_config(args.config_file, options)
+    recipe = " ".join([f"--epochs {args.epochs:g} --config-file {args.config_file}", *args.opts])
     facts = {**provenance(), "recipe": recipe}
     print(ablation_table(run_ablation(cfg, args.seeds, args.output, facts)))
 

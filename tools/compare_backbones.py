@@ -29,11 +29,11 @@ from search.studies.comparison.tables import write_comparison
 EPILOG = """
 examples:
   networks of the zoo on COCO, three seeds each, on eight GPUs:
-    %(prog)s --config-files configs/detection/mask_rcnn_spnas_fpn_1x.yaml --seeds 3 \\
+    %(prog)s --config-file configs/detection/mask_rcnn_spnas_fpn_1x.yaml --seeds 3 \\
         --architectures spnas_100 mnasnet_b1 mine=output/search/architecture.json \\
         --num-gpus 8 --output output/comparison
   the same, eight runs at once on one GPU each:
-    %(prog)s --config-files configs/detection/mask_rcnn_spnas_fpn_1x.yaml --seeds 3 \\
+    %(prog)s --config-file configs/detection/mask_rcnn_spnas_fpn_1x.yaml --seeds 3 \\
         --architectures spnas_100 mnasnet_b1 mine=output/search/architecture.json \\
         --workers 8 --num-gpus 1 --output output/comparison
   runs that are finished already:
@@ -45,7 +45,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config-files", nargs="+", default=[], metavar="FILE", help="detectors")
+    parser.add_argument("--config-file", nargs="+", default=[], metavar="FILE", help="detectors")
     parser.add_argument(
         "--architectures",
         nargs="+",
@@ -54,7 +54,7 @@ def parse() -> argparse.Namespace:
         help="for every detector, instead of the network that its file names",
     )
     parser.add_argument(
-        "--classifier-config",
+        "--classifier-config-file",
         metavar="FILE",
         help="train every network as a classifier first; the detector starts from its weights",
     )
@@ -63,10 +63,10 @@ def parse() -> argparse.Namespace:
         type=int,
         default=0,
         metavar="N",
-        help="a row of N networks drawn at the target of --search-config, for the first detector; "
-        "each is trained once, with the seeds in turn",
+        help="a row of N networks drawn at the target of --search-config-file, for the first "
+        "detector; each is trained once, with the seeds in turn",
     )
-    parser.add_argument("--search-config", default="search/digits.yaml", metavar="FILE")
+    parser.add_argument("--search-config-file", default="search/digits.yaml", metavar="FILE")
     parser.add_argument("--seeds", type=int, default=1, help="of every network (default: 1)")
     parser.add_argument("--num-gpus", metavar="N", help="as for tools/train_net.py, of every run")
     parser.add_argument(
@@ -98,13 +98,13 @@ def main(args: argparse.Namespace) -> None:
     for option, least in (("seeds", 1), ("workers", 1), ("random", 0)):
         if getattr(args, option) < least:
             raise UserError(f"--{option} is {getattr(args, option)}; expected {least} or more")
-    if not args.config_files and (args.random or not args.runs):
-        raise UserError("nothing to compare; name detectors (--config-files) or runs (--runs)")
+    if not args.config_file and (args.random or not args.runs):
+        raise UserError("nothing to compare; name detectors (--config-file) or runs (--runs)")
     engine = make_engine(args.engine) if args.engine else None
-    rows = entries(args.config_files, args.architectures)
+    rows = entries(args.config_file, args.architectures)
     if args.random:
-        search_cfg = load_search_config(args.search_config)
-        first = args.config_files[0]
+        search_cfg = load_search_config(args.search_config_file)
+        first = args.config_file[0]
         rows += random_entries(first, search_cfg, args.random, args.seeds, args.output)
     if rows:
         check_checkout()
@@ -112,7 +112,7 @@ def main(args: argparse.Namespace) -> None:
     tables = write_comparison(collected, args.output, args.paper) if collected else ""
     arguments = ("--num-gpus", args.num_gpus) if args.num_gpus is not None else ()
     jobs = [
-        job_of(row, seed, args.output, args.classifier_config, arguments, args.opts)
+        job_of(row, seed, args.output, args.classifier_config_file, arguments, args.opts)
         for seed in range(args.seeds)
         for row in rows
         if row.seed in (None, seed)

@@ -37,8 +37,10 @@ def parse() -> argparse.Namespace:
         "--random-seeds", type=int, default=20, help="random networks a target (default: 20)"
     )
     parser.add_argument("--first-seed", type=int, default=0, help="(default: 0)")
-    parser.add_argument("--search-config", default="search/digits.yaml", metavar="FILE")
-    parser.add_argument("--train-config", default="classification/digits.yaml", metavar="FILE")
+    parser.add_argument("--search-config-file", default="search/digits.yaml", metavar="FILE")
+    parser.add_argument(
+        "--classifier-config-file", default="classification/digits.yaml", metavar="FILE"
+    )
     parser.add_argument(
         "--search-epochs", type=float, default=1.0, help="of every search (default: 1)"
     )
@@ -71,8 +73,8 @@ def main(args: argparse.Namespace) -> None:
         raise UserError(f"--workers is {args.workers}; expected 1 or more")
     # the accuracy of the supernet's own weights is not looked at
     search_opts = ["SEARCH.CALIBRATION_BATCHES", "1", *args.opts]
-    search_cfg = config(args.search_config, args.search_epochs, search_opts)
-    classifier_cfg = config(args.train_config, args.train_epochs, [])
+    search_cfg = config(args.search_config_file, args.search_epochs, search_opts)
+    classifier_cfg = config(args.classifier_config_file, args.train_epochs, [])
     trials = [
         (METHODS[name], target, args.first_seed + index)
         for index in range(max(args.seeds, args.random_seeds))

@@ -33,7 +33,9 @@ def parse() -> argparse.Namespace:
     )
     steps = parser.add_subparsers(dest="step", required=True)
     train = steps.add_parser("train", help="train every network of the space")
-    train.add_argument("--train-config", default="classification/digits_small.yaml", metavar="FILE")
+    train.add_argument(
+        "--classifier-config-file", default="classification/digits_small.yaml", metavar="FILE"
+    )
     train.add_argument("--seeds", type=int, default=5, help="of every network (default: 5)")
     search = steps.add_parser("search", help="search, and look up what was found")
     search.add_argument(
@@ -47,7 +49,9 @@ def parse() -> argparse.Namespace:
     search.add_argument("--seeds", type=int, default=10, help="of every method (default: 10)")
     search.add_argument("--first-seed", type=int, default=0, help="(default: 0)")
     for step in (train, search):
-        step.add_argument("--search-config", default="search/digits_small.yaml", metavar="FILE")
+        step.add_argument(
+            "--search-config-file", default="search/digits_small.yaml", metavar="FILE"
+        )
         step.add_argument(
             "--workers",
             type=int,
@@ -68,15 +72,15 @@ def main(args: argparse.Namespace) -> None:
         )
     facts = provenance(workers=args.workers, threads=worker_threads(args.workers))
     if args.step == "train":
-        search_cfg = load_search_config(args.search_config)
-        train_cfg = load_search_config(args.train_config, args.opts)
+        search_cfg = load_search_config(args.search_config_file)
+        train_cfg = load_search_config(args.classifier_config_file, args.opts)
         truth = train_truth(search_cfg, train_cfg, args.seeds, args.workers, args.truth, facts)
         if args.seeds > 1:  # one training of each has no spread to show
             print(reliability_table(truth_facts(truth)))
         return
     # the accuracy of the supernet's own weights is not looked at
     options = ["SEARCH.CALIBRATION_BATCHES", "1", *args.opts]
-    search_cfg = load_search_config(args.search_config, options)
+    search_cfg = load_search_config(args.search_config_file, options)
     trials = [
         (method, target, seed)
         for seed in range(args.first_seed, args.first_seed + args.seeds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -136,6 +137,17 @@ def test_every_backbone_is_measured_once_as_deployed(monkeypatch: pytest.MonkeyP
         with_measured_runtimes(runs[4:], make_engine("torch"))
 
 
+@pytest.mark.parametrize("option", ["--config-files", "--measure"])
+def test_options_are_called_as_in_the_other_tools(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["compare_backbones.py", "--output", "o", option, "torch"])
+    with pytest.raises(SystemExit) as ending:
+        runpy.run_path(str(ROOT / "tools" / "compare_backbones.py"), run_name="__main__")
+    assert ending.value.code == 2
+    assert f"unrecognized arguments: {option}" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_the_tool_trains_compares_and_collects(tmp_path: Path) -> None:
     write_coco(tmp_path / "datasets")
@@ -158,7 +170,7 @@ def test_the_tool_trains_compares_and_collects(tmp_path: Path) -> None:
             text=True,
         )
 
-    command = ("--config-files", CONFIG, "--architectures", "mnasnet_b1", "spnas_100", "--paper")
+    command = ("--config-file", CONFIG, "--architectures", "mnasnet_b1", "spnas_100", "--paper")
     ended = compare(*command, "--num-gpus", "0", "--workers", "2", *options)
     assert ended.returncode == 0, ended.stderr
     for name in ("mnasnet_b1", "spnas_100"):
