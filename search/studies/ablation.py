@@ -26,7 +26,7 @@ from search.classification.calibration import calibrated
 from search.classification.data import build_val_loader, count_classes
 from search.classification.trainer import ClassificationTrainer
 from search.space import Candidate, Choice, SearchSpace
-from search.studies.trials import Job, Record, mean_and_spread, run_trials, trial_config
+from search.studies.trials import PendingTrial, Record, mean_and_spread, run_trials, trial_config
 from search.supernets.export import export_network
 from search.supernets.single_path import Supernet
 
@@ -145,15 +145,15 @@ def run_ablation(cfg: CfgNode, seeds: int, output: Path, facts: Record) -> dict[
         output: JSON file of the study.
         facts: as for :func:`search.studies.trials.run_trials`.
     """
-    jobs: list[Job] = [
+    pending: list[PendingTrial] = [
         ({"training": name, "seed": seed}, partial(run_training, cfg, name, seed))
         for seed in range(seeds)
         for name in TRAININGS
     ]
-    return run_trials(jobs, output, facts, summarize)
+    return run_trials(pending, output, facts, ablation_rows)
 
 
-def summarize(trials: Sequence[Record]) -> list[dict[str, Any]]:
+def ablation_rows(trials: Sequence[Record]) -> list[dict[str, Any]]:
     """Mean and sample standard deviation over the seeds of every training and kernel.
 
     ``gap`` is how far the shared kernel's top-1 accuracy is above that of the same kernel trained

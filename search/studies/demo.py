@@ -10,7 +10,7 @@ from tabulate import tabulate
 from backbones.files import read_json, write_json
 from detection.engine.provenance import provenance
 from detection.report import final_table
-from search.studies.commands import Stage, backbone_options, check_checkout, run_stages
+from search.studies.commands import Command, backbone_overrides, check_checkout, run_in_order
 
 TITLES = (
     "Search the full-size space for a network at the target runtime",
@@ -19,35 +19,35 @@ TITLES = (
 )
 
 
-def demo_stages(output: Path) -> list[Stage]:
+def demo_commands(output: Path) -> list[Command]:
     """The three commands; a user's own data takes the same three with other configs."""
     search, classifier, detector = (output / name for name in ("search", "classifier", "detection"))
     return [
-        Stage("search_net.py", "configs/search/digits.yaml", search),
-        Stage(
+        Command("search_net.py", "configs/search/digits.yaml", search),
+        Command(
             "train_classifier.py",
             "configs/classification/digits.yaml",
             classifier,
-            backbone_options(search),
+            backbone_overrides(search),
         ),
-        Stage(
+        Command(
             "train_net.py",
             "configs/detection/mask_rcnn_spnas_fpn_digits.yaml",
             detector,
-            (*backbone_options(classifier), "MODEL.SPNAS.RUNTIME_ENGINE", "onnxruntime"),
+            (*backbone_overrides(classifier), "MODEL.SPNAS.RUNTIME_ENGINE", "onnxruntime"),
         ),
     ]
 
 
 def run_demo(output: Path) -> None:
-    """Runs the stages in order and prints what came out.
+    """Runs the commands in order and prints what came out.
 
     Raises:
-        UserError: if it is not started at the top of a checkout, or a stage fails.
+        UserError: if it is not started at the top of a checkout, or a command fails.
     """
     check_checkout()
     start = time.monotonic()
-    run_stages(demo_stages(output), TITLES)
+    run_in_order(demo_commands(output), TITLES)
     minutes = (time.monotonic() - start) / 60
     print(summary(output))
     print(f"\nThe demo took {minutes:.1f} minutes; everything it made is in {output}/")
@@ -57,7 +57,7 @@ def run_demo(output: Path) -> None:
 def demo_study(output: Path, minutes: float) -> dict[str, object]:
     """What the README shows of a demo."""
     search, classifier, detection = (
-        read_json(stage.folder / "results.json", "results") for stage in demo_stages(output)
+        read_json(command.folder / "results.json", "results") for command in demo_commands(output)
     )
     found = ("layers", "predicted_runtime", "target_runtime", "unit")
     (scores,) = detection["detection"]["scores"].values()
@@ -75,9 +75,9 @@ def demo_study(output: Path, minutes: float) -> dict[str, object]:
 
 
 def summary(output: Path) -> str:
-    """What the three stages found, from their ``results.json``."""
+    """What the three commands found, from their ``results.json``."""
     search, classifier, detection = (
-        read_json(stage.folder / "results.json", "results") for stage in demo_stages(output)
+        read_json(command.folder / "results.json", "results") for command in demo_commands(output)
     )
     found, trained = search["search"], classifier["classification"]
     cost = detection["detection"]["cost"]
