@@ -26,7 +26,7 @@ from search.studies.known_answer.truth import Truth
 from search.studies.methods.study import Method
 from search.studies.pages import known_answer_section
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 FACTS = {"command": "python tools/known_answer.py", "hardware": "made up"}
 SPACE = SearchSpace.load("digits_small")
 NETWORKS = ("3x3-1 3x3-1 skip", "3x3-1 5x5-1 skip", "5x5-1 3x3-1 skip")
