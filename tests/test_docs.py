@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import configparser
 import contextlib
 import io
 import json
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from setuptools.config.setupcfg import read_configuration
+from detectron2.config import get_cfg
 
 from backbones import UserError
 from detection.config import add_spnas_config
@@ -56,7 +57,9 @@ def test_tables_are_those_of_the_studies() -> None:
 @of_pages
 def test_named_files_exist(name: str) -> None:
     """Words that begin with a folder of the checkout, as far as they name no placeholder."""
-    words = re.findall(rf"(?<![\w/.-])(?:{'|'.join(FOLDERS)})/[^\s`'\"(){{}}\[\]#|,;]*", PAGES[name])
+    words = re.findall(
+        rf"(?<![\w/.-])(?:{'|'.join(FOLDERS)})/[^\s`'\"(){{}}\[\]#|,;]*", PAGES[name]
+    )
     paths = {word.rstrip(".:") for word in words if not re.search(r"[<>*…]", word)}
     assert not [path for path in sorted(paths) if not (ROOT / path).exists()]
 
@@ -69,6 +72,19 @@ def test_links_lead_somewhere(name: str) -> None:
         target = (ROOT / name).parent / file if file else ROOT / name
         assert target.exists(), link
         assert not anchor or anchor in anchors(target.read_text()), link
+
+
+@of_pages
+def test_named_keys_exist(name: str) -> None:
+    """Words such as SEARCH.TARGET: every one is a key of the configuration, or a section of it."""
+    cfg = get_cfg()
+    add_search_config(cfg)
+    keys = re.findall(r"(?<![\w.])[A-Z][A-Z_]+(?:\.[A-Z0-9_]+)+(?![\w.]*[a-z])", PAGES[name])
+    for key in sorted(set(keys)):
+        node = cfg
+        for part in key.split("."):
+            assert part in node, key
+            node = node[part]
 
 
 def test_the_readme_leads_to_every_page() -> None:
@@ -151,11 +167,17 @@ def check(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
         assert set(words) <= set(targets)
     else:
         assert [program, *words[:1]] == ["pip", "install"]
-        extras = read_configuration(ROOT / "setup.cfg")["options"]["extras_require"]
+        setup = configparser.ConfigParser(interpolation=None)
+        setup.read(ROOT / "setup.cfg")
+        extras = setup.options("options.extras_require")
         assert all(re.fullmatch(rf"spnas\[(?:{'|'.join(extras)})\]", word) for word in words[1:])
 
 
-TYPED = list(dict.fromkeys(c for c in map(str.strip, commands()) if c and not c.startswith("#")))
+TYPED = list(
+    dict.fromkeys(
+        line for line in (" ".join(c.split()) for c in commands()) if line and line[0] != "#"
+    )
+)
 
 
 @pytest.mark.parametrize("command", TYPED)
