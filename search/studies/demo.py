@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tabulate import tabulate
 
@@ -11,6 +13,7 @@ from backbones.files import read_json, write_json
 from detection.engine.provenance import provenance
 from detection.report import final_table
 from search.studies.commands import Command, backbone_overrides, check_checkout, run_in_order
+from search.studies.markdown import beside, table
 
 TITLES = (
     "Search the full-size space for a network at the target runtime",
@@ -55,7 +58,7 @@ def run_demo(output: Path) -> None:
 
 
 def demo_study(output: Path, minutes: float) -> dict[str, object]:
-    """What the README shows of a demo."""
+    """What the pages show of a demo."""
     search, classifier, detection = (
         read_json(command.folder / "results.json", "results") for command in demo_commands(output)
     )
@@ -91,3 +94,26 @@ def summary(output: Path) -> str:
         ["held-out digits, top-1", f"{trained['val']['top1']:.2f} %"],
     ]
     return f"\n{tabulate(facts, tablefmt='plain')}\n\n{final_table(detection['detection'])}"
+
+
+def demo_section(study: Mapping[str, Any]) -> str:
+    """Layers, runtime and accuracy that the demo ended with, and AP by object scale."""
+    facts = table(
+        ["searched layers", "predicted runtime", "target", "held-out digits", "time"],
+        [
+            [
+                " ".join(study["layers"]),
+                f"{study['predicted_runtime']:.2f} {study['unit']}",
+                f"{study['target_runtime']:g} {study['unit']}",
+                f"{study['top1']:.2f} %",
+                f"{study['minutes']:.1f} min",
+            ]
+        ],
+    )
+    names = {"bbox": "box", "segm": "mask"}
+    keys = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+    scores = [
+        [names[task], *(f"{study['scores'][task][key]:.2f}" for key in keys)] for task in names
+    ]
+    found = table(["AP of", "AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L"], scores)
+    return f"{facts}\n\n{found}\n\n{beside(study)}"

@@ -24,8 +24,13 @@ from backbones.paths import config_path
 from search.config import add_search_config
 from search.space import SearchSpace
 from search.studies import ablation as module
-from search.studies.ablation import KernelTrainer, ablation_rows, kernel_space, run_ablation
-from search.studies.pages import ablation_table
+from search.studies.ablation import (
+    KernelTrainer,
+    ablation_rows,
+    ablation_table,
+    kernel_space,
+    run_ablation,
+)
 from search.supernets.single_path import Supernet
 
 ROOT = Path(__file__).resolve().parents[3]

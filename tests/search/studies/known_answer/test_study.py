@@ -22,9 +22,9 @@ from search.runs.build import build_latency_table
 from search.space import SearchSpace
 from search.studies.known_answer import study as module
 from search.studies.known_answer.study import all_networks, run_searches, train_truth
+from search.studies.known_answer.tables import known_answer_section
 from search.studies.known_answer.truth import Truth
 from search.studies.methods.study import Method
-from search.studies.pages import known_answer_section
 
 ROOT = Path(__file__).resolve().parents[4]
 FACTS = {"command": "python tools/known_answer.py", "hardware": "made up"}

@@ -22,7 +22,7 @@ from search.studies.methods.study import (
     run_study,
     run_trial,
 )
-from search.studies.pages import study_table
+from search.studies.methods.tables import study_table
 
 TRIALS = [
     (METHODS[name], target, seed)
