@@ -158,15 +158,19 @@ def norm_layer(norm: str, eps: float) -> NormLayer:
     )
 
 
-def build_trunk(architecture: Architecture, norm: str = "FrozenBN") -> Trunk:
+def build_trunk(
+    architecture: Architecture, norm: str = "FrozenBN", residual_scale: float = 0.0
+) -> Trunk:
     """A freshly initialised trunk of fixed blocks.
 
-    Residual branches start at zero only where their norms can learn: a frozen zero would switch
-    them off for good.
+    Args:
+        architecture: of the network.
+        norm: see :func:`norm_layer`.
+        residual_scale: see :func:`backbones.blocks.init_weights`.
     """
     layer = norm_layer(norm, architecture.norm_eps)
     trunk = Trunk(architecture, fixed_layers(architecture, layer), layer)
-    init_weights(trunk, zero_init_residual=norm != "FrozenBN")
+    init_weights(trunk, residual_scale)
     return trunk
 
 
