@@ -21,7 +21,8 @@ from backbones.inference.hardware import device_name
 from backbones.inference.measurement import Measurement, visit
 from backbones.latency import LatencyTable, predict_runtime
 from backbones.network import build_classifier
-from detection.modeling.backbone import SPNASBackbone, build_trunk, spnas_fpn
+from detection.modeling.backbone import SPNASBackbone, build_trunk
+from detection.modeling.pyramid import spnas_fpn
 
 logger = logging.getLogger(__name__)
 
