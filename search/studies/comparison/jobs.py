@@ -14,6 +14,7 @@ from backbones.errors import UserError
 from backbones.inference import Engine
 from backbones.latency import LatencyTable
 from detection.deployment import Deployment, measured_with
+from detection.modeling.pyramid import is_built_by
 from search.config import load_search_config
 from search.profiling.networks import measure_architectures
 from search.studies.commands import Command, backbone_overrides, run_beside, run_in_order
@@ -95,10 +96,11 @@ def random_entries(
 
 
 def network_name(cfg: CfgNode) -> str:
-    """The network that a detector's configuration names."""
-    if "timm" in cfg.MODEL.BACKBONE.NAME:
-        return str(cfg.MODEL.TIMM.NAME)
-    return Path(cfg.MODEL.SPNAS.ARCH).stem
+    """The network that a detector's configuration names, or else the builder of its backbone."""
+    builder = str(cfg.MODEL.BACKBONE.NAME)
+    if is_built_by("spnas", builder):
+        return Path(cfg.MODEL.SPNAS.ARCH).stem
+    return str(cfg.MODEL.TIMM.NAME) if is_built_by("timm", builder) else builder
 
 
 def job_of(

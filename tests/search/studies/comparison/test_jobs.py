@@ -60,6 +60,22 @@ def test_random_networks_are_one_row(tmp_path: Path) -> None:
     assert folders == [tmp_path / f"random{index}" / "seed1" for index in range(3)]
 
 
+@pytest.mark.parametrize(
+    ("builder", "name"),
+    [
+        ("build_retinanet_spnas_fpn_backbone", "mnasnet_b1"),
+        ("build_retinanet_timm_fpn_backbone", "resnet18"),
+        ("build_timm_backbone", "resnet18"),
+        ("build_resnet_fpn_backbone", "build_resnet_fpn_backbone"),
+        ("build_no_timm_fpn_backbone", "build_no_timm_fpn_backbone"),
+    ],
+)
+def test_rows_are_called_as_their_networks(builder: str, name: str) -> None:
+    networks = ("MODEL.SPNAS.ARCH", "some/mnasnet_b1.json", "MODEL.TIMM.NAME", "resnet18")
+    cfg = load_search_config(CONFIG, ("MODEL.BACKBONE.NAME", builder, *networks))
+    assert module.network_name(cfg) == name
+
+
 def test_the_detector_starts_from_the_classifier() -> None:
     entry = Entry("mine", CONFIG, "a.json")
     classifier, detector = job_of(
