@@ -168,13 +168,21 @@ def build_classifier(
     num_classes: int = 1000,
     drop_rate: float = 0.0,
     norm_layer: NormLayer | None = None,
-    zero_init_residual: bool = True,
+    residual_scale: float = 0.0,
 ) -> Classifier:
-    """A freshly initialised classifier of ``architecture``."""
+    """A freshly initialised classifier of ``architecture``.
+
+    Args:
+        architecture: of the network.
+        num_classes: outputs of the classifier; 0 is none.
+        drop_rate: dropout before the classifier.
+        norm_layer: normalisation; batch norm by default.
+        residual_scale: see :func:`backbones.blocks.init_weights`.
+    """
     norm_layer = norm_layer or batch_norm(architecture)
     layers = fixed_layers(architecture, norm_layer)
     model = Classifier(architecture, layers, norm_layer, num_classes, drop_rate)
-    init_weights(model, zero_init_residual)
+    init_weights(model, residual_scale)
     return model
 
 

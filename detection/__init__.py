@@ -52,10 +52,9 @@ _problem = _detectron2_problem()
 if TYPE_CHECKING or _problem is None:
     import detection.registration  # noqa: F401
     from detection.config import add_spnas_config
-    from detection.modeling.backbone import (
-        SPNASBackbone,
+    from detection.modeling.backbone import SPNASBackbone, build_spnas_backbone
+    from detection.modeling.pyramid import (
         build_retinanet_spnas_fpn_backbone,
-        build_spnas_backbone,
         build_spnas_fpn_backbone,
     )
 

@@ -21,7 +21,8 @@ from backbones.inference.hardware import device_name
 from backbones.inference.measurement import Measurement, visit
 from backbones.latency import LatencyTable, predict_runtime
 from backbones.network import build_classifier
-from detection.modeling.backbone import SPNASBackbone, build_trunk, spnas_fpn
+from detection.modeling.backbone import SPNASBackbone, build_trunk
+from detection.modeling.pyramid import spnas_fpn
 
 logger = logging.getLogger(__name__)
 
@@ -67,11 +68,8 @@ class Deployment:
         pyramid at strides 4 to 64.
         """
         if self.task == "classification":
-            return build_classifier(architecture, self.num_classes, zero_init_residual=False).eval()
-        backbone = SPNASBackbone(build_trunk(architecture, "BN"))
-        for module in backbone.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                nn.init.ones_(module.weight)
+            return build_classifier(architecture, self.num_classes, residual_scale=1.0).eval()
+        backbone = SPNASBackbone(build_trunk(architecture, "BN", residual_scale=1.0))
         return Pyramid(spnas_fpn(backbone, out_channels=self.fpn_channels)).eval()
 
     def pyramid(self, channels: Sequence[int]) -> nn.Module:

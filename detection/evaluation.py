@@ -20,7 +20,7 @@ from tabulate import tabulate
 
 from backbones.errors import UserError
 from backbones.files import read_json, write_atomic
-from detection.data.checks import wants_masks
+from detection.modeling.meta_arch import evaluated_tasks
 from detection.scoring import BACKENDS, Result, score
 from detection.visualization import PredictionImages
 
@@ -182,14 +182,9 @@ def build_evaluator(
             f"data set '{dataset_name}' is evaluated as '{kind}'; this tool evaluates COCO-type "
             "data sets: register yours with evaluator_type 'coco'"
         )
-    tasks = ["bbox"]
-    if wants_masks(cfg):
-        tasks.append("segm")
-    if cfg.MODEL.KEYPOINT_ON:
-        tasks.append("keypoints")
     evaluator = COCOEvaluator(
         dataset_name,
-        tasks,
+        evaluated_tasks(cfg),
         output_dir=output_dir or os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name),
         backend=cfg.TEST.COCO_BACKEND,
         kpt_oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS,

@@ -67,8 +67,8 @@ def _add_search(cfg: CfgNode) -> None:
     cfg.SEARCH = node = CfgNode()
     # A name below configs/search/spaces, or the path of a space.
     node.SPACE = "imagenet"
-    # The device to search for: a name below configs/latency, the path of a table, or a proxy:
-    # "macs" or "params", in millions.
+    # The device to search for: a name below configs/latency, the path of a table, or what is
+    # counted instead: "macs" or "params", in millions.
     node.LATENCY_TABLE = "pixel1"
     # Height and width of the images that the network found will run on; the table has to be for
     # them.

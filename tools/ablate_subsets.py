@@ -13,8 +13,7 @@ from backbones.errors import UserError
 from detection.engine.cli import run_tool
 from detection.engine.provenance import provenance
 from search.config import load_search_config
-from search.studies.ablation import run_ablation
-from search.studies.pages import ablation_table
+from search.studies.ablation import ablation_table, run_ablation
 
 
 def parse() -> argparse.Namespace:

@@ -19,7 +19,7 @@ from search.runs.build import build_latency_table
 from search.space import SearchSpace
 from search.studies.methods.plot import plot_study
 from search.studies.methods.study import METHODS, check_methods, live_thresholds, run_study
-from search.studies.pages import study_table
+from search.studies.methods.tables import study_table
 from search.supernets.thresholds import IMPORTANCES
 from search.workers import worker_threads
 

@@ -10,11 +10,7 @@ from detection.engine.cli import run_tool
 from search.studies.demo import run_demo
 
 
-def main(args: argparse.Namespace) -> None:
-    run_demo(args.output)
-
-
-if __name__ == "__main__":
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--output",
@@ -23,4 +19,12 @@ if __name__ == "__main__":
         help="folder of the three runs; a demo that was interrupted goes on there "
         "(default: output/demo)",
     )
-    run_tool(main, parser.parse_args())
+    return parser.parse_args()
+
+
+def main(args: argparse.Namespace) -> None:
+    run_demo(args.output)
+
+
+if __name__ == "__main__":
+    run_tool(main, parse())

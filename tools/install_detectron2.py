@@ -19,8 +19,7 @@ from backbones.errors import UserError
 from detection.installation import install
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Runs the tool and returns its exit code."""
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -39,7 +38,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--force", action="store_true", help="replace a Detectron2 that is installed already"
     )
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the tool and returns its exit code."""
+    options = parse(arguments)
     try:
         outcome = install(
             options.sdist, options.wheel_dir, wheel_only=options.wheel_only, force=options.force

@@ -19,9 +19,9 @@ from detection.engine.cli import run_tool
 from detection.engine.provenance import provenance
 from search.config import load_search_config
 from search.studies.known_answer.study import run_searches, train_truth, truth_facts
+from search.studies.known_answer.tables import regret_table, reliability_table
 from search.studies.known_answer.truth import Truth
 from search.studies.methods.study import METHODS
-from search.studies.pages import regret_table, reliability_table
 from search.workers import worker_threads
 
 RESULTS = Path("docs/results")

@@ -14,6 +14,15 @@ from detection.data.digits import prepare_digits, read_manifest, summary_table
 from detection.engine.cli import run_tool
 
 
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--root", help="folder of the data sets (default: $DETECTRON2_DATASETS or 'datasets')"
+    )
+    parser.add_argument("--force", action="store_true", help="make it anew even if it is there")
+    return parser.parse_args()
+
+
 def main(args: argparse.Namespace) -> None:
     folder = prepare_digits(args.root, force=args.force)
     manifest = read_manifest(folder)
@@ -23,9 +32,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "--root", help="folder of the data sets (default: $DETECTRON2_DATASETS or 'datasets')"
-    )
-    parser.add_argument("--force", action="store_true", help="make it anew even if it is there")
-    run_tool(main, parser.parse_args())
+    run_tool(main, parse())

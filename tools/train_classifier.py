@@ -11,6 +11,10 @@ from search.classification.classifier import ClassifierTrainer
 from search.config import add_search_config
 
 
+def parse() -> argparse.Namespace:
+    return argument_parser(__doc__ or "").parse_args()
+
+
 def main(args: argparse.Namespace) -> None:
     cfg = load_config(args, add_search_config)
     open_run(cfg, args)
@@ -23,4 +27,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run(main, argument_parser(__doc__ or "").parse_args())
+    run(main, parse())

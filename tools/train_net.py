@@ -29,6 +29,10 @@ examples:
 """
 
 
+def parse() -> argparse.Namespace:
+    return argument_parser((__doc__ or "").strip(), EPILOG).parse_args()
+
+
 def main(args: argparse.Namespace) -> None:
     cfg = load_config(args, add_spnas_config)
     open_run(cfg, args)
@@ -41,4 +45,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run(main, argument_parser((__doc__ or "").strip(), EPILOG).parse_args())
+    run(main, parse())

@@ -14,34 +14,12 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from backbones.errors import UserError, first_of
+from detection.modeling.meta_arch import num_classes, num_classes_key, wants_masks
 
 Record = dict[str, Any]
 """One image in Detectron2's standard format."""
 
 _MAX_FILES_LOOKED_UP = 1000
-
-_WITHOUT_CLASSES = ("ProposalNetwork", "SemanticSegmentor")
-
-
-def num_classes_key(cfg: CfgNode) -> str | None:
-    """The key that holds the model's number of classes; None if the model has no classes."""
-    if cfg.MODEL.META_ARCHITECTURE in _WITHOUT_CLASSES:
-        return None
-    head = "RETINANET" if cfg.MODEL.META_ARCHITECTURE == "RetinaNet" else "ROI_HEADS"
-    return f"MODEL.{head}.NUM_CLASSES"
-
-
-def num_classes(cfg: CfgNode) -> int | None:
-    """The model's number of classes; None if it has none."""
-    key = num_classes_key(cfg)
-    if key is None:
-        return None
-    return int(cfg.MODEL[key.split(".")[1]].NUM_CLASSES)
-
-
-def wants_masks(cfg: CfgNode) -> bool:
-    """Whether the model has a mask head, so that data sets need masks."""
-    return bool(cfg.MODEL.MASK_ON and cfg.MODEL.META_ARCHITECTURE != "RetinaNet")
 
 
 def load_records(name: str) -> list[Record]:
@@ -118,6 +96,7 @@ def check_annotations(cfg: CfgNode, name: str, records: Sequence[Record]) -> Non
             mask head, no mask of the image's size.
     """
     classes = MetadataCatalog.get(name).get("thing_classes")
+    masks = wants_masks(cfg)
     for record in records:
         size = [record[key] for key in ("height", "width") if key in record]
         if not all(isinstance(side, numbers.Real) for side in size):
@@ -126,7 +105,7 @@ def check_annotations(cfg: CfgNode, name: str, records: Sequence[Record]) -> Non
                 "expected numbers of pixels"
             )
         for annotation in record.get("annotations", ()):
-            problem = _problem(annotation, classes, size if wants_masks(cfg) else None)
+            problem = _problem(annotation, classes, size if masks else None)
             if problem:
                 raise UserError(
                     f"data set '{name}': an annotation of '{record['file_name']}' {problem}"

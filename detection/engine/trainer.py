@@ -21,7 +21,7 @@ from detection.engine.resumable import ResumableTrainer
 from detection.engine.wandb_writer import WandbSettings, WandbWriter
 from detection.engine.writers import build_run_writers
 
-__all__ = ["ResumableTrainer", "StageTrainer", "unwrap_ddp", "wrap_ddp"]
+__all__ = ["ResumableTrainer", "RunTrainer", "unwrap_ddp", "wrap_ddp"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +48,8 @@ def unwrap_ddp(model: nn.Module) -> nn.Module:
     return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
 
 
-class StageTrainer(ResumableTrainer):
-    """Base of the search and of the classifier training; a stage overrides ``run_step``.
+class RunTrainer(ResumableTrainer):
+    """Base of the search and of the classifier training; a subclass overrides ``run_step``.
 
     The data loader's iterator is best made in the constructor or in ``before_train``: made in
     the first step, it would draw from the random stream that a checkpoint continues.

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 from detectron2.layers import FrozenBatchNorm2d, ShapeSpec, get_norm
-from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
-from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
+from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 
 from backbones.architecture import FEATURE_STRIDES, Architecture
@@ -16,7 +15,6 @@ from backbones.blocks import NormLayer, init_weights
 from backbones.errors import UserError
 from backbones.factory import load_architecture
 from backbones.network import Trunk, build_classifier, fixed_layers
-from detection.modeling.heads.lite import lighten_pyramid
 
 FEATURES = {f"res{index}": stride for index, stride in enumerate(FEATURE_STRIDES, start=1)}
 """Strides of the feature maps, by Detectron2's names: ``res1`` (2) to ``res5`` (32)."""
@@ -158,94 +156,34 @@ def norm_layer(norm: str, eps: float) -> NormLayer:
     )
 
 
-def build_trunk(architecture: Architecture, norm: str = "FrozenBN") -> Trunk:
+def build_trunk(
+    architecture: Architecture, norm: str = "FrozenBN", residual_scale: float = 0.0
+) -> Trunk:
     """A freshly initialised trunk of fixed blocks.
 
-    Residual branches start at zero only where their norms can learn: a frozen zero would switch
-    them off for good.
+    Args:
+        architecture: of the network.
+        norm: see :func:`norm_layer`.
+        residual_scale: see :func:`backbones.blocks.init_weights`.
     """
     layer = norm_layer(norm, architecture.norm_eps)
     trunk = Trunk(architecture, fixed_layers(architecture, layer), layer)
-    init_weights(trunk, zero_init_residual=norm != "FrozenBN")
+    init_weights(trunk, residual_scale)
     return trunk
-
-
-def spnas_fpn(
-    bottom_up: NamedBackbone,
-    in_features: Sequence[str] = DEFAULT_FEATURES,
-    out_channels: int = 256,
-    norm: str = "",
-    fuse_type: str = "sum",
-    retinanet: bool = False,
-    lite: bool = False,
-) -> FPN:
-    """A feature pyramid over the backbone.
-
-    Args:
-        bottom_up: the backbone.
-        in_features: its maps to use, contiguous.
-        out_channels: of every level.
-        norm: of the pyramid's convolutions.
-        fuse_type: ``sum`` or ``avg``.
-        retinanet: add P6 and P7, convolved from ``res5``; otherwise P6, pooled from P5.
-        lite: depthwise separable convolutions instead of 3×3 ones.
-
-    Raises:
-        UserError: if the backbone does not return the maps.
-    """
-    shapes = bottom_up.output_shape()
-    needed = (*in_features, "res5") if retinanet else in_features
-    if missing := [name for name in needed if name not in shapes]:
-        raise UserError(
-            f"the feature pyramid needs '{missing[0]}', but {bottom_up.config_key}.OUT_FEATURES "
-            f"is {list(shapes)}; add it there or change MODEL.FPN.IN_FEATURES"
-        )
-    top_block = (
-        LastLevelP6P7(shapes["res5"].channels, out_channels) if retinanet else LastLevelMaxPool()
-    )
-    fpn = FPN(bottom_up, list(in_features), out_channels, norm, top_block, fuse_type)
-    if lite:
-        lighten_pyramid(fpn)
-    return fpn
 
 
 @BACKBONE_REGISTRY.register()
 def build_spnas_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SPNASBackbone:
     """The backbone that ``cfg.MODEL.SPNAS`` describes."""
-    options = backbone_options(cfg, input_shape, SPNASBackbone.config_key)
-    architecture = load_architecture(options.ARCH).scaled(options.WIDTH_MULT)
+    node = backbone_config(cfg, input_shape, SPNASBackbone.config_key)
+    architecture = load_architecture(node.ARCH).scaled(node.WIDTH_MULT)
     return SPNASBackbone(
-        build_trunk(architecture, options.NORM), options.OUT_FEATURES, cfg.MODEL.BACKBONE.FREEZE_AT
+        build_trunk(architecture, node.NORM), node.OUT_FEATURES, cfg.MODEL.BACKBONE.FREEZE_AT
     )
 
 
-@BACKBONE_REGISTRY.register()
-def build_spnas_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """Backbone and feature pyramid with a pooled P6, for Faster and Mask R-CNN."""
-    return fpn_from_cfg(cfg, build_spnas_backbone(cfg, input_shape), retinanet=False)
-
-
-@BACKBONE_REGISTRY.register()
-def build_retinanet_spnas_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """Backbone and feature pyramid with P6 and P7, for RetinaNet."""
-    return fpn_from_cfg(cfg, build_spnas_backbone(cfg, input_shape), retinanet=True)
-
-
-def fpn_from_cfg(cfg: CfgNode, bottom_up: NamedBackbone, retinanet: bool) -> FPN:
-    """The feature pyramid that ``cfg.MODEL.FPN`` describes, over a backbone."""
-    return spnas_fpn(
-        bottom_up,
-        cfg.MODEL.FPN.IN_FEATURES,
-        cfg.MODEL.FPN.OUT_CHANNELS,
-        cfg.MODEL.FPN.NORM,
-        cfg.MODEL.FPN.FUSE_TYPE,
-        retinanet,
-        cfg.MODEL.FPN.LITE,
-    )
-
-
-def backbone_options(cfg: CfgNode, input_shape: ShapeSpec, key: str) -> CfgNode:
-    """The keys below ``key`` (``MODEL.SPNAS``) for images of three channels.
+def backbone_config(cfg: CfgNode, input_shape: ShapeSpec, key: str) -> CfgNode:
+    """The node ``key`` (``MODEL.SPNAS``) of the configuration, for images of three channels.
 
     Raises:
         UserError: if the configuration lacks them, or images have other channels.
@@ -254,10 +192,10 @@ def backbone_options(cfg: CfgNode, input_shape: ShapeSpec, key: str) -> CfgNode:
         raise UserError(
             f"MODEL.PIXEL_MEAN has {input_shape.channels} values; the backbones take 3 channels"
         )
-    options = cfg.MODEL.get(key.partition(".")[2])
-    if options is None:
+    node = cfg.MODEL.get(key.partition(".")[2])
+    if node is None:
         raise UserError(
             f"the configuration has no {key}; call detection.add_spnas_config(cfg) before "
             "merging files into it"
         )
-    return options
+    return node

@@ -9,9 +9,10 @@ import logging
 
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import BACKBONE_REGISTRY, FPN
+from detectron2.modeling import BACKBONE_REGISTRY
 
-from detection.modeling.backbone import NamedBackbone, backbone_options, fpn_from_cfg
+from detection.modeling.backbone import NamedBackbone, backbone_config
+from detection.modeling.pyramid import register_pyramids
 
 logger = logging.getLogger(__name__)
 
@@ -21,15 +22,15 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> NamedBackbone:
     """The `TimmBackbone` that ``cfg.MODEL.TIMM`` describes."""
     from detection.modeling.timm_backbone import TimmBackbone, check_normalisation
 
-    options = backbone_options(cfg, input_shape, TimmBackbone.config_key)
+    node = backbone_config(cfg, input_shape, TimmBackbone.config_key)
     backbone = TimmBackbone(
-        options.NAME,
-        options.PRETRAINED,
-        options.NORM,
-        options.OUT_FEATURES,
+        node.NAME,
+        node.PRETRAINED,
+        node.NORM,
+        node.OUT_FEATURES,
         cfg.MODEL.BACKBONE.FREEZE_AT,
     )
-    if options.PRETRAINED:
+    if node.PRETRAINED:
         check_normalisation(cfg)
     elif not cfg.MODEL.WEIGHTS:
         logger.warning(
@@ -40,13 +41,4 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> NamedBackbone:
     return backbone
 
 
-@BACKBONE_REGISTRY.register()
-def build_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """Backbone and feature pyramid with a pooled P6, for Faster and Mask R-CNN."""
-    return fpn_from_cfg(cfg, build_timm_backbone(cfg, input_shape), retinanet=False)
-
-
-@BACKBONE_REGISTRY.register()
-def build_retinanet_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """Backbone and feature pyramid with P6 and P7, for RetinaNet."""
-    return fpn_from_cfg(cfg, build_timm_backbone(cfg, input_shape), retinanet=True)
+register_pyramids("timm", build_timm_backbone)

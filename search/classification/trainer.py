@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from backbones.exported import ARCHITECTURE_FILE
 from detection.engine.results import RESULTS_FILE, write_results
-from detection.engine.trainer import StageTrainer, wrap_ddp
+from detection.engine.trainer import RunTrainer, wrap_ddp
 from detection.engine.wandb_writer import WandbSettings
 from search.classification.accuracy import evaluate
 from search.classification.data import (
@@ -35,7 +35,7 @@ from search.classification.optimizer import build_lr_scheduler, build_optimizer
 logger = logging.getLogger(__name__)
 
 
-class ClassificationTrainer(StageTrainer):
+class ClassificationTrainer(RunTrainer):
     """Trains a model on classification images; what it minimises is :meth:`losses`.
 
     Args:

@@ -13,7 +13,7 @@ from detection.report import count_macs, count_parameters
 from search.profiling.workload import Item, constant_items, layer_items, table_parts
 from search.space import SearchSpace
 
-PROXIES: dict[str, tuple[str, Callable[[nn.Module, Item], float]]] = {
+COUNTS: dict[str, tuple[str, Callable[[nn.Module, Item], float]]] = {
     "macs": ("MMACs", lambda module, item: count_macs(module, *item.shapes) / 1e6),
     "params": ("MParams", lambda module, _: count_parameters(module) / 1e6),
 }
@@ -21,23 +21,23 @@ PROXIES: dict[str, tuple[str, Callable[[nn.Module, Item], float]]] = {
 
 
 def load_table(name_or_path: str, space: SearchSpace, input_size: tuple[int, int]) -> LatencyTable:
-    """A table by name or path, or a proxy by name (``macs``, ``params``).
+    """A table by name or path, or one made by counting (``macs``, ``params``).
 
     Args:
         name_or_path: what ``SEARCH.LATENCY_TABLE`` names.
-        space: whose layers a proxy counts.
-        input_size: height and width at which a proxy counts.
+        space: whose layers are counted.
+        input_size: height and width of the image that is counted at.
 
     Raises:
         UserError: if there is no such table.
     """
-    if name_or_path in PROXIES:
-        return proxy_table(name_or_path, space, input_size)
+    if name_or_path in COUNTS:
+        return counted_table(name_or_path, space, input_size)
     return LatencyTable.load(name_or_path)
 
 
 @cache
-def proxy_table(name: str, space: SearchSpace, input_size: tuple[int, int]) -> LatencyTable:
+def counted_table(name: str, space: SearchSpace, input_size: tuple[int, int]) -> LatencyTable:
     """What every candidate costs by counting: exact, as both counts are sums over layers.
 
     Args:
@@ -45,7 +45,7 @@ def proxy_table(name: str, space: SearchSpace, input_size: tuple[int, int]) -> L
         space: the search space.
         input_size: height and width of the image in pixels.
     """
-    unit, count = PROXIES[name]
+    unit, count = COUNTS[name]
     deployment = Deployment("classification", input_size)
     items = [*constant_items(space, deployment), *layer_items(space, deployment)]
     costs = {item.key: count(item.build().eval(), item) for item in items}

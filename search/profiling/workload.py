@@ -205,18 +205,18 @@ def _build_layer(space: SearchSpace, shape: LayerShape, candidate: Candidate) ->
     layer = SearchLayer(shape.in_channels, shape.out_channels, shape.stride)
     spec = space.layer_spec(layer, candidate)
     module = make_layer(shape.in_channels, spec, batch_norm(space.largest()))
-    init_weights(module, zero_init_residual=False)
+    init_weights(module, residual_scale=1.0)
     return module
 
 
 def _build_stem(space: SearchSpace) -> nn.Module:
-    network = build_classifier(space.largest(), zero_init_residual=False)
+    network = build_classifier(space.largest(), residual_scale=1.0)
     return nn.Sequential(network.stem, *network.layers[: len(space.first)])
 
 
 def _build_tail(space: SearchSpace, deployment: Deployment) -> nn.Module:
     """The last fixed layers, and for classification head, pooling and all behind it."""
-    network = build_classifier(space.largest(), deployment.num_classes, zero_init_residual=False)
+    network = build_classifier(space.largest(), deployment.num_classes, residual_scale=1.0)
     last = network.layers[len(network.layers) - len(space.last) :]
     if deployment.task == "detection":
         return nn.Sequential(*last)

@@ -14,7 +14,7 @@ from search.space import SearchSpace
 
 
 def build_latency_table(cfg: CfgNode, space: SearchSpace) -> LatencyTable:
-    """The table or proxy that ``cfg.SEARCH`` names.
+    """The table that ``cfg.SEARCH`` names, measured or counted.
 
     Raises:
         UserError: if there is none of that name, or it is for another image size.

@@ -23,7 +23,7 @@ from detection.engine.results import RESULTS_FILE, write_results
 from detection.engine.trainer import unwrap_ddp
 from detection.trainer import DetectionTrainer, FinalReport, report
 from search.classification.calibration import estimate_statistics
-from search.profiling.counting import PROXIES
+from search.profiling.counting import COUNTS
 from search.runs.build import build_runtime_model, build_tradeoff, check_targets
 from search.runs.detector_backbone import FIXED_BUILDERS, SupernetBackbone
 from search.runs.found import decided, described, found_row, search_results
@@ -162,7 +162,7 @@ class DetectorSearchTrainer(DetectionTrainer):
         cfg.MODEL.BACKBONE.NAME = FIXED_BUILDERS[cfg.MODEL.BACKBONE.NAME]
         cfg.MODEL.SPNAS.ARCH = str(folder / ARCHITECTURE_FILE)
         cfg.MODEL.SPNAS.LATENCY_TABLE = (
-            "" if cfg.SEARCH.LATENCY_TABLE in PROXIES else cfg.SEARCH.LATENCY_TABLE
+            "" if cfg.SEARCH.LATENCY_TABLE in COUNTS else cfg.SEARCH.LATENCY_TABLE
         )
         detector = DetectionTrainer.build_model(cfg)
         load_weights(detector, detector_state(self.detector, choices), "the supernet")

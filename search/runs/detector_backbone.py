@@ -6,17 +6,16 @@ from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import BACKBONE_REGISTRY, FPN
 from torch import Tensor
 
 from backbones.errors import UserError
 from detection.modeling.backbone import (
     DEFAULT_FEATURES,
     SPNASBackbone,
-    backbone_options,
-    fpn_from_cfg,
+    backbone_config,
     norm_layer,
 )
+from detection.modeling.pyramid import pyramid_builders, register_pyramids
 from search.runs.formulations import build_supernet, formulation_of
 from search.space import SearchSpace
 from search.supernets.single_path import Supernet
@@ -91,41 +90,28 @@ def build_supernet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SupernetBac
         UserError: if the formulation has no single path trained with the weights, or the
             normalisation has no statistics of its own to find.
     """
-    options = backbone_options(cfg, input_shape, SPNASBackbone.config_key)
+    node = backbone_config(cfg, input_shape, SPNASBackbone.config_key)
     formulation = formulation_of(cfg)
     if formulation.multi_path or formulation.bilevel or formulation.uniform:
         raise UserError(
             f"SEARCH.FORMULATION is '{cfg.SEARCH.FORMULATION}'; a search on a detector needs "
             "decisions that are trained with the weights: sigmoid or ste"
         )
-    if options.NORM == "FrozenBN":
+    if node.NORM == "FrozenBN":
         raise UserError(
             "MODEL.SPNAS.NORM is 'FrozenBN'; the frozen statistics of a supernet are those of no "
             "network in it: expected BN, SyncBN or GN"
         )
     space = SearchSpace.load(cfg.SEARCH.SPACE)
-    norm = norm_layer(options.NORM, space.largest().norm_eps)
+    norm = norm_layer(node.NORM, space.largest().norm_eps)
     supernet = build_supernet(cfg, space, num_classes=0, norm_layer=norm)
     assert isinstance(supernet, Supernet)
-    return SupernetBackbone(supernet, options.OUT_FEATURES, cfg.MODEL.BACKBONE.FREEZE_AT)
+    return SupernetBackbone(supernet, node.OUT_FEATURES, cfg.MODEL.BACKBONE.FREEZE_AT)
 
 
-@BACKBONE_REGISTRY.register()
-def build_supernet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """Supernet and feature pyramid with a pooled P6, for Faster and Mask R-CNN."""
-    return fpn_from_cfg(cfg, build_supernet_backbone(cfg, input_shape), retinanet=False)
+register_pyramids("supernet", build_supernet_backbone)
 
-
-@BACKBONE_REGISTRY.register()
-def build_retinanet_supernet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """Supernet and feature pyramid with P6 and P7, for RetinaNet."""
-    return fpn_from_cfg(cfg, build_supernet_backbone(cfg, input_shape), retinanet=True)
-
-
-FIXED_BUILDERS = {
-    "build_supernet_fpn_backbone": "build_spnas_fpn_backbone",
-    "build_retinanet_supernet_fpn_backbone": "build_retinanet_spnas_fpn_backbone",
-}
+FIXED_BUILDERS = dict(zip(pyramid_builders("supernet"), pyramid_builders("spnas"), strict=True))
 """What builds the detector of a network found, by what builds that of the supernet."""
 
 

@@ -1,1 +1,1 @@
-"""Many searches and trainings compared: studies, their results, and the README's tables."""
+"""Many searches and trainings compared: studies, their results, and the tables of the pages."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -26,7 +26,8 @@ from search.classification.calibration import calibrated
 from search.classification.data import build_val_loader, count_classes
 from search.classification.trainer import ClassificationTrainer
 from search.space import Candidate, Choice, SearchSpace
-from search.studies.trials import Job, Record, mean_and_spread, run_trials, trial_config
+from search.studies.markdown import beside, table
+from search.studies.trials import PendingTrial, Record, mean_and_spread, run_trials, trial_config
 from search.supernets.export import export_network
 from search.supernets.single_path import Supernet
 
@@ -145,15 +146,15 @@ def run_ablation(cfg: CfgNode, seeds: int, output: Path, facts: Record) -> dict[
         output: JSON file of the study.
         facts: as for :func:`search.studies.trials.run_trials`.
     """
-    jobs: list[Job] = [
+    pending: list[PendingTrial] = [
         ({"training": name, "seed": seed}, partial(run_training, cfg, name, seed))
         for seed in range(seeds)
         for name in TRAININGS
     ]
-    return run_trials(jobs, output, facts, summarize)
+    return run_trials(pending, output, facts, ablation_rows)
 
 
-def summarize(trials: Sequence[Record]) -> list[dict[str, Any]]:
+def ablation_rows(trials: Sequence[Record]) -> list[dict[str, Any]]:
     """Mean and sample standard deviation over the seeds of every training and kernel.
 
     ``gap`` is how far the shared kernel's top-1 accuracy is above that of the same kernel trained
@@ -182,3 +183,27 @@ def _row(
     if group is not alone and gaps:
         row["gap"] = list(mean_and_spread(gaps, "gap"))
     return row
+
+
+def ablation_table(study: Mapping[str, Any]) -> str:
+    """Table II: kernels trained alone and as subsets of larger ones."""
+    rows = []
+    for row in study["summary"]:
+        trained = row["training"].replace("x", "×")
+        gap = "–" if row["gap"] is None else f"{row['gap'][0]:+.2f} ± {row['gap'][1]:.2f}"
+        spreads = [
+            f"{row[f'{key}_mean']:.{digits}f} ± {row[f'{key}_std']:.{digits}f}"
+            for key, digits in (("top1", 2), ("top5", 2), ("loss", 3))
+        ]
+        kernel = row["kernel"].replace("x", "×")
+        rows.append([trained, kernel, f"{row['seeds']}", *spreads, gap])
+    headers = [
+        *("kernels trained", "evaluated with", "seeds", "held-out top-1 (%)"),
+        *("held-out top-5 (%)", "held-out loss", "top-1 against alone"),
+    ]
+    return table(headers, rows)
+
+
+def ablation_section(study: Mapping[str, Any]) -> str:
+    """The ablation of kernel subsets."""
+    return f"{ablation_table(study)}\n\n{beside(study)}"

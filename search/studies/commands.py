@@ -1,4 +1,4 @@
-"""Stages of a job as the commands that a user would type, each in a process of its own."""
+"""Jobs as the commands that a user would type, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from backbones.errors import UserError
 
 
 @dataclass(frozen=True)
-class Stage:
+class Command:
     """One run of a tool.
 
     Attributes:
@@ -40,7 +40,7 @@ class Stage:
         """Whether the run has come to its end, which its results are."""
         return (self.folder / "results.json").exists()
 
-    def command(self) -> list[str]:
+    def words(self) -> list[str]:
         """What follows ``python``; with ``--resume`` a second call goes on where it was."""
         return [
             f"tools/{self.script}",
@@ -49,7 +49,7 @@ class Stage:
         ]
 
 
-def backbone_options(folder: Path) -> tuple[str, ...]:
+def backbone_overrides(folder: Path) -> tuple[str, ...]:
     """The keys that name the network, and its weights, which a search or a classifier left."""
     architecture, weights = folder / "architecture.json", folder / "backbone.pth"
     return ("MODEL.SPNAS.ARCH", str(architecture), "MODEL.WEIGHTS", str(weights))
@@ -65,52 +65,52 @@ def check_checkout() -> None:
         raise UserError("start it at the top of the checkout, where tools/ is")
 
 
-def run_stages(stages: Sequence[Stage], titles: Sequence[str]) -> None:
-    """Runs the stages in order; a title stands above each of them.
+def run_in_order(commands: Sequence[Command], titles: Sequence[str]) -> None:
+    """Runs the commands in order; a title stands above each of them.
 
     Raises:
         UserError: if one fails; those before it are kept.
     """
-    for number, (stage, title) in enumerate(zip(stages, titles, strict=True), start=1):
-        command = stage.command()
-        print(f"\n[{number}/{len(stages)}] {title}\n$ python {shlex.join(command)}", flush=True)
-        code = subprocess.run([sys.executable, *command], env=_environment({})).returncode
+    for number, (command, title) in enumerate(zip(commands, titles, strict=True), start=1):
+        words = command.words()
+        print(f"\n[{number}/{len(commands)}] {title}\n$ python {shlex.join(words)}", flush=True)
+        code = subprocess.run([sys.executable, *words], env=_environment({})).returncode
         if code:
             raise UserError(
-                f"stage {number} of {len(stages)} ended with exit code {code}, see above; the "
+                f"command {number} of {len(commands)} ended with exit code {code}, see above; the "
                 "same command goes on there"
             )
 
 
-def run_beside(jobs: Sequence[Sequence[Stage]], workers: int) -> Iterator[int]:
-    """Runs jobs of several stages, some at once, each with its share of the cores and the GPUs.
+def run_beside(jobs: Sequence[Sequence[Command]], workers: int) -> Iterator[int]:
+    """Runs jobs of several commands, some at once, each with its share of the cores and the GPUs.
 
-    What a stage prints goes into ``<its folder>.log``, for its folder is its own to make.
+    What a command prints goes into ``<its folder>.log``, for its folder is its own to make.
 
     Args:
-        jobs: stages of a job run in order.
+        jobs: the commands of each, which run in order.
         workers: how many jobs at once.
 
     Yields:
         Which job has ended, by its index.
 
     Raises:
-        UserError: if a stage fails. No job is started then, and those under way end first.
+        UserError: if a command fails. No job is started then, and those under way end first.
     """
     shares: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
     for share in machine_shares(workers):
         shares.put(share)
 
-    def run(stages: Sequence[Stage]) -> None:
+    def run(commands: Sequence[Command]) -> None:
         share = shares.get()
         try:
-            for stage in stages:
-                _run_quietly(stage, share)
+            for command in commands:
+                _run_quietly(command, share)
         finally:
             shares.put(share)
 
     with ThreadPoolExecutor(workers) as pool:
-        futures = {pool.submit(run, stages): index for index, stages in enumerate(jobs)}
+        futures = {pool.submit(run, job): index for index, job in enumerate(jobs)}
         try:
             for future in as_completed(futures):
                 future.result()
@@ -120,12 +120,12 @@ def run_beside(jobs: Sequence[Sequence[Stage]], workers: int) -> Iterator[int]:
             raise
 
 
-def _run_quietly(stage: Stage, share: Mapping[str, str]) -> None:
-    log = stage.folder.with_name(f"{stage.folder.name}.log")
+def _run_quietly(command: Command, share: Mapping[str, str]) -> None:
+    log = command.folder.with_name(f"{command.folder.name}.log")
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as file:
         code = subprocess.run(
-            [sys.executable, *stage.command()],
+            [sys.executable, *command.words()],
             env=_environment(share),
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -133,7 +133,7 @@ def _run_quietly(stage: Stage, share: Mapping[str, str]) -> None:
     if code:
         (*_, last) = ["", *log.read_text(errors="replace").splitlines()]
         raise UserError(
-            f"'{stage.folder}' ended with exit code {code}: {last.removeprefix('error: ')} "
+            f"'{command.folder}' ended with exit code {code}: {last.removeprefix('error: ')} "
             f"(all of it in '{log}'); the same command goes on there"
         )
 

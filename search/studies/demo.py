@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tabulate import tabulate
 
 from backbones.files import read_json, write_json
 from detection.engine.provenance import provenance
 from detection.report import final_table
-from search.studies.commands import Stage, backbone_options, check_checkout, run_stages
+from search.studies.commands import Command, backbone_overrides, check_checkout, run_in_order
+from search.studies.markdown import beside, table
 
 TITLES = (
     "Search the full-size space for a network at the target runtime",
@@ -19,35 +22,35 @@ TITLES = (
 )
 
 
-def demo_stages(output: Path) -> list[Stage]:
+def demo_commands(output: Path) -> list[Command]:
     """The three commands; a user's own data takes the same three with other configs."""
     search, classifier, detector = (output / name for name in ("search", "classifier", "detection"))
     return [
-        Stage("search_net.py", "configs/search/digits.yaml", search),
-        Stage(
+        Command("search_net.py", "configs/search/digits.yaml", search),
+        Command(
             "train_classifier.py",
             "configs/classification/digits.yaml",
             classifier,
-            backbone_options(search),
+            backbone_overrides(search),
         ),
-        Stage(
+        Command(
             "train_net.py",
             "configs/detection/mask_rcnn_spnas_fpn_digits.yaml",
             detector,
-            (*backbone_options(classifier), "MODEL.SPNAS.ENGINE", "onnxruntime"),
+            (*backbone_overrides(classifier), "MODEL.SPNAS.ENGINE", "onnxruntime"),
         ),
     ]
 
 
 def run_demo(output: Path) -> None:
-    """Runs the stages in order and prints what came out.
+    """Runs the commands in order and prints what came out.
 
     Raises:
-        UserError: if it is not started at the top of a checkout, or a stage fails.
+        UserError: if it is not started at the top of a checkout, or a command fails.
     """
     check_checkout()
     start = time.monotonic()
-    run_stages(demo_stages(output), TITLES)
+    run_in_order(demo_commands(output), TITLES)
     minutes = (time.monotonic() - start) / 60
     print(summary(output))
     print(f"\nThe demo took {minutes:.1f} minutes; everything it made is in {output}/")
@@ -55,9 +58,9 @@ def run_demo(output: Path) -> None:
 
 
 def demo_study(output: Path, minutes: float) -> dict[str, object]:
-    """What the README shows of a demo."""
+    """What the pages show of a demo."""
     search, classifier, detection = (
-        read_json(stage.folder / "results.json", "results") for stage in demo_stages(output)
+        read_json(command.folder / "results.json", "results") for command in demo_commands(output)
     )
     found = ("layers", "predicted_runtime", "target_runtime", "unit")
     (scores,) = detection["detection"]["scores"].values()
@@ -75,9 +78,9 @@ def demo_study(output: Path, minutes: float) -> dict[str, object]:
 
 
 def summary(output: Path) -> str:
-    """What the three stages found, from their ``results.json``."""
+    """What the three commands found, from their ``results.json``."""
     search, classifier, detection = (
-        read_json(stage.folder / "results.json", "results") for stage in demo_stages(output)
+        read_json(command.folder / "results.json", "results") for command in demo_commands(output)
     )
     found, trained = search["search"], classifier["classification"]
     cost = detection["detection"]["cost"]
@@ -91,3 +94,26 @@ def summary(output: Path) -> str:
         ["held-out digits, top-1", f"{trained['val']['top1']:.2f} %"],
     ]
     return f"\n{tabulate(facts, tablefmt='plain')}\n\n{final_table(detection['detection'])}"
+
+
+def demo_section(study: Mapping[str, Any]) -> str:
+    """Layers, runtime and accuracy that the demo ended with, and AP by object scale."""
+    facts = table(
+        ["searched layers", "predicted runtime", "target", "held-out digits", "time"],
+        [
+            [
+                " ".join(study["layers"]),
+                f"{study['predicted_runtime']:.2f} {study['unit']}",
+                f"{study['target_runtime']:g} {study['unit']}",
+                f"{study['top1']:.2f} %",
+                f"{study['minutes']:.1f} min",
+            ]
+        ],
+    )
+    names = {"bbox": "box", "segm": "mask"}
+    keys = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+    scores = [
+        [names[task], *(f"{study['scores'][task][key]:.2f}" for key in keys)] for task in names
+    ]
+    found = table(["AP of", "AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L"], scores)
+    return f"{facts}\n\n{found}\n\n{beside(study)}"

@@ -18,7 +18,7 @@ from search.workers import in_processes
 logger = logging.getLogger(__name__)
 
 Record = Mapping[str, Any]
-Job = tuple[Record, Callable[[], Record]]
+PendingTrial = tuple[Record, Callable[[], Record]]
 """What tells a trial from the others, and the function that runs it; its record has both."""
 
 SOLVER_KEYS = (
@@ -28,7 +28,7 @@ SOLVER_KEYS = (
 
 
 def run_trials(
-    jobs: Sequence[Job],
+    pending: Sequence[PendingTrial],
     output: Path,
     facts: Record,
     summarize: Callable[[Sequence[Record]], list[dict[str, Any]]],
@@ -37,13 +37,13 @@ def run_trials(
     """Runs the trials that ``output`` does not hold yet, saving after each one.
 
     Args:
-        jobs: in the order in which they are begun.
+        pending: in the order in which they are begun.
         output: JSON file of the study.
         facts: command, hardware and settings, written beside the trials. ``recipe``, where
             given, is what all trials of a file have to share.
         summarize: from all trials to the rows of the study's table.
         workers: 1 runs the trials one by one in this process; more, as many at a time in processes
-            of one thread each, to which jobs have to be picklable.
+            of one thread each, so that they have to be picklable.
 
     Returns:
         What the file then holds.
@@ -58,7 +58,7 @@ def run_trials(
         check_recipe(output, study.get("recipe"), facts.get("recipe"))
     waiting = [
         (key, run)
-        for key, run in jobs
+        for key, run in pending
         if not any(key.items() <= trial.items() for trial in study["trials"])
     ]
     for index, record in _run([run for _, run in waiting], workers):

@@ -100,12 +100,7 @@ class MultiPathSupernet(OneShot):
         )
         self.weigh = PATH_WEIGHTS[path_weights]
         self.temperature = temperature
-        init_weights(self, zero_init_residual=False)
-        for module in self.modules():
-            if isinstance(module, MBConv) and module.residual:
-                for name, parameter in module.project.norm.named_parameters():
-                    if name == "weight":
-                        nn.init.constant_(parameter, residual_scale)
+        init_weights(self, residual_scale)
         self.path_logits = nn.ParameterList(
             nn.Parameter(torch.zeros(len(space.choices(layer)))) for layer in space.layers
         )

@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from backbones.blocks import NormLayer, init_weights
+from backbones.blocks import NormLayer, init_weights, scale_residual_branches
 from backbones.errors import UserError
 from search.space import Choice, SearchSpace
 from search.supernets.decisions import Decision
@@ -31,8 +31,9 @@ class Supernet(OneShot):
             :mod:`search.supernets.thresholds`).
         temperature: of the relaxation.
         initial_logit: where every decision starts, in temperatures above its threshold.
-        residual_scale: initial scale of every residual branch. Small, so that the deep supernet
-            trains from its first step; not 0, so that every threshold has a gradient there.
+        residual_scale: initial scale of every searchable residual branch. Small, so that the deep
+            supernet trains from its first step; not 0, so that every threshold has a gradient
+            there.
         norm_layer: normalisation; batch norm by default.
 
     Raises:
@@ -67,11 +68,9 @@ class Supernet(OneShot):
         )
         self.gate = GATES[relaxation]
         self.subset_dropout = 0.0
-        init_weights(self, zero_init_residual=False)
+        init_weights(self, residual_scale=1.0)
         for superkernel in self.superkernels:
-            for name, parameter in superkernel.project.norm.named_parameters():
-                if superkernel.residual and name == "weight":
-                    nn.init.constant_(parameter, residual_scale)
+            scale_residual_branches(superkernel, residual_scale)
         self.thresholds = nn.ModuleList(
             Thresholds(layer, importance, temperature, initial_logit) for layer in self.superkernels
         )

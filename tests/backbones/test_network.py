@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import backbones
 from backbones import UserError, create_model
 from backbones.blocks import MBConv, SqueezeExcite
+from backbones.network import build_classifier
 from backbones.weights import save_checkpoint
 
 
@@ -45,6 +46,39 @@ def test_residual_branches_start_at_zero() -> None:
     ]
     assert len(last_norms) == 14
     assert all(not weight.any() for weight in last_norms)
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.2, 1.0])
+def test_initial_scale_of_residual_branches(scale: float) -> None:
+    architecture = backbones.load_architecture("spnas_100")
+    torch.manual_seed(0)
+    model = build_classifier(architecture, 10, residual_scale=scale)
+    torch.manual_seed(0)
+    plain = build_classifier(architecture, 10)
+    scaled = {
+        f"layers.{index}.project.norm.weight"
+        for index, layer in enumerate(model.layers)
+        if isinstance(layer, MBConv) and layer.residual
+    }
+    assert len(scaled) == 14
+    for name, value in model.state_dict().items():
+        if name in scaled:
+            assert torch.equal(value, torch.full_like(value, scale)), name
+        else:  # whatever the scale, the random numbers are the same
+            assert torch.equal(value, plain.state_dict()[name]), name
+
+
+def test_a_norm_that_cannot_learn_keeps_its_weight() -> None:
+    class Fixed(nn.Module):
+        def __init__(self, channels: int) -> None:
+            super().__init__()
+            self.register_buffer("weight", torch.ones(channels))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x
+
+    model = build_classifier(backbones.load_architecture("spnas_100"), 10, norm_layer=Fixed)
+    assert all(norm.weight.all() for norm in model.modules() if isinstance(norm, Fixed))
 
 
 def test_create_model_reads_a_checkpoint(

@@ -218,7 +218,7 @@ def test_mnasnet_b1_on_the_pixel_1() -> None:
 @pytest.mark.parametrize("name", list_models())
 def test_every_parameter_gets_a_gradient(name: str) -> None:
     torch.manual_seed(0)
-    model = build_classifier(load_architecture(name), num_classes=7, zero_init_residual=False)
+    model = build_classifier(load_architecture(name), num_classes=7, residual_scale=1.0)
     logits = model(torch.randn(2, 3, 64, 64))
     assert logits.shape == (2, 7)
     logits.square().sum().backward()

@@ -17,9 +17,9 @@ from backbones.files import leaves
 from backbones.published import find_published
 from backbones.zoo import list_models, published_weights
 from detection import SPNASBackbone, add_spnas_config
-from detection.data.checks import num_classes
 from detection.engine.checkpoint import Checkpointer
 from detection.modeling.backbone import build_trunk
+from detection.modeling.meta_arch import num_classes
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "configs" / "detection").glob("*.yaml"))

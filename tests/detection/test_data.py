@@ -14,7 +14,7 @@ from detectron2.data import MetadataCatalog
 from PIL import Image
 
 from backbones import UserError
-from detection.data.checks import check_test_sets, load_records, num_classes
+from detection.data.checks import check_test_sets, load_records
 from detection.data.loader import (
     BatchesByAspectRatio,
     build_test_loader,
@@ -23,6 +23,7 @@ from detection.data.loader import (
 )
 from detection.data.mapper import CheckedDatasetMapper
 from detection.engine.sampler import ResumableSampler
+from detection.modeling.meta_arch import num_classes
 
 Register = Callable[..., str]
 

@@ -9,6 +9,8 @@ A pyramid and heads of Detectron2's widths cost many times what a mobile backbon
 
 from __future__ import annotations
 
+from typing import Any
+
 from detectron2.config import CfgNode
 from detectron2.layers import DepthwiseSeparableConv2d, ShapeSpec
 from detectron2.modeling import (
@@ -80,12 +82,17 @@ def LiteMaskHead(cfg: CfgNode, input_shape: ShapeSpec) -> nn.Module:  # noqa: N8
 
 
 @META_ARCH_REGISTRY.register()
-def LiteRetinaNet(cfg: CfgNode) -> nn.Module:  # noqa: N802
+class LiteRetinaNet(RetinaNet):
     """``RetinaNet`` with separable convolutions in its two towers; the predictors stay."""
-    model = RetinaNet(cfg)
-    for tower in (model.head.cls_subnet, model.head.bbox_subnet):
-        lighten(tower)
-    return model
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """The arguments of ``RetinaNet``, with a lite head."""
+        arguments: dict[str, Any] = super().from_config(cfg)
+        head = arguments["head"]
+        for tower in (head.cls_subnet, head.bbox_subnet):
+            lighten(tower)
+        return arguments
 
 
 def _lightened(head: nn.Module) -> nn.Module:

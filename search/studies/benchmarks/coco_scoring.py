@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from backbones.errors import UserError
 from detection.engine.provenance import provenance
 from detection.scoring import BACKENDS, Result, score
+from search.studies.markdown import beside, table
 
 CLASSES = 80
 SIDE = 640
@@ -96,3 +98,19 @@ def scoring_report(images: int, detections: int) -> dict[str, Any]:
         "AP": figures["faster"]["AP"],
         "largest_difference": float(np.nanmax(np.abs(faster - reference))),
     }
+
+
+def scoring_section(report: Mapping[str, Any]) -> str:
+    """Both implementations of COCO's AP on one set."""
+    rows = [
+        [
+            name,
+            f"{report['seconds'][backend]:.1f} s",
+            f"{report['seconds'][backend] / report['seconds']['faster']:.1f}",
+        ]
+        for backend, name in (("faster", "faster-coco-eval"), ("pycocotools", "pycocotools"))
+    ]
+    setting = f"{report['images']:,} images, {report['detections']} detections each"
+    found = table([setting, "time", "ratio"], rows)
+    difference = f"Largest difference of any figure: {report['largest_difference']:.0e} %."
+    return f"{found}\n\n{difference} {beside(report)}"

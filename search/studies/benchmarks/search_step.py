@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +20,8 @@ from backbones.network import build_classifier
 from detection.engine.provenance import provenance
 from search.selection.runtime import RuntimeModel
 from search.space import SearchSpace
+from search.studies.markdown import beside
+from search.studies.markdown import table as markdown_table
 from search.supernets.multi_path import MultiPathSupernet
 from search.supernets.one_shot import OneShot
 from search.supernets.single_path import Supernet
@@ -25,6 +29,12 @@ from search.supernets.single_path import Supernet
 NETWORKS = ("supernet", "multi_path", "largest")
 """The single-path supernet; the multi-path one at half width, as in the paper (Sec. VII-A), since
 at full width it needs several times the memory of most machines; and the largest fixed network."""
+
+LABELS = {
+    "supernet": "single-path supernet",
+    "multi_path": "multi-path supernet, half width",
+    "largest": "largest fixed network",
+}
 
 
 @dataclass(frozen=True)
@@ -100,25 +110,37 @@ def interleaved_seconds(steps: Sequence[Callable[[], None]], repeats: int) -> li
 
 
 def peak_bytes(network: str, space: str, table: str, device: str, batch: int, size: int) -> int:
-    """Peak memory of a few steps: the median of three processes, as allocators vary."""
+    """Peak memory of a few steps.
+
+    PyTorch counts what it allocates on a GPU. On a CPU it is the median of three processes, as
+    allocators vary.
+    """
+    if device == "cuda":
+        return _allocated_peak(network, space, table, batch, size)
     command = [sys.executable, "-m", "search.studies.benchmarks.search_step"]
-    command += [network, space, table, device, str(batch), str(size)]
+    command += [network, space, table, str(batch), str(size)]
     runs = [
         subprocess.run(command, check=True, capture_output=True, text=True).stdout for _ in range(3)
     ]
     return statistics.median_low([int(output.split()[-1]) for output in runs])
 
 
-def _print_peak(network: str, space: str, table: str, device: str, batch: str, size: str) -> None:
-    step_arguments = (SearchSpace.load(space), LatencyTable.load(table), torch.device(device))
+def _allocated_peak(network: str, space: str, table: str, batch: int, size: int) -> int:
+    """Highest memory that PyTorch allocates on the GPU, above what it holds before the network."""
+    step_arguments = (SearchSpace.load(space), LatencyTable.load(table), torch.device("cuda"))
+    make_step(network, *step_arguments, 2, 32)()  # allocates the libraries' workspaces
+    gc.collect()
+    before = torch.cuda.memory_allocated()
+    step = make_step(network, *step_arguments, batch, size)
+    torch.cuda.reset_peak_memory_stats()
+    step()
+    step()
+    return torch.cuda.max_memory_allocated() - before
+
+
+def _print_resident_peak(network: str, space: str, table: str, batch: str, size: str) -> None:
+    step_arguments = (SearchSpace.load(space), LatencyTable.load(table), torch.device("cpu"))
     make_step(network, *step_arguments, 2, 32)()  # loads kernels and thread pools
-    if device == "cuda":
-        step = make_step(network, *step_arguments, int(batch), int(size))
-        torch.cuda.reset_peak_memory_stats()
-        step()
-        step()
-        print(torch.cuda.max_memory_allocated())
-        return
     before = _resident("VmRSS")
     step = make_step(network, *step_arguments, int(batch), int(size))
     step()
@@ -163,5 +185,31 @@ def search_step_report(
     }
 
 
+def search_step_section(study: Mapping[str, Any]) -> str:
+    """A training step of the supernets beside one of the largest fixed network."""
+    rows = [
+        [
+            label,
+            _duration(study[name]["seconds"]),
+            f"{study[name]['peak_bytes'] / 2**30:.2f} GiB",
+            f"{study[name]['time_ratio']:.3f}",
+            f"{study[name]['memory_ratio']:.3f}",
+        ]
+        for name, label in LABELS.items()
+    ]
+    setting = f"training step, {study['size']} px, batch {study['batch']}"
+    headers = [setting, "time", "peak memory", "time, ratio", "memory, ratio"]
+    return f"{markdown_table(headers, rows)}\n\n{beside(study)}"
+
+
+def search_steps_section(studies: Sequence[Mapping[str, Any]]) -> str:
+    """The tables of several batch sizes below each other."""
+    return "\n\n".join(map(search_step_section, studies))
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"
+
+
 if __name__ == "__main__":
-    _print_peak(*sys.argv[1:])
+    _print_resident_peak(*sys.argv[1:])

@@ -1,4 +1,4 @@
-"""Runs for a comparison of backbones: every network and seed through the same stages."""
+"""Runs for a comparison of backbones: every network and seed through the same commands."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from backbones.errors import UserError
 from backbones.inference import Engine
 from backbones.latency import LatencyTable
 from detection.deployment import Deployment, measured_with
+from detection.modeling.pyramid import is_built_by
 from search.config import load_search_config
 from search.profiling.networks import measure_architectures
-from search.studies.commands import Stage, backbone_options, run_beside, run_stages
+from search.studies.commands import Command, backbone_overrides, run_beside, run_in_order
 from search.studies.comparison.runs import DetectorRun, load_run
 from search.studies.methods.study import draw_architecture
 from search.studies.trials import trial_config
@@ -95,10 +96,11 @@ def random_entries(
 
 
 def network_name(cfg: CfgNode) -> str:
-    """The network that a detector's configuration names."""
-    if "timm" in cfg.MODEL.BACKBONE.NAME:
-        return str(cfg.MODEL.TIMM.NAME)
-    return Path(cfg.MODEL.SPNAS.ARCH).stem
+    """The network that a detector's configuration names, or else the builder of its backbone."""
+    builder = str(cfg.MODEL.BACKBONE.NAME)
+    if is_built_by("spnas", builder):
+        return Path(cfg.MODEL.SPNAS.ARCH).stem
+    return str(cfg.MODEL.TIMM.NAME) if is_built_by("timm", builder) else builder
 
 
 def job_of(
@@ -124,11 +126,11 @@ def job_of(
     network: tuple[str, ...] = ()
     if entry.architecture:
         network = ("MODEL.SPNAS.ARCH", entry.architecture)
-    stages = []
+    commands = []
     if classifier_config:
         classifier = place / f"classifier{seed}"
-        stages = [
-            Stage(
+        commands = [
+            Command(
                 "train_classifier.py",
                 classifier_config,
                 classifier,
@@ -136,11 +138,11 @@ def job_of(
                 tuple(arguments),
             )
         ]
-        network = backbone_options(classifier)
+        network = backbone_overrides(classifier)
     detector = (*network, *seeded, *options)
     folder = place / f"seed{seed}"
-    stages.append(Stage("train_net.py", entry.config_file, folder, detector, tuple(arguments)))
-    return Job(entry, seed, tuple(stages))
+    commands.append(Command("train_net.py", entry.config_file, folder, detector, tuple(arguments)))
+    return Job(entry, seed, tuple(commands))
 
 
 @dataclass(frozen=True)
@@ -149,17 +151,17 @@ class Job:
 
     Attributes:
         entry: the row.
-        seed: of all stages.
-        stages: in order; the detector is the last.
+        seed: of all commands.
+        commands: in order; the detector is the last.
     """
 
     entry: Entry
     seed: int
-    stages: tuple[Stage, ...]
+    commands: tuple[Command, ...]
 
     def result(self) -> DetectorRun:
-        """What the finished stages come to."""
-        *classifier, detector = self.stages
+        """What the finished commands come to."""
+        *classifier, detector = self.commands
         return load_run(
             detector.folder, self.entry.name, classifier[0].folder if classifier else None
         )
@@ -176,16 +178,16 @@ def train(jobs: Sequence[Job], workers: int = 1) -> Iterator[list[DetectorRun]]:
         The runs finished so far, in the order of the jobs; whenever there is one more.
 
     Raises:
-        UserError: if a stage fails.
+        UserError: if a command fails.
     """
-    found = {index: job.result() for index, job in enumerate(jobs) if job.stages[-1].finished}
+    found = {index: job.result() for index, job in enumerate(jobs) if job.commands[-1].finished}
     if found:
         yield _in_order(found)
     pending = [index for index in range(len(jobs)) if index not in found]
     if workers == 1:
         ended = _one_by_one([jobs[index] for index in pending])
     else:
-        ended = run_beside([jobs[index].stages for index in pending], workers)
+        ended = run_beside([jobs[index].commands for index in pending], workers)
     for position in tqdm(ended, "Training", len(pending), unit="run", disable=not pending):
         found[pending[position]] = jobs[pending[position]].result()
         yield _in_order(found)
@@ -198,7 +200,7 @@ def _in_order(found: Mapping[int, DetectorRun]) -> list[DetectorRun]:
 def _one_by_one(jobs: Sequence[Job]) -> Iterator[int]:
     for index, job in enumerate(jobs):
         title = f"{job.entry.folder or job.entry.name}, seed {job.seed}"
-        run_stages(job.stages, [title] * len(job.stages))
+        run_in_order(job.commands, [title] * len(job.commands))
         yield index
 
 

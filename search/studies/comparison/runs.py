@@ -95,7 +95,7 @@ def load_run(folder: Path, name: str | None = None, classifier: Path | None = No
         scores={task: {m: figures[m] for m in METRICS} for task, figures in scores.items()},
         cost=ModelCost(**found["cost"]),
         train_images=training_speed(folder, int(config["SOLVER.IMS_PER_BATCH"])),
-        architecture=_architecture(config),
+        architecture=_architecture(config, found["cost"]["backbone"]),
         classifier=top,
     )
 
@@ -124,14 +124,14 @@ def training_speed(folder: Path, batch: int) -> float | None:
     return batch / statistics.median(times) if times else None
 
 
-def _architecture(config: Mapping[str, Any]) -> Architecture | None:
-    if "spnas" not in config["MODEL.BACKBONE.NAME"]:
-        return None
+def _architecture(config: Mapping[str, Any], backbone: str) -> Architecture | None:
+    """The network of ``MODEL.SPNAS``, if that is the backbone whose cost the run found."""
     try:
         architecture = load_architecture(config["MODEL.SPNAS.ARCH"])
     except UserError:  # the file may have gone since
         return None
-    return architecture.scaled(config["MODEL.SPNAS.WIDTH_MULT"])
+    architecture = architecture.scaled(config["MODEL.SPNAS.WIDTH_MULT"])
+    return architecture if architecture.name == backbone else None
 
 
 def check_recipe(runs: Sequence[DetectorRun]) -> None:

@@ -22,6 +22,7 @@ from detection.report import COLUMNS, TASK_NAMES, ModelCost
 from detection.scoring import METRICS
 from search.studies.commands import command_threads
 from search.studies.comparison.runs import DetectorRun, check_recipe
+from search.studies.markdown import beside
 
 
 def compare(runs: Iterable[DetectorRun]) -> list[dict[str, Any]]:
@@ -243,3 +244,21 @@ def write_comparison(
     write_atomic(folder / "comparison.csv", comma_separated(rows))
     plot_comparison(rows, folder / "comparison.png")
     return text
+
+
+def comparison_section(study: Mapping[str, Any]) -> str:
+    """Backbones under one detector (Tables I and III)."""
+    tables = [build(study["rows"], None) for build in (classification_table, detection_table)]
+    return "\n\n".join([*map(markdown, tables), beside(study)])
+
+
+def comparison_summary(study: Mapping[str, Any]) -> str:
+    """Tables I and III in short: AP of boxes and masks, and the runtime of the backbone."""
+    unit = study["rows"][0]["cost"]["runtime_unit"]
+    headers = ["backbone", "runs", "box AP", "mask AP", f"predicted ({unit})", "measured (ms)"]
+    rows: list[list[Any]] = []
+    for row in study["rows"]:
+        scores = [_shown(row["scores"][task]["AP"], row["runs"]) for task in ("bbox", "segm")]
+        runtimes = [_scaled(row["cost"][key]) for key in ("runtime", "measured_runtime")]
+        rows.append([row["name"], _runs(row), *scores, *runtimes])
+    return f"{markdown((headers, rows))}\n\n{study['hardware']}."

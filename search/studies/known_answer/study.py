@@ -31,7 +31,7 @@ from search.studies.methods.study import (
     find_architecture,
     train_architecture,
 )
-from search.studies.trials import Job, recipe, run_trials
+from search.studies.trials import PendingTrial, recipe, run_trials
 
 CHANCE = "chance"
 MAX_NETWORKS = 1024
@@ -82,7 +82,7 @@ def train_truth(
     space = SearchSpace.load(search_cfg.SEARCH.SPACE)
     table = build_latency_table(search_cfg, space)
     networks = all_networks(space)
-    jobs: list[Job] = [
+    pending: list[PendingTrial] = [
         (
             {"layers": types, "seed": seed},
             partial(train_network, classifier_cfg, network, table, seed),
@@ -96,7 +96,7 @@ def train_truth(
         **recipe(classifier_cfg),
     }
     facts = {**facts, "unit": table.unit, "size": len(networks), "recipe": settings}
-    run_trials(jobs, output, facts, lambda _: [], workers)
+    run_trials(pending, output, facts, lambda _: [], workers)
     return Truth.load(output)
 
 
@@ -138,7 +138,7 @@ def run_searches(
             network found is not one of the truth's.
     """
     check_methods(name for name, _, _ in trials)
-    jobs: list[Job] = [
+    pending: list[PendingTrial] = [
         (
             {"method": method, "target": target, "seed": seed},
             partial(search_network, search_cfg, method, target, seed),
@@ -155,9 +155,9 @@ def run_searches(
 
     def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         judged_rows = [judged(truth, row) for row in rows]
-        return [*summarize(judged_rows), chance_row(truth, rows, tolerance)]
+        return [*regret_rows(judged_rows), chance_row(truth, rows, tolerance)]
 
-    return run_trials(jobs, output, facts, summary, workers)
+    return run_trials(pending, output, facts, summary, workers)
 
 
 def judged(truth: Truth, trial: Mapping[str, Any]) -> dict[str, Any]:
@@ -200,7 +200,7 @@ def truth_facts(truth: Truth) -> dict[str, Any]:
     }
 
 
-def summarize(trials: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def regret_rows(trials: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """A row a method: mean regret by target and over all, and how it differs between seeds.
 
     ``std`` is the sample standard deviation, over the seeds, of the mean over the targets.

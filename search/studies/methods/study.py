@@ -27,7 +27,7 @@ from search.runs.build import build_latency_table, build_runtime_model
 from search.runs.run import run_search
 from search.selection.sampling import sample_at_target
 from search.space import SearchSpace
-from search.studies.trials import Job, mean_and_spread, recipe, run_trials, trial_config
+from search.studies.trials import PendingTrial, mean_and_spread, recipe, run_trials, trial_config
 from search.supernets.single_path import Supernet
 
 KEYS = ("top1", "loss", "runtime")
@@ -196,7 +196,7 @@ def run_study(
     Raises:
         UserError: if ``output`` holds trials of another recipe.
     """
-    jobs: list[Job] = [
+    pending: list[PendingTrial] = [
         (
             {"method": method.name, "target": target, "seed": seed},
             partial(run_trial, search_cfg, classifier_cfg, method, target, seed),
@@ -204,10 +204,10 @@ def run_study(
         for method, target, seed in trials
     ]
     settings = {"search": recipe(search_cfg, "SEARCH"), "training": recipe(classifier_cfg)}
-    return run_trials(jobs, output, {**facts, "recipe": settings}, summarize, workers)
+    return run_trials(pending, output, {**facts, "recipe": settings}, method_rows, workers)
 
 
-def summarize(trials: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def method_rows(trials: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Mean and sample standard deviation over the seeds of every method at every target.
 
     ``furthest`` is the largest distance of a network from its target, as a part of it.

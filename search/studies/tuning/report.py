@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from backbones.files import atomic_path
+from search.studies.markdown import beside
 from search.studies.tuning.worker import TuningTask
 
 
@@ -133,3 +134,8 @@ def _stepped(curve: Sequence[tuple[float, float]], epochs: np.ndarray) -> np.nda
     """A curve's value at every number of epochs: that of the last trial that had ended."""
     ends, values = zip(*curve, strict=True)
     return np.asarray(values)[np.searchsorted(ends, epochs + 1e-9, side="right").clip(1) - 1]
+
+
+def tuning_section(study: Mapping[str, Any]) -> str:
+    """The solvers for λ."""
+    return f"{summary_table(study['studies'], study['unit'])}\n\n{beside(study)}"

@@ -19,7 +19,7 @@ from backbones.inference.measurement import Measurement, visit
 def mbconv(stride: int) -> nn.Module:
     spec = LayerSpec(16 if stride == 1 else 24, stride=stride, expansion=3, se_ratio=0.25)
     module = make_layer(16, spec, nn.BatchNorm2d)
-    init_weights(module, zero_init_residual=False)
+    init_weights(module, residual_scale=1.0)
     return module.eval()
 
 
@@ -38,7 +38,7 @@ def test_a_layer_equals_pytorch(engine: str, stride: int) -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_network_equals_pytorch(engine: str) -> None:
     torch.manual_seed(0)
-    network = build_classifier(load_architecture("spnas_100"), 10, zero_init_residual=False).eval()
+    network = build_classifier(load_architecture("spnas_100"), 10, residual_scale=1.0).eval()
     image = torch.randn(1, 3, 64, 64)
     session = make_engine(engine).compile(lambda: network, [image]).load()
     with torch.no_grad():

@@ -29,6 +29,17 @@ def test_layers_of_configuration(tmp_path: Path) -> None:
     assert cfg.is_frozen()
 
 
+def test_of_several_bases_the_last_counts_most(tmp_path: Path) -> None:
+    (tmp_path / "root.yaml").write_text("SOLVER: {BASE_LR: 0.1, MAX_ITER: 1, GAMMA: 0.2}\n")
+    (tmp_path / "first.yaml").write_text("_BASE_: root.yaml\nSOLVER: {BASE_LR: 0.2, MAX_ITER: 2}\n")
+    (tmp_path / "deeper").mkdir()
+    (tmp_path / "deeper/last.yaml").write_text("SOLVER: {BASE_LR: 0.3}\n")
+    file = tmp_path / "run.yaml"
+    file.write_text("_BASE_: [first.yaml, deeper/last.yaml]\nVERSION: 2\nSOLVER: {MAX_ITER: 9}\n")
+    solver = _load(file=file).SOLVER
+    assert (solver.BASE_LR, solver.MAX_ITER, solver.GAMMA) == (0.3, 9, 0.2)
+
+
 def test_names_below_the_projects_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "detection").mkdir()
     (tmp_path / "detection" / "tiny.yaml").write_text("VERSION: 2\nSOLVER: {MAX_ITER: 3}\n")
@@ -60,9 +71,12 @@ def test_python_tags_work_as_in_detectron2(tmp_path: Path) -> None:
         ("", "holds no settings"),
         ("_BASE_: absent.yaml", "absent.yaml', the _BASE_ of '.*run.yaml', does not exist"),
         ("_BASE_: run.yaml", "is its own _BASE_"),
+        ("_BASE_: [good.yaml, absent.yaml]", "absent.yaml', the _BASE_ of .*, does not exist"),
+        ("_BASE_: [good.yaml, run.yaml]", "is its own _BASE_"),
     ],
 )
 def test_mistakes_in_a_file(tmp_path: Path, content: str, expected: str) -> None:
+    (tmp_path / "good.yaml").write_text("VERSION: 2\n")
     file = tmp_path / "run.yaml"
     file.write_text(content)
     with pytest.raises(UserError, match=expected) as caught:

@@ -17,7 +17,7 @@ from detectron2.utils.env import seed_all_rng
 from torch import Tensor, nn
 
 from detection.engine.checkpoint import Checkpointer
-from detection.engine.trainer import ResumableTrainer, StageTrainer, wrap_ddp
+from detection.engine.trainer import ResumableTrainer, RunTrainer, wrap_ddp
 
 
 class _Model(nn.Module):
@@ -154,7 +154,7 @@ def test_detectron2s_trainer_catches_up_when_complete(tmp_path: Path) -> None:
     assert again.caught_up
 
 
-class _Distributed(StageTrainer):
+class _Distributed(RunTrainer):
     """Two ranks with different random streams and a model in DistributedDataParallel."""
 
     def __init__(self, folder: str, rank: int) -> None:

@@ -19,12 +19,12 @@ from torch.utils.data import DataLoader, TensorDataset
 from backbones.errors import UserError
 from detection.engine.checkpoint import last_iteration
 from detection.engine.sampler import ResumableSampler
-from detection.engine.trainer import StageTrainer
+from detection.engine.trainer import RunTrainer
 
 BATCH = 4
 
 
-class Stage(StageTrainer):
+class Run(RunTrainer):
     """Dropout, shuffled data, and noise from all three generators."""
 
     def __init__(self, folder: Path, max_iter: int, **kwargs: Any) -> None:
@@ -76,8 +76,8 @@ class Stage(StageTrainer):
         return {"accuracy": 0.5}
 
 
-def _weights(stage: StageTrainer) -> list[Tensor]:
-    return list(stage.model.state_dict().values())
+def _weights(run: RunTrainer) -> list[Tensor]:
+    return list(run.model.state_dict().values())
 
 
 def _lines(folder: Path) -> list[dict[str, Any]]:
@@ -85,16 +85,16 @@ def _lines(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path) -> None:
-    whole = Stage(tmp_path / "whole", 17)
+    whole = Run(tmp_path / "whole", 17)
     whole.resume_or_load()
     whole.train()
 
-    first = Stage(tmp_path / "parts", 17)
+    first = Run(tmp_path / "parts", 17)
     first.fail_at = 13  # three iterations after the last checkpoint, which was at an evaluation
     with pytest.raises(UserError):
         first.train()
     assert first.losses == whole.losses[:13]
-    second = Stage(tmp_path / "parts", 17)
+    second = Run(tmp_path / "parts", 17)
     second.resume_or_load(resume=True)
     assert second.start_iter == 10
     second.train()
@@ -107,11 +107,11 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path) -> None:
 
 
 def test_metrics_of_the_lost_iterations_stay(tmp_path: Path) -> None:
-    first = Stage(tmp_path, 17)
+    first = Run(tmp_path, 17)
     first.fail_at = 13
     with pytest.raises(UserError):
         first.train()
-    second = Stage(tmp_path, 17)
+    second = Run(tmp_path, 17)
     second.resume_or_load(resume=True)
     second.train()
     losses = [line["iteration"] for line in _lines(tmp_path) if "loss" in line]
@@ -120,8 +120,8 @@ def test_metrics_of_the_lost_iterations_stay(tmp_path: Path) -> None:
 
 
 def test_every_stateful_hook_is_saved(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, 5)
-    stage.train()
+    run = Run(tmp_path, 5)
+    run.train()
     content = torch.load(tmp_path / "model_final.pth", weights_only=True)
     states = content["trainer"]["hooks"]
     assert {name: state["step_size"] for name, state in states.items()} == {
@@ -136,10 +136,10 @@ def test_hooks_run_in_detectron2s_order(tmp_path: Path) -> None:
     class Extra(HookBase):
         pass
 
-    stage = Stage(tmp_path, 3)
-    stage.register_hooks([Extra(), None])
-    stage.train()
-    assert [type(hook).__name__ for hook in stage._hooks] == [
+    run = Run(tmp_path, 3)
+    run.register_hooks([Extra(), None])
+    run.train()
+    assert [type(hook).__name__ for hook in run._hooks] == [
         "IterationTimer",
         "LRScheduler",
         "LRScheduler",
@@ -151,10 +151,10 @@ def test_hooks_run_in_detectron2s_order(tmp_path: Path) -> None:
 
 
 def test_a_complete_run_is_left_alone(tmp_path: Path, log_of: Callable[[str], list[str]]) -> None:
-    Stage(tmp_path, 5).train()
+    Run(tmp_path, 5).train()
     before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     lines = log_of("detection.engine.resumable")
-    again = Stage(tmp_path, 5)
+    again = Run(tmp_path, 5)
     again.resume_or_load(resume=True)
     again.train()
     assert again.losses == []
@@ -163,21 +163,21 @@ def test_a_complete_run_is_left_alone(tmp_path: Path, log_of: Callable[[str], li
 
 
 def test_resume_without_a_checkpoint_starts(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, 3)
-    stage.resume_or_load(resume=True)
-    stage.train()
-    assert len(stage.losses) == 3
+    run = Run(tmp_path, 3)
+    run.resume_or_load(resume=True)
+    run.train()
+    assert len(run.losses) == 3
     assert last_iteration(tmp_path) == 2
 
 
 def test_old_checkpoints_go_also_after_resuming(tmp_path: Path) -> None:
-    first = Stage(tmp_path, 12, checkpoint_period=2, max_to_keep=2)
+    first = Run(tmp_path, 12, checkpoint_period=2, max_to_keep=2)
     first.fail_at = 7
     with pytest.raises(UserError):
         first.train()
     for name in ("backbone.pth", "model_best.pth"):
         (tmp_path / name).touch()
-    second = Stage(tmp_path, 12, checkpoint_period=2, max_to_keep=2)
+    second = Run(tmp_path, 12, checkpoint_period=2, max_to_keep=2)
     second.resume_or_load(resume=True)
     second.train()
     assert sorted(path.name for path in tmp_path.glob("*.pth")) == [
@@ -193,43 +193,43 @@ def test_user_errors_are_not_logged_as_crashes(
     tmp_path: Path, log_of: Callable[[str], list[str]]
 ) -> None:
     lines = log_of("detectron2.engine.train_loop")
-    stage = Stage(tmp_path, 3)
-    stage.fail_at = 1
+    run = Run(tmp_path, 3)
+    run.fail_at = 1
     with pytest.raises(UserError, match="hole"):
-        stage.train()
+        run.train()
     assert not [line for line in lines if line.startswith("ERROR")]
 
 
 def test_bugs_are_logged_as_crashes(tmp_path: Path, log_of: Callable[[str], list[str]]) -> None:
     lines = log_of("detectron2.engine.train_loop")
-    stage = Stage(tmp_path, 3)
-    del stage.optimizer
+    run = Run(tmp_path, 3)
+    del run.optimizer
     with pytest.raises(AttributeError):
-        stage.train()
+        run.train()
     assert [line for line in lines if line.startswith("ERROR")]
 
 
 def test_another_architecture_cannot_be_resumed(tmp_path: Path) -> None:
-    Stage(tmp_path, 3).train()
-    other = Stage(tmp_path, 3)
+    Run(tmp_path, 3).train()
+    other = Run(tmp_path, 3)
     other.checkpointer.model = nn.Sequential(nn.Linear(6, 17))
     with pytest.raises(UserError, match="another"):
         other.resume_or_load(resume=True)
 
 
 def test_default_writers(tmp_path: Path) -> None:
-    class Plain(Stage):
-        build_writers = StageTrainer.build_writers
+    class Plain(Run):
+        build_writers = RunTrainer.build_writers
 
-    stage = Plain(tmp_path, 4)
-    stage.train()
+    run = Plain(tmp_path, 4)
+    run.train()
     assert _lines(tmp_path)[-1]["iteration"] == 4
     assert list(tmp_path.glob("events.out.tfevents.*"))
-    stage.wandb_writer.log_table("AP", ["all"], [[1.0]])  # is ignored
-    assert stage.wandb_writer.run_id is None
+    run.wandb_writer.log_table("AP", ["all"], [[1.0]])  # is ignored
+    assert run.wandb_writer.run_id is None
 
 
 @pytest.mark.parametrize("name", ["max_iter", "log_period", "checkpoint_period", "max_to_keep"])
 def test_impossible_counts(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match=f"{name} is 0"):
-        Stage(tmp_path, **{"max_iter": 3, name: 0})
+        Run(tmp_path, **{"max_iter": 3, name: 0})

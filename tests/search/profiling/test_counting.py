@@ -1,4 +1,4 @@
-"""Proxies count what fvcore counts for the whole network."""
+"""Tables made by counting say what fvcore counts for the whole network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from search.profiling.counting import load_table
 from search.space import SearchSpace
 
 
-def test_proxies_equal_the_whole_network(space: SearchSpace, rng: random.Random) -> None:
+def test_counts_equal_the_whole_network(space: SearchSpace, rng: random.Random) -> None:
     architecture = space.architecture(space.sample(rng), "random")
     network = build_classifier(architecture)
     macs = load_table("macs", space, (96, 64))

@@ -24,8 +24,13 @@ from backbones.paths import config_path
 from search.config import add_search_config
 from search.space import SearchSpace
 from search.studies import ablation as module
-from search.studies.ablation import KernelTrainer, kernel_space, run_ablation, summarize
-from search.studies.pages import ablation_table
+from search.studies.ablation import (
+    KernelTrainer,
+    ablation_rows,
+    ablation_table,
+    kernel_space,
+    run_ablation,
+)
 from search.supernets.single_path import Supernet
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -201,7 +206,7 @@ def test_summary_pairs_the_seeds() -> None:
         for name in ("3x3 in 5x5", "5x5 alone", "3x3 alone")
         if (name, seed) != ("5x5 alone", 2)
     ]
-    rows = summarize(trials)
+    rows = ablation_rows(trials)
     assert [(row["training"], row["kernel"], row["seeds"]) for row in rows] == [
         ("3x3 alone", "3x3", 3),
         ("5x5 alone", "5x5", 2),

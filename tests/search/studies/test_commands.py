@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 from backbones import UserError
-from search.studies.commands import Stage, command_threads, machine_shares, run_beside, run_stages
+from search.studies.commands import (
+    Command,
+    command_threads,
+    machine_shares,
+    run_beside,
+    run_in_order,
+)
 
 TOOL = """
 import json, os, sys, time
@@ -44,8 +50,8 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def stage(name: str, *options: str) -> Stage:
-    return Stage("tool.py", "c.yaml", Path("out", name), options)
+def command(name: str, *options: str) -> Command:
+    return Command("tool.py", "c.yaml", Path("out", name), options)
 
 
 def test_shares_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,17 +80,17 @@ def test_threads_of_commands_beside_each_other(
 
 def test_jobs_run_at_once_with_a_share_each() -> None:
     """Each of the two waits for the folder that the other makes."""
-    jobs = [[stage("a", "WAIT", "out/b")], [stage("b", "WAIT", "out/a"), stage("c")]]
+    jobs = [[command("a", "WAIT", "out/b")], [command("b", "WAIT", "out/a"), command("c")]]
     assert sorted(run_beside(jobs, 2)) == [0, 1]
     a, b, c = (json.loads(Path("out", name, "results.json").read_text()) for name in "abc")
     assert sorted([a, b]) == [["2", "4"], ["2", "6"]]
     assert c == b
 
 
-def test_a_failed_stage_says_why_and_those_beside_it_end() -> None:
+def test_a_failed_command_says_why_and_those_beside_it_end() -> None:
     jobs = [
-        [stage("a", "WAIT", "out/b")],
-        [stage("b", "WAIT", "out/a"), stage("c", "FAIL", "1"), stage("d")],
+        [command("a", "WAIT", "out/b")],
+        [command("b", "WAIT", "out/a"), command("c", "FAIL", "1"), command("d")],
     ]
     with pytest.raises(UserError, match=r"'out/c' ended with exit code 1: no table 'nine' \(all"):
         list(run_beside(jobs, 2))
@@ -93,12 +99,12 @@ def test_a_failed_stage_says_why_and_those_beside_it_end() -> None:
     assert "doing it" in Path("out/c.log").read_text()
 
 
-def test_stages_in_turns(
+def test_commands_in_turns(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    with pytest.raises(UserError, match="stage 2 of 3 ended with exit code 1"):
-        run_stages([stage("a"), stage("b", "FAIL", "1"), stage("c")], ["A", "B", "C"])
+    with pytest.raises(UserError, match="command 2 of 3 ended with exit code 1"):
+        run_in_order([command("a"), command("b", "FAIL", "1"), command("c")], ["A", "B", "C"])
     assert json.loads(Path("out/a/results.json").read_text())[0] == "3"
     assert not Path("out/c").exists()
     out, err = capfd.readouterr()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from backbones import UserError
-from search.studies.demo import demo_stages, demo_study, run_demo, summary
+from search.studies.demo import demo_commands, demo_study, run_demo, summary
 
 ROOT = Path(__file__).resolve().parents[3]
 SCORES = dict.fromkeys(("AP", "AP50", "AP75", "APs", "APm", "APl"), 41.25)
@@ -44,14 +44,14 @@ def finished(tmp_path: Path) -> Path:
         {"classification": {"val": {"top1": 96.5}}},
         {"detection": {"cost": cost, "scores": {"digits_val": {"bbox": SCORES, "segm": SCORES}}}},
     ]
-    for stage, result in zip(demo_stages(tmp_path), results, strict=True):
+    for stage, result in zip(demo_commands(tmp_path), results, strict=True):
         stage.folder.mkdir()
         (stage.folder / "results.json").write_text(json.dumps(result))
     return tmp_path
 
 
 def test_commands_hand_files_from_stage_to_stage(tmp_path: Path) -> None:
-    search, classifier, detection = (stage.command() for stage in demo_stages(tmp_path))
+    search, classifier, detection = (stage.words() for stage in demo_commands(tmp_path))
     for arguments in (search, classifier, detection):
         script, option, config, resume, key, _ = arguments[:6]
         assert (ROOT / script).is_file()
@@ -83,7 +83,7 @@ def test_a_failing_stage_stops_the_demo(
     (tmp_path / "tools" / "search_net.py").write_text("raise SystemExit(2)")
     (tmp_path / "tools" / "train_net.py").touch()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="stage 1 of 3 ended with exit code 2"):
+    with pytest.raises(UserError, match="command 1 of 3 ended with exit code 2"):
         run_demo(tmp_path / "output")
     assert "$ python tools/search_net.py --config-file configs/search/digits.yaml" in (
         capfd.readouterr().out

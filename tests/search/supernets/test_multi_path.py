@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from backbones import LatencyTable, UserError
+from backbones.blocks import MBConv
 from backbones.latency import predict_runtime
 from search.selection.runtime import PaperRuntimeModel, RuntimeModel
 from search.space import SearchSpace
@@ -111,3 +112,11 @@ def test_scaled_space_keeps_the_choices(space: SearchSpace) -> None:
     assert half.largest().layers == space.largest().scaled(0.5).layers
     with pytest.raises(UserError, match="width_mult is 0"):
         space.scaled(0)
+
+
+def test_every_residual_branch_is_scaled() -> None:
+    supernet = MultiPathSupernet(SearchSpace.load("digits_small"), 10, residual_scale=0.05)
+    branches = [m for m in supernet.modules() if isinstance(m, MBConv) and m.residual]
+    assert branches
+    for branch in branches:
+        assert branch.project.norm.weight.unique().tolist() == [pytest.approx(0.05)]

@@ -254,3 +254,13 @@ def test_softmax_uses_options_in_part_and_exports_whole_ones(space: SearchSpace)
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(supernet(images), network(images), rtol=1e-4, atol=1e-5)
+
+
+def test_searchable_residual_branches_alone_are_scaled() -> None:
+    """The small space also has a fixed residual layer, which starts as a fixed network's does."""
+    supernet = Supernet(SearchSpace.load("digits_small"), 10, residual_scale=0.05)
+    branches = [m for m in supernet.modules() if isinstance(m, MBConv) and m.residual]
+    assert {isinstance(branch, SuperMBConv) for branch in branches} == {True, False}
+    for branch in branches:
+        scale = 0.05 if isinstance(branch, SuperMBConv) else 1.0
+        assert branch.project.norm.weight.unique().tolist() == [pytest.approx(scale)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from search.studies.benchmarks.search_step import (
     NETWORKS,
     interleaved_seconds,
     make_step,
+    peak_bytes,
     search_step_report,
 )
 
@@ -60,3 +62,40 @@ def test_report_has_both_ratios(monkeypatch: pytest.MonkeyPatch) -> None:
         assert report[name]["time_ratio"] == pytest.approx(
             report[name]["seconds"] / report["largest"]["seconds"]
         )
+
+
+def test_memory_of_a_gpu_is_counted_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above what is allocated before the network is built, over the building and two steps."""
+    held, peak = 40, 70  # of an earlier network
+
+    def allocate(amount: int) -> None:
+        nonlocal held, peak
+        held += amount
+        peak = max(peak, held)
+
+    def make(network: str, *setting: Any) -> Callable[[], None]:
+        batch = setting[-2]
+        model = 10 if batch == 2 else 100
+        allocate(model)
+
+        def step() -> None:
+            allocate(batch)
+            allocate(-batch)
+
+        if batch == 2:
+            allocate(-model)
+        return step
+
+    def reset() -> None:
+        nonlocal peak
+        peak = held
+
+    def forbidden(*_: Any, **__: Any) -> None:
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr(search_step, "make_step", make)
+    monkeypatch.setattr(search_step.subprocess, "run", forbidden)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: held)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: peak)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", reset)
+    assert peak_bytes("supernet", "imagenet", "pixel1", "cuda", 32, 224) == 100 + 32

@@ -57,25 +57,41 @@ def test_random_networks_are_one_row(tmp_path: Path) -> None:
     networks = [Architecture.load(str(row.architecture)) for row in rows]
     assert all(74.25 <= predict_runtime(network, table) <= 75.0 for network in networks)
     assert len({str(network.layers) for network in networks}) == 3
-    folders = [job_of(row, 1, tmp_path, None, (), ()).stages[0].folder for row in rows]
+    folders = [job_of(row, 1, tmp_path, None, (), ()).commands[0].folder for row in rows]
     assert folders == [tmp_path / f"random{index}" / "seed1" for index in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("builder", "name"),
+    [
+        ("build_retinanet_spnas_fpn_backbone", "mnasnet_b1"),
+        ("build_retinanet_timm_fpn_backbone", "resnet18"),
+        ("build_timm_backbone", "resnet18"),
+        ("build_resnet_fpn_backbone", "build_resnet_fpn_backbone"),
+        ("build_no_timm_fpn_backbone", "build_no_timm_fpn_backbone"),
+    ],
+)
+def test_rows_are_called_as_their_networks(builder: str, name: str) -> None:
+    networks = ("MODEL.SPNAS.ARCH", "some/mnasnet_b1.json", "MODEL.TIMM.NAME", "resnet18")
+    cfg = load_search_config(CONFIG, ("MODEL.BACKBONE.NAME", builder, *networks))
+    assert module.network_name(cfg) == name
 
 
 def test_the_detector_starts_from_the_classifier() -> None:
     entry = Entry("mine", CONFIG, "a.json")
     classifier, detector = job_of(
         entry, 2, Path("out"), "c.yaml", ("--num-gpus", "8"), ("SOLVER.MAX_ITER", "5")
-    ).stages
+    ).commands
     expected = "tools/train_classifier.py --config-file c.yaml --num-gpus 8 --resume"
     expected += " OUTPUT_DIR out/mine/classifier2 MODEL.SPNAS.ARCH a.json SEED 2"
-    assert " ".join(classifier.command()) == expected
+    assert " ".join(classifier.words()) == expected
     expected = f"tools/train_net.py --config-file {CONFIG} --num-gpus 8 --resume"
     expected += " OUTPUT_DIR out/mine/seed2"
     expected += " MODEL.SPNAS.ARCH out/mine/classifier2/architecture.json"
     expected += " MODEL.WEIGHTS out/mine/classifier2/backbone.pth SEED 2 SOLVER.MAX_ITER 5"
-    assert " ".join(detector.command()) == expected
-    (detector,) = job_of(entry, 0, Path("out"), None, (), ()).stages
-    assert "MODEL.SPNAS.ARCH a.json SEED 0" in " ".join(detector.command())
+    assert " ".join(detector.words()) == expected
+    (detector,) = job_of(entry, 0, Path("out"), None, (), ()).commands
+    assert "MODEL.SPNAS.ARCH a.json SEED 0" in " ".join(detector.words())
 
 
 def test_every_finished_run_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,12 +99,12 @@ def test_every_finished_run_is_read_once(tmp_path: Path, monkeypatch: pytest.Mon
     read = []
 
     def finish(job: module.Job) -> None:
-        folder = job.stages[-1].folder
+        folder = job.commands[-1].folder
         folder.mkdir(parents=True)
         (folder / "results.json").touch()
 
     def last_first(stages: list[object], workers: int) -> Iterator[int]:
-        assert stages == [jobs[0].stages, jobs[2].stages] and workers == 2
+        assert stages == [jobs[0].commands, jobs[2].commands] and workers == 2
         for position, job in ((1, jobs[2]), (0, jobs[0])):
             finish(job)
             yield position

@@ -116,7 +116,8 @@ def test_a_run_knows_its_network(tmp_path: Path) -> None:
     network = load_architecture("mnasnet_b1")
     file = tmp_path / "searched.json"
     replace(network, provenance={"iterations": 1020}).save(file)
-    folder, _ = write_run(tmp_path / "a", 30.0, arch=str(file), width=0.5)
+    scaled = network.scaled(0.5).name
+    folder, _ = write_run(tmp_path / "a", 30.0, arch=str(file), width=0.5, backbone=scaled)
     searched = load_run(folder)
     assert searched.architecture is not None
     assert searched.architecture.layers == network.scaled(0.5).layers
@@ -124,8 +125,11 @@ def test_a_run_knows_its_network(tmp_path: Path) -> None:
     assert row["search_steps"] == 1020
     file.unlink()
     assert load_run(folder).architecture is None
-    other, _ = write_run(tmp_path / "b", 30.0, builder="build_timm_fpn_backbone")
+    timm = "build_timm_fpn_backbone"
+    other, _ = write_run(tmp_path / "b", 30.0, builder=timm, backbone="resnet50")
     assert load_run(other).architecture is None
+    own, _ = write_run(tmp_path / "c", 30.0, builder="build_my_own_pyramid")
+    assert load_run(own).architecture == load_architecture("spnas_100")
 
 
 def test_accuracy_of_the_classifier_stands_beside(tmp_path: Path) -> None:

@@ -22,11 +22,11 @@ from search.runs.build import build_latency_table
 from search.space import SearchSpace
 from search.studies.known_answer import study as module
 from search.studies.known_answer.study import all_networks, run_searches, train_truth
+from search.studies.known_answer.tables import known_answer_section
 from search.studies.known_answer.truth import Truth
 from search.studies.methods.study import Method
-from search.studies.pages import known_answer_section
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 FACTS = {"command": "python tools/known_answer.py", "hardware": "made up"}
 SPACE = SearchSpace.load("digits_small")
 NETWORKS = ("3x3-1 3x3-1 skip", "3x3-1 5x5-1 skip", "5x5-1 3x3-1 skip")

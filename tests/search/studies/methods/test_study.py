@@ -18,11 +18,11 @@ from search.studies.methods.study import (
     METHODS,
     Method,
     live_thresholds,
+    method_rows,
     run_study,
     run_trial,
-    summarize,
 )
-from search.studies.pages import study_table
+from search.studies.methods.tables import study_table
 
 TRIALS = [
     (METHODS[name], target, seed)
@@ -91,7 +91,7 @@ def test_summary_is_mean_and_sample_deviation() -> None:
         for seed in range(4)
         for name in ("single-path", "random")
     ]
-    mine, chance = summarize(trials)
+    mine, chance = method_rows(trials)
     values = [65.0, 75.0, 85.0, 95.0]
     assert (mine["method"], mine["target"], mine["seeds"]) == ("single-path", 60.0, 4)
     assert mine["top1_mean"] == statistics.mean(values)
@@ -101,9 +101,9 @@ def test_summary_is_mean_and_sample_deviation() -> None:
     assert chance["margin_top1"] is None and chance["margin_loss"] is None
     assert mine["furthest"] == 0
     off = [{**trials[0], "runtime": runtime} for runtime in (60.3, 58.8, 59.9)]
-    assert summarize(off)[0]["furthest"] == pytest.approx(0.02)
-    assert summarize(trials[:1])[0]["margin_top1"] is None
-    tied = summarize([trials[0], trials[1], {**trials[1], "seed": 1}])
+    assert method_rows(off)[0]["furthest"] == pytest.approx(0.02)
+    assert method_rows(trials[:1])[0]["margin_top1"] is None
+    tied = method_rows([trials[0], trials[1], {**trials[1], "seed": 1}])
     assert [row["margin_top1"] for row in tied] == [None, None]
     text = study_table({"summary": [mine, chance], "unit": "ms"})
     assert "| `single-path` | 60 ms" in text
@@ -115,7 +115,7 @@ def test_spread_within_a_search_is_pooled() -> None:
     trials = [fake_trial(none, none, METHODS["softmax"], 60.0, seed) for seed in range(3)]
     for trial, values in zip(trials, ([50, 54, 58], [70, 70, 73]), strict=False):
         trial["samples"] = [{"top1": float(value), "runtime": 61.0} for value in values]
-    (row,) = summarize(trials)
+    (row,) = method_rows(trials)
     variances = [statistics.variance([50, 54, 58]), statistics.variance([70, 70, 73])]
     assert row["intra"] == pytest.approx((sum(variances) / 2) ** 0.5)
     assert "| 3.08" in study_table({"summary": [row], "unit": "ms"})

@@ -165,7 +165,7 @@ def test_two_workers_share_a_study_and_one_is_killed(tmp_path: Path, storage: An
     url = f"sqlite:///{tmp_path}/tune.db"
     task = TuningTask("random", 80.0, 64, FIDELITIES)
     open_study(task, storage)
-    root = Path(__file__).resolve().parents[3]
+    root = Path(__file__).resolve().parents[4]
     environment = {**os.environ, "PYTHONPATH": str(root)}
 
     def start(log: str, seconds: float) -> subprocess.Popen[bytes]:

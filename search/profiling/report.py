@@ -1,0 +1,35 @@
+"""How well latency tables predict whole networks, several reports in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tabulate import tabulate
+
+
+def latency_section(*reports: Mapping[str, Any]) -> str:
+    """How well tables predict whole networks."""
+    rows = []
+    for report in reports:
+        found, plain = report["scores"]["all"], report["scores"]["plain sum"]
+        height, width = report["input_size"]
+        rows.append(
+            [
+                f"`{report['table']}`: {report['task']}, {height}×{width}",
+                f"{found['networks']}",
+                f"{plain['mean_error']:.2f} %",
+                f"**{found['mean_error']:.2f} %**",
+                f"{report['scores']['as measured']['mean_error']:.2f} %",
+                f"{found['rmse']:.2f} ms",
+                f"{found['spearman']:.4f}",
+            ]
+        )
+    headers = [
+        *("table", "networks", "mean error, plain sum", "corrected", "corrected, as measured"),
+        *("RMSE", "Spearman's ρ"),
+    ]
+    found = tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+    made = [f"`{report['command']}`; {report['table_source']}." for report in reports]
+    setting = f"{reports[0]['device']}, {reports[0]['threads']} thread."
+    return "\n\n".join([found, setting, *made])
