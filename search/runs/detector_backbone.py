@@ -17,7 +17,7 @@ from detection.modeling.backbone import (
     fpn_from_cfg,
     norm_layer,
 )
-from search.runs.formulations import build_supernet, formulation_of
+from search.runs.formulations.registry import detector_formulation
 from search.space import SearchSpace
 from search.supernets.single_path import Supernet
 
@@ -88,16 +88,11 @@ def build_supernet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SupernetBac
     """The supernet of ``cfg.SEARCH`` as a backbone.
 
     Raises:
-        UserError: if the formulation has no single path trained with the weights, or the
-            normalisation has no statistics of its own to find.
+        UserError: if the formulation cannot search on a detector's losses, or the normalisation
+            has no statistics of its own to find.
     """
     options = backbone_options(cfg, input_shape, SPNASBackbone.config_key)
-    formulation = formulation_of(cfg)
-    if formulation.multi_path or formulation.bilevel or formulation.uniform:
-        raise UserError(
-            f"SEARCH.FORMULATION is '{cfg.SEARCH.FORMULATION}'; a search on a detector needs "
-            "decisions that are trained with the weights: sigmoid or ste"
-        )
+    formulation = detector_formulation(cfg)
     if options.NORM == "FrozenBN":
         raise UserError(
             "MODEL.SPNAS.NORM is 'FrozenBN'; the frozen statistics of a supernet are those of no "
@@ -105,7 +100,7 @@ def build_supernet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SupernetBac
         )
     space = SearchSpace.load(cfg.SEARCH.SPACE)
     norm = norm_layer(options.NORM, space.largest().norm_eps)
-    supernet = build_supernet(cfg, space, num_classes=0, norm_layer=norm)
+    supernet = formulation.build_supernet(cfg, space, num_classes=0, norm_layer=norm)
     assert isinstance(supernet, Supernet)
     return SupernetBackbone(supernet, options.OUT_FEATURES, cfg.MODEL.BACKBONE.FREEZE_AT)
 

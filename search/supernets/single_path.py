@@ -66,7 +66,6 @@ class Supernet(OneShot):
             lambda layer, norm: SuperMBConv(layer, space, norm),
         )
         self.gate = GATES[relaxation]
-        self.subset_dropout = 0.0
         init_weights(self, zero_init_residual=False)
         for superkernel in self.superkernels:
             for name, parameter in superkernel.project.norm.named_parameters():
