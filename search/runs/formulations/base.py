@@ -78,7 +78,6 @@ class Formulation(ABC):
         study_options: keys that a study of methods changes with it, and their values, in turns.
         kind: what it is called with others that are trained as it is.
         schedule: what is trained when, as the documentation says it.
-        on_detectors: whether a search on a detector's losses can follow it.
     """
 
     summary: str
@@ -86,7 +85,15 @@ class Formulation(ABC):
     study_options: tuple[str, ...] = field(default=(), kw_only=True)
     kind: ClassVar[str]
     schedule: ClassVar[str]
-    on_detectors: ClassVar[bool] = False
+
+    @property
+    def on_detectors(self) -> bool:
+        """Whether a search on a detector's losses can follow it.
+
+        That one has supernet, step, losses and log from the formulation; its images and its
+        gradients are those of any training of a detector.
+        """
+        return False
 
     @abstractmethod
     def run(

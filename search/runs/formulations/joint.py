@@ -10,6 +10,7 @@ from torch.utils.data import Subset
 
 from search.classification.data import ImageSet
 from search.runs.formulations.base import Parts, Search, SupernetFormulation
+from search.runs.formulations.encodings import SinglePath
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,11 @@ class Joint(SupernetFormulation):
 
     kind = "joint"
     schedule = "weights and decisions in every step, on all training images"
-    on_detectors = True
+
+    @property
+    def on_detectors(self) -> bool:
+        """On a single path: a detector's losses train weights and decisions together, too."""
+        return isinstance(self.encoding, SinglePath)
 
     def parts(self, cfg: CfgNode, images: ImageSet) -> Parts:
         """All images; none is held out."""
