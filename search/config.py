@@ -82,8 +82,8 @@ def _add_search(cfg: CfgNode) -> None:
     # Used where TARGET is 0. Multiplies ln(runtime) beside the cross entropy (Eq. 10). The
     # original code multiplies its λ by 1,000 first: its 0.02 is 20 here.
     node.LAMBDA = 0.1
-    # "sigmoid", "ste" or "softmax" on a single path; "multi-path" or "multi-path-gumbel";
-    # "evolution" or "random" (search/runs/formulations.py).
+    # What is trained when, and how the network is chosen: a key of FORMULATIONS
+    # (search/runs/formulations/registry.py).
     node.FORMULATION = "sigmoid"
     # What thresholds are compared with: "relative", "norm" or "literal"
     # (search/supernets/thresholds.py); bilevel formulations compare with nothing.

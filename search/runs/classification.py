@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 from collections.abc import Iterator
-from contextlib import nullcontext
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +15,12 @@ from torch.utils.data import Subset
 
 from backbones.architecture import Architecture
 from backbones.errors import UserError
-from search.classification.data import (
-    build_dataset,
-    build_train_loader,
-    count_classes,
-    split_images,
-)
+from search.classification.data import build_dataset, count_classes
 from search.classification.trainer import ClassificationTrainer
 from search.runs.build import build_runtime_model, build_tradeoff, check_targets
-from search.runs.formulations import build_supernet, formulation_of
+from search.runs.formulations.registry import supernet_formulation
 from search.runs.found import FoundNetworks, search_results
-from search.runs.runtime_loss import log_decisions, runtime_loss
 from search.space import SearchSpace
-from search.supernets.single_path import Supernet
 
 logger = logging.getLogger(__name__)
 
@@ -39,11 +29,10 @@ LEARNED = 0.9
 
 
 class SearchTrainer(ClassificationTrainer):
-    """Trains weights and decisions together (Eq. 9-11) and exports the network found.
+    """Trains weights and decisions as the formulation says, and exports the network found.
 
-    In a bilevel formulation they are trained in turns (Eq. 8): weights in even iterations,
-    decisions in odd ones, each on images of their own. In an evolutionary search the weights alone
-    are trained, a network drawn uniformly at every step.
+    What is trained when, on which images, and how the network is chosen are the formulation's
+    (:mod:`search.runs.formulations`); by default both are trained together (Eq. 9-11).
 
     Everything is decided from the live supernet, not from averaged weights: an average crosses
     thresholds at other times than the model that it averages.
@@ -55,22 +44,18 @@ class SearchTrainer(ClassificationTrainer):
                 f"CLASSIFICATION.EMA_DECAY is {cfg.CLASSIFICATION.EMA_DECAY:g}; a search decides "
                 "from the live supernet, set it to 0"
             )
-        self.formulation = formulation_of(cfg)
-        if self.formulation.uniform and not cfg.SEARCH.TARGET:
-            raise UserError(
-                f"SEARCH.FORMULATION '{cfg.SEARCH.FORMULATION}' has no λ; set SEARCH.TARGET to the "
-                "runtime to search for"
-            )
+        self.formulation = supernet_formulation(cfg)
+        self.formulation.check(cfg)
         self.space = SearchSpace.load(cfg.SEARCH.SPACE)
         self.runtime_model = build_runtime_model(cfg, self.space).to(cfg.MODEL.DEVICE)
         check_targets(cfg, self.runtime_model)
         self.tradeoff = build_tradeoff(cfg)
         slim = self.space.scaled(cfg.SEARCH.WIDTH_MULT)
-        self.supernet = build_supernet(cfg, slim, count_classes(cfg))
+        self.supernet = self.formulation.build_supernet(cfg, slim, count_classes(cfg))
         super().__init__(cfg, self.supernet, {"tradeoff": self.tradeoff})
         # A supernet that is loaded in part would be searched, and be worth nothing.
         self.checkpointer.strict, self.checkpointer.optional = True, ("classifier.",)
-        self.parts = self._parts()
+        self.parts = self.formulation.parts(cfg, self.train_data)
         self.networks = FoundNetworks(
             cfg,
             self.space,
@@ -82,56 +67,25 @@ class SearchTrainer(ClassificationTrainer):
 
     def run_step(self) -> None:
         """One step over weights and decisions."""
-        node = self.cfg.SEARCH
-        if isinstance(self.supernet, Supernet) and not self.formulation.bilevel:
-            dropping = self.progress < node.SUBSET_DROPOUT_UNTIL
-            self.supernet.subset_dropout = node.SUBSET_DROPOUT if dropping else 0.0
-        drawn = self.space.sample(random.Random(f"{self.cfg.SEED} {self.iter}"))
-        with self.supernet.using(drawn) if self.formulation.uniform else nullcontext():
+        with self.formulation.step(self):
             super().run_step()
 
-    def _parts(self) -> tuple[Subset[Any], Subset[Any]]:
-        """The training images for the weights, and those for decisions where they are others."""
-        if self.formulation.bilevel or self.formulation.uniform:
-            kept, held_out = split_images(self.cfg, len(self.train_data))
-        else:
-            kept, held_out = list(range(len(self.train_data))), []
-        return Subset(self.train_data, kept), Subset(self.train_data, held_out)
-
     def train_batches(self, start_iter: int) -> Iterator[Any]:
-        """As for every classifier; in a bilevel search from the two parts in turns."""
-        if not self.formulation.bilevel:
-            return iter(build_train_loader(self.cfg, self.parts[0], start_iter))
-        starts = ((start_iter + 1) // 2, start_iter // 2)
-        loaders = [
-            iter(build_train_loader(self.cfg, part, start))
-            for part, start in zip(self.parts, starts, strict=True)
-        ]
-        return (next(loaders[iteration % 2]) for iteration in count(start_iter))
+        """Endless batches from iteration ``start_iter`` on, of the parts of the training images."""
+        return self.formulation.batches(self.cfg, self.parts, start_iter)
 
     def after_backward(self) -> None:
-        """In a bilevel search, keeps the gradients of the side whose turn it is."""
-        if not self.formulation.bilevel:
-            return
-        deciding = set(self.supernet.decision_parameters())
-        for parameter in self.supernet.parameters():
-            if (parameter in deciding) != bool(self.iter % 2):
-                parameter.grad = None
+        """Drops the gradients of what is to stay in this step."""
+        self.formulation.mask_gradients(self)
 
     def losses(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Cross entropy and λ·log R (Eq. 10)."""
-        losses = super().losses(logits, targets)
-        if self.formulation.uniform:
-            return losses
-        losses["loss_runtime"] = runtime_loss(
-            self.supernet, self.runtime_model, self.tradeoff, self.progress
-        )
-        return losses
+        """Cross entropy and, where decisions are trained, λ·log R (Eq. 10)."""
+        return {**super().losses(logits, targets), **self.formulation.losses(self)}
 
     def after_step(self) -> None:
         """Logs the decisions of every layer together with the other metrics."""
-        if (self.iter + 1) % self.log_period == 0 and not self.formulation.uniform:
-            log_decisions(self.supernet, self.space)
+        if (self.iter + 1) % self.log_period == 0:
+            self.formulation.log(self)
         if self.iter + 1 == self.max_iter:
             self._warn_if_unlearned()
         super().after_step()
@@ -156,14 +110,15 @@ class SearchTrainer(ClassificationTrainer):
         Args:
             target: runtime to select at; 0 takes the supernet's own decisions.
         """
-        return self.networks.found(target, self.iter + 1 if self.iter else self.start_iter)
+        choices = self.formulation.choose(self, target, self.networks.fitness)
+        return self.networks.described(choices, self.iter + 1 if self.iter else self.start_iter)
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Accuracy of the network found, after estimating its batch-norm statistics.
 
         An evolutionary search has found nothing before its end.
         """
-        if self.formulation.uniform and not self.complete:
+        if not self.formulation.has_network(self.complete):
             return {}
         architecture = self.found(self.cfg.SEARCH.TARGET)
         network, scores = self.networks.judged(architecture, self.val_data)

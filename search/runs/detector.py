@@ -26,8 +26,8 @@ from search.classification.calibration import estimate_statistics
 from search.profiling.counting import COUNTS
 from search.runs.build import build_runtime_model, build_tradeoff, check_targets
 from search.runs.detector_backbone import FIXED_BUILDERS, SupernetBackbone
+from search.runs.formulations.registry import detector_formulation
 from search.runs.found import decided, described, found_row, search_results
-from search.runs.runtime_loss import log_decisions, runtime_loss
 from search.space import Choice
 from search.supernets.export import exported_state
 from search.supernets.single_path import Supernet
@@ -53,6 +53,7 @@ class DetectorSearchTrainer(DetectionTrainer):
 
     def __init__(self, cfg: CfgNode) -> None:
         self.tradeoff = build_tradeoff(cfg)
+        self.formulation = detector_formulation(cfg)
         super().__init__(cfg)
         self.detector = unwrap_ddp(self.model)
         self.supernet = supernet_backbone(self.detector).supernet
@@ -97,15 +98,13 @@ class DetectorSearchTrainer(DetectionTrainer):
 
     def run_step(self) -> None:
         """One step over weights and decisions."""
-        node = self.cfg.SEARCH
-        dropping = self.progress < node.SUBSET_DROPOUT_UNTIL
-        self.supernet.subset_dropout = node.SUBSET_DROPOUT if dropping else 0.0
-        super().run_step()
+        with self.formulation.step(self):
+            super().run_step()
 
     def after_step(self) -> None:
         """Logs the decisions of every layer together with the other metrics."""
         if (self.iter + 1) % _LOG_PERIOD == 0 or self.iter + 1 == self.max_iter:
-            log_decisions(self.supernet, self.space)
+            self.formulation.log(self)
         super().after_step()
 
     def catch_up(self) -> None:
@@ -178,8 +177,7 @@ class DetectorSearchTrainer(DetectionTrainer):
     ) -> dict[str, Tensor] | None:
         if not detector.training:
             return None
-        term = runtime_loss(self.supernet, self.runtime_model, self.tradeoff, self.progress)
-        return {**losses, "loss_runtime": term}
+        return {**losses, **self.formulation.losses(self)}
 
 
 class _ExportFound(HookBase):

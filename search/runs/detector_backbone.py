@@ -16,7 +16,7 @@ from detection.modeling.backbone import (
     norm_layer,
 )
 from detection.modeling.pyramid import pyramid_builders, register_pyramids
-from search.runs.formulations import build_supernet, formulation_of
+from search.runs.formulations.registry import detector_formulation
 from search.space import SearchSpace
 from search.supernets.single_path import Supernet
 
@@ -87,16 +87,11 @@ def build_supernet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SupernetBac
     """The supernet of ``cfg.SEARCH`` as a backbone.
 
     Raises:
-        UserError: if the formulation has no single path trained with the weights, or the
-            normalisation has no statistics of its own to find.
+        UserError: if the formulation cannot search on a detector's losses, or the normalisation
+            has no statistics of its own to find.
     """
     node = backbone_config(cfg, input_shape, SPNASBackbone.config_key)
-    formulation = formulation_of(cfg)
-    if formulation.multi_path or formulation.bilevel or formulation.uniform:
-        raise UserError(
-            f"SEARCH.FORMULATION is '{cfg.SEARCH.FORMULATION}'; a search on a detector needs "
-            "decisions that are trained with the weights: sigmoid or ste"
-        )
+    formulation = detector_formulation(cfg)
     if node.NORM == "FrozenBN":
         raise UserError(
             "MODEL.SPNAS.NORM is 'FrozenBN'; the frozen statistics of a supernet are those of no "
@@ -104,7 +99,7 @@ def build_supernet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SupernetBac
         )
     space = SearchSpace.load(cfg.SEARCH.SPACE)
     norm = norm_layer(node.NORM, space.largest().norm_eps)
-    supernet = build_supernet(cfg, space, num_classes=0, norm_layer=norm)
+    supernet = formulation.build_supernet(cfg, space, num_classes=0, norm_layer=norm)
     assert isinstance(supernet, Supernet)
     return SupernetBackbone(supernet, node.OUT_FEATURES, cfg.MODEL.BACKBONE.FREEZE_AT)
 

@@ -20,8 +20,6 @@ from backbones.latency import predict_runtime
 from search.classification.accuracy import evaluate
 from search.classification.calibration import calibrated
 from search.classification.data import ImageSet, build_val_loader
-from search.runs.formulations import formulation_of
-from search.selection.evolution import evolve
 from search.selection.runtime import RuntimeModel
 from search.selection.sampling import sample_decisions
 from search.selection.target import runtime_range, select_at_target
@@ -60,42 +58,18 @@ class FoundNetworks:
         self.train_data = train_data
         self.held_out = held_out
 
-    @torch.no_grad()
-    def choices(self, target: float) -> list[Choice]:
-        """The network that the search would end with now.
-
-        Args:
-            target: runtime to select at; 0 takes the supernet's own decisions.
-        """
-        node = self.cfg.SEARCH
-        if formulation_of(self.cfg).uniform:
-            return evolve(
-                self.space,
-                self.runtime_model,
-                self._fitness,
-                target,
-                random.Random(self.cfg.SEED),
-                node.EVOLUTION.POPULATION,
-                node.EVOLUTION.GENERATIONS,
-                node.TOLERANCE,
-            )
-        return decided(self.cfg, self.runtime_model, self.supernet, target)
-
-    def found(self, target: float, iterations: int) -> Architecture:
-        """The architecture of :meth:`choices`, with its provenance."""
-        return self._described(self.choices(target), iterations)
-
     def sampled(self, iterations: int) -> list[Architecture]:
         """Networks drawn from the decisions' distribution (intra-run samples of Sec. VII-A)."""
         rng = random.Random(self.cfg.SEED)
         with torch.no_grad():
             decisions = self.supernet.relaxed_decisions()
         return [
-            self._described(sample_decisions(self.space, decisions, rng), iterations)
+            self.described(sample_decisions(self.space, decisions, rng), iterations)
             for _ in range(self.cfg.SEARCH.SAMPLES)
         ]
 
-    def _described(self, choices: Sequence[Choice], iterations: int) -> Architecture:
+    def described(self, choices: Sequence[Choice], iterations: int) -> Architecture:
+        """A network found, with its provenance."""
         dataset = self.cfg.CLASSIFICATION.DATASET
         return described(self.cfg, self.runtime_model, choices, iterations, dataset)
 
@@ -143,7 +117,9 @@ class FoundNetworks:
         network = export_network(self.supernet, choices, architecture)
         return calibrated(network, self.cfg, self.train_data, batches)
 
-    def _fitness(self, choices: Sequence[Choice]) -> float:
+    @torch.no_grad()
+    def fitness(self, choices: Sequence[Choice]) -> float:
+        """Of a network with statistics of its own: less its cross entropy on images held out."""
         network = self.calibrated(choices, self.cfg.SEARCH.EVOLUTION.CALIBRATION_BATCHES)
         return -evaluate(network, build_val_loader(self.cfg, self.held_out))["loss"]
 

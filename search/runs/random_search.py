@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import random
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +28,36 @@ from search.classification.classifier import ClassifierTrainer
 from search.classification.data import build_dataset, split_images
 from search.profiling.counting import load_table
 from search.runs.build import build_runtime_model
+from search.runs.formulations.base import Formulation, SupernetRun
 from search.runs.found import found_row, search_results
 from search.selection.runtime import RuntimeModel
 from search.selection.sampling import sample_at_target
 from search.space import SearchSpace
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RandomSearch(Formulation):
+    """Trains no supernet: draws ``SEARCH.CANDIDATES`` networks and trains each for a few epochs."""
+
+    kind = "random"
+    schedule = "every network drawn for a few epochs, all at the cost of one search"
+
+    def run(
+        self,
+        cfg: CfgNode,
+        on_supernet: Callable[[CfgNode], SupernetRun],
+        resume: bool,
+        eval_only: bool,
+    ) -> None:
+        """Trains the candidates that are not trained yet, with ``resume`` or without."""
+        if eval_only:
+            raise UserError(
+                "--eval-only judges a trained supernet; SEARCH.FORMULATION "
+                f"'{cfg.SEARCH.FORMULATION}' has none"
+            )
+        run_random_search(cfg)
 
 
 class ProxyTrainer(ClassifierTrainer):

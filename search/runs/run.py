@@ -8,7 +8,7 @@ from backbones.errors import UserError
 from search.runs.classification import SearchTrainer
 from search.runs.detector import DetectorSearchTrainer
 from search.runs.detector_backbone import searches_detector
-from search.runs.random_search import run_random_search
+from search.runs.formulations.registry import formulation_of
 
 
 def run_search(cfg: CfgNode, resume: bool = False, eval_only: bool = False) -> None:
@@ -32,16 +32,4 @@ def run_search(cfg: CfgNode, resume: bool = False, eval_only: bool = False) -> N
         search.resume_or_load(resume=resume)
         search.train()
         return
-    if cfg.SEARCH.FORMULATION == "random":
-        if eval_only:
-            raise UserError(
-                "--eval-only judges a trained supernet; SEARCH.FORMULATION 'random' has none"
-            )
-        run_random_search(cfg)
-        return
-    trainer = SearchTrainer(cfg)
-    if eval_only:
-        trainer.evaluate_only()
-        return
-    trainer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
-    trainer.train()
+    formulation_of(cfg).run(cfg, SearchTrainer, resume, eval_only)

@@ -40,6 +40,10 @@ class OneShot(Classifier, ABC):
         drop_rate: dropout before the classifier.
         norm_layer: normalisation; batch norm by default.
         searchable: makes the searchable layer of a shape.
+
+    Attributes:
+        subset_dropout: probability that a subset is dropped for a training step, in supernets
+            whose candidates are subsets of each other.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class OneShot(Classifier, ABC):
         ]
         super().__init__(largest, layers, norm_layer, num_classes, drop_rate)
         self.space = space
+        self.subset_dropout = 0.0
         self.forced: list[LayerDecision] | None = None
         self.decisions: list[LayerDecision] = []
         self.confidence: list[LayerDecision] = []

@@ -67,7 +67,6 @@ class Supernet(OneShot):
             lambda layer, norm: SuperMBConv(layer, space, norm),
         )
         self.gate = GATES[relaxation]
-        self.subset_dropout = 0.0
         init_weights(self, residual_scale=1.0)
         for superkernel in self.superkernels:
             scale_residual_branches(superkernel, residual_scale)

@@ -24,6 +24,8 @@ from backbones.latency import predict_runtime
 from search.classification.classifier import ClassifierTrainer
 from search.profiling.workload import type_names
 from search.runs.build import build_latency_table, build_runtime_model
+from search.runs.formulations.base import Formulation
+from search.runs.formulations.registry import FORMULATIONS
 from search.runs.run import run_search
 from search.selection.sampling import sample_at_target
 from search.space import SearchSpace
@@ -48,25 +50,41 @@ class Method:
     searches: bool = True
 
 
-_SLIM = ("SEARCH.WIDTH_MULT", "0.5")
+DEFAULT = Method("single-path")
+"""The paper's formulation with this project's defaults."""
 
-METHODS = {
-    method.name: method
-    for method in (
-        Method("single-path"),
-        Method("ste", ("SEARCH.FORMULATION", "ste")),
-        Method("norm", ("SEARCH.IMPORTANCE", "norm")),
-        Method("literal", ("SEARCH.IMPORTANCE", "literal")),
-        Method("log-odds", ("SEARCH.SELECTION", "log_odds")),
-        Method("softmax", ("SEARCH.FORMULATION", "softmax")),
-        Method("multi-path", ("SEARCH.FORMULATION", "multi-path", *_SLIM)),
-        Method("multi-path-gumbel", ("SEARCH.FORMULATION", "multi-path-gumbel", *_SLIM)),
-        Method("evolution", ("SEARCH.FORMULATION", "evolution")),
-        Method("random-search", ("SEARCH.FORMULATION", "random")),
-        Method("random", searches=False),
-    )
-}
-"""The paper's formulation with this project's defaults, one change at a time, and chance."""
+CHANGES = (
+    Method("norm", ("SEARCH.IMPORTANCE", "norm")),
+    Method("literal", ("SEARCH.IMPORTANCE", "literal")),
+    Method("log-odds", ("SEARCH.SELECTION", "log_odds")),
+)
+"""The default with one thing changed that is no formulation."""
+
+CHANCE = Method("random", searches=False)
+
+_NAMES = {"random": "random-search"}
+"""Of the methods that are not called as their formulations are."""
+
+
+def methods_of(formulations: Mapping[str, Formulation]) -> dict[str, Method]:
+    """A method a formulation, of which the first is the default, its changes, and chance."""
+    _, *others = formulations
+    methods = [
+        DEFAULT,
+        *CHANGES,
+        *(
+            Method(
+                _NAMES.get(name, name),
+                ("SEARCH.FORMULATION", name, *formulations[name].study_options),
+            )
+            for name in others
+        ),
+        CHANCE,
+    ]
+    return {method.name: method for method in methods}
+
+
+METHODS = methods_of(FORMULATIONS)
 
 
 def check_methods(names: Iterable[str]) -> None:
