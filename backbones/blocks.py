@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
 from backbones.architecture import LayerSpec
+from backbones.layer_types import Op
 
 NormLayer = Callable[[int], nn.Module]
 """Builds a normalisation layer for a number of channels."""
@@ -123,11 +124,17 @@ class MBConv(nn.Module):
         return x + y if self.residual else y
 
 
+BLOCKS: Mapping[Op, Callable[[int, LayerSpec, NormLayer], nn.Module]] = {
+    "mbconv": MBConv,
+    "ds": MBConv,
+    "skip": nn.Identity,
+}
+"""The module of every op, made from input channels, description and normalisation."""
+
+
 def make_layer(in_channels: int, spec: LayerSpec, norm_layer: NormLayer) -> nn.Module:
     """The module of one layer of an architecture."""
-    if spec.op == "skip":
-        return nn.Identity()
-    return MBConv(in_channels, spec, norm_layer)
+    return BLOCKS[spec.op](in_channels, spec, norm_layer)
 
 
 def init_weights(module: nn.Module, zero_init_residual: bool = True) -> None:
@@ -145,10 +152,14 @@ def init_weights(module: nn.Module, zero_init_residual: bool = True) -> None:
         elif isinstance(child, nn.Linear):
             nn.init.normal_(child.weight, std=0.01)
             nn.init.zeros_(child.bias)
-    if not zero_init_residual:
-        return
+    if zero_init_residual:
+        scale_residuals(module, 0.0)
+
+
+def scale_residuals(module: nn.Module, scale: float) -> None:
+    """Sets the scale of the last norm of every residual branch, where that norm has one."""
     for child in module.modules():
         if isinstance(child, MBConv) and child.residual:
-            scale = dict(child.project.norm.named_parameters()).get("weight")
-            if scale is not None:
-                nn.init.zeros_(scale)
+            weight = dict(child.project.norm.named_parameters()).get("weight")
+            if weight is not None:
+                nn.init.constant_(weight, scale)

@@ -59,5 +59,6 @@ def proxy_table(name: str, space: SearchSpace, input_size: tuple[int, int]) -> L
         input_size=input_size,
         constant=part,
         layers=layers,
+        activation=space.activation,
         source="search/profiling/counting.py",
     )

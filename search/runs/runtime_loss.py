@@ -58,7 +58,7 @@ def log_decisions(supernet: OneShot, space: SearchSpace) -> None:
                 "se": 1 - decision.se[0],
             }
         else:
-            names = map(space.choice_name, space.choices(space.layers[index - 1]))
+            names = [str(space.choice_type(c)) for c in space.choices(space.layers[index - 1])]
             values = dict(zip(names, decision.paths, strict=True))
         for name, value in values.items():
             storage.put_scalar(

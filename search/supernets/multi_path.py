@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.blocks import MBConv, NormLayer, init_weights
+from backbones.blocks import NormLayer, init_weights, make_layer, scale_residuals
 from search.space import Choice, SearchLayer, SearchSpace
 from search.supernets.decisions import Decision, LayerDecision, PathWeights
 from search.supernets.one_shot import OneShot
@@ -43,11 +43,9 @@ class MultiPathLayer(nn.Module):
         super().__init__()
         self.options = space.choices(layer)
         self.paths = nn.ModuleList(
-            MBConv(layer.in_channels, space.layer_spec(layer, candidate), norm_layer)
-            for candidate in space.candidates
+            make_layer(layer.in_channels, space.layer_spec(layer, choice), norm_layer)
+            for choice in self.options
         )
-        if layer.droppable:
-            self.paths.append(nn.Identity())
         self.decision = PathWeights(torch.full((len(self.paths),), 1 / len(self.paths)))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -101,11 +99,7 @@ class MultiPathSupernet(OneShot):
         self.weigh = PATH_WEIGHTS[path_weights]
         self.temperature = temperature
         init_weights(self, zero_init_residual=False)
-        for module in self.modules():
-            if isinstance(module, MBConv) and module.residual:
-                for name, parameter in module.project.norm.named_parameters():
-                    if name == "weight":
-                        nn.init.constant_(parameter, residual_scale)
+        scale_residuals(self, residual_scale)
         self.path_logits = nn.ParameterList(
             nn.Parameter(torch.zeros(len(space.choices(layer)))) for layer in space.layers
         )

@@ -12,6 +12,7 @@ import pytest
 from backbones import LatencyTable, UserError, load_architecture, predict_runtime
 from backbones.architecture import Architecture, LayerSpec
 from backbones.latency import Correction, layer_runtimes
+from backbones.layer_types import LayerType
 from backbones.paths import config_path
 from backbones.schema import named_files
 
@@ -71,10 +72,10 @@ def test_unprofiled_se_costs_nothing(table: LatencyTable) -> None:
 def test_only_tables_without_any_se_stand_for_se(table: LatencyTable) -> None:
     """A table that profiled SE and lacks one entry must not answer with the entry without SE."""
     row = table.layers[4]
-    profiled = dataclasses.replace(row, runtimes={**row.runtimes, "3x3-3-0.25": 9.0})
-    assert profiled.runtime("3x3-3-0.25") == 9.0
-    assert profiled.runtime("5x5-3-0.25") is None
-    assert row.runtime("5x5-3-0.25") == row.runtimes["5x5-3"]
+    profiled = dataclasses.replace(row, runtimes={**row.runtimes, LayerType(3, 3, 0.25): 9.0})
+    assert profiled.runtime(LayerType(3, 3, 0.25)) == 9.0
+    assert profiled.runtime(LayerType(5, 3, 0.25)) is None
+    assert row.runtime(LayerType(5, 3, 0.25)) == row.runtimes[LayerType(5, 3)]
 
 
 def test_correction_by_hand(table: LatencyTable) -> None:

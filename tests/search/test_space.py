@@ -22,15 +22,15 @@ def test_the_papers_space(space: SearchSpace) -> None:
     assert strides == [1, 5, 9, 17]
     assert fixed == [1, 5, 9, 13, 17]
     for layer in space.layers:
-        names = [space.choice_name(choice) for choice in space.choices(layer)]
-        assert len(set(names)) == len(names) == (13 if layer.droppable else 12)
-    assert space.choice_name(Candidate(1, 0, 2)) == "5x5-3-0.5"
+        types = [space.choice_type(choice) for choice in space.choices(layer)]
+        assert len(set(types)) == len(types) == (13 if layer.droppable else 12)
+    assert str(space.choice_type(Candidate(1, 0, 2))) == "5x5-3-0.5"
 
 
 def test_the_published_network_is_in_it(space: SearchSpace) -> None:
     architecture = load_architecture("spnas_100")
     choices = space.choices_of(architecture)
-    assert [space.choice_name(c) for c in choices][:5] == ["3x3-3"] * 3 + ["skip", "5x5-6"]
+    assert [str(space.choice_type(c)) for c in choices][:5] == ["3x3-3"] * 3 + ["skip", "5x5-6"]
     assert space.architecture(choices, "spnas_100").layers == architecture.layers
 
 
@@ -41,9 +41,9 @@ def test_choices_round_trip(space: SearchSpace, rng: random.Random) -> None:
 
 
 def test_extremes(space: SearchSpace) -> None:
-    types = {layer.type_name for layer in space.largest().layers[1:-1]}
+    types = {str(layer.type) for layer in space.largest().layers[1:-1]}
     assert types == {"5x5-6-0.5"}
-    kept = [layer.type_name for layer in space.smallest().layers[1:-1] if layer.op != "skip"]
+    kept = [str(layer.type) for layer in space.smallest().layers[1:-1] if layer.op != "skip"]
     assert kept == ["3x3-3"] * 5
 
 

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from backbones import LatencyTable, UserError, predict_runtime
+from backbones.latency import LayerRuntimes
+from backbones.layer_types import LayerType
 from search.selection.runtime import PaperRuntimeModel, RuntimeModel
 from search.space import Candidate, Choice, SearchSpace
 from search.supernets.decisions import Decision, hard_decision, nested_weights
@@ -21,11 +23,16 @@ def se_table(table: LatencyTable) -> LatencyTable:
     layers = []
     for row in table.layers:
         runtimes = dict(row.runtimes)
-        for name, value in row.runtimes.items():
-            for ratio in ("0.25", "0.5"):
-                runtimes[f"{name}-{ratio}"] = value * rng.uniform(1.0, 1.6)
+        for plain, value in row.runtimes.items():
+            for ratio in (0.25, 0.5):
+                with_se = dataclasses.replace(plain, se_ratio=ratio)
+                runtimes[with_se] = value * rng.uniform(1.0, 1.6)
         layers.append(dataclasses.replace(row, runtimes=runtimes))
     return dataclasses.replace(table, name="with-se", layers=tuple(layers))
+
+
+def by_name(row: LayerRuntimes) -> dict[str, float]:
+    return {str(layer_type): runtime for layer_type, runtime in row.runtimes.items()}
 
 
 def decisions(space: SearchSpace, choices: list[Choice]) -> list[Decision]:
@@ -39,8 +46,8 @@ def test_all_types_at_all_layers_equal_the_table(
     model = RuntimeModel(space, se_table)
     for candidate in space.candidates:
         runtimes = model.layers(decisions(space, [candidate] * 20))
-        name = space.choice_name(candidate)
-        expected = torch.tensor([row.runtimes[name] for row in se_table.layers])
+        layer_type = space.choice_type(candidate)
+        expected = torch.tensor([row.runtimes[layer_type] for row in se_table.layers])
         torch.testing.assert_close(runtimes, expected)
     assert model.layers(decisions(space, [None] * 20)).tolist() == [0.0] * 20
 
@@ -90,7 +97,7 @@ def test_paper_model_equals_the_equations(
             ]
         )
         expected = [
-            paper_by_hand(dict(row.runtimes), use5, use3, use6, use25)
+            paper_by_hand(by_name(row), use5, use3, use6, use25)
             for row, (use5, use3, use6, use25, _) in zip(se_table.layers, values, strict=True)
         ]
         torch.testing.assert_close(runtimes, torch.tensor(expected))
@@ -122,7 +129,7 @@ def test_gradients_are_differences_of_runtimes(space: SearchSpace, table: Latenc
     ).backward()
     assert gates.grad is not None
     for row, gradient in zip(table.layers, gates.grad, strict=True):
-        runtimes = row.runtimes
+        runtimes = by_name(row)
         expected = [
             runtimes["5x5-6"] - runtimes["3x3-6"],
             runtimes["5x5-6"] - runtimes["5x5-3"],
@@ -140,7 +147,7 @@ def test_table_that_lacks_a_layer(space: SearchSpace, table: LatencyTable) -> No
 
 def test_table_that_lacks_an_entry(space: SearchSpace, table: LatencyTable) -> None:
     row = table.layers[7]
-    runtimes = {name: value for name, value in row.runtimes.items() if name != "5x5-6"}
+    runtimes = {key: value for key, value in row.runtimes.items() if key != LayerType(5, 6)}
     rows = list(table.layers)
     rows[7] = dataclasses.replace(row, runtimes=runtimes)
     with pytest.raises(UserError, match=r"lacks 1 part, layers\[8\]: 5x5-6"):
