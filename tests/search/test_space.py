@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from backbones import UserError, load_architecture
 from backbones.paths import config_path
+from backbones.schema import named_files
 from search.space import Candidate, SearchSpace
 
 
@@ -47,6 +49,41 @@ def test_extremes(space: SearchSpace) -> None:
     assert kept == ["3x3-3"] * 5
 
 
+def test_activation_and_norm_epsilon_reach_every_searchable_layer(
+    space: SearchSpace, tmp_path: Path, rng: random.Random
+) -> None:
+    data = json.loads(config_path("search", "spaces", "imagenet.json").read_text())
+    (tmp_path / "s.json").write_text(
+        json.dumps({**data, "activation": "hard_swish", "norm_eps": 1e-3})
+    )
+    swish = SearchSpace.load(tmp_path / "s.json")
+    assert (space.activation, space.norm_eps) == ("relu", 1e-5)
+    assert (swish.activation, swish.norm_eps) == ("hard_swish", 1e-3)
+    choices = swish.sample(rng)
+    architecture = swish.architecture(choices, "random")
+    searched = [layer for layer in architecture.layers[1:-1] if layer.op != "skip"]
+    assert {layer.activation for layer in searched} == {"hard_swish"}
+    assert architecture.layers[0].activation == architecture.layers[-1].activation == "relu"
+    assert architecture.norm_eps == swish.scaled(0.5).norm_eps == 1e-3
+    assert swish.choices_of(architecture) == choices
+    other_eps = dataclasses.replace(architecture, norm_eps=1e-5)
+    for network in (space.architecture(choices, "relu"), other_eps):
+        with pytest.raises(UserError, match="is not a network of search space"):
+            swish.choices_of(network)
+    (tmp_path / "again.json").write_text(json.dumps(swish.to_dict()))
+    assert SearchSpace.load(tmp_path / "again.json") == swish
+
+
+@pytest.mark.parametrize("name", named_files("search", "spaces"))
+def test_a_space_with_defaults_is_described_as_before(name: str) -> None:
+    """Studies on disk hold what their space was: it must not change with new keys."""
+    described = SearchSpace.load(name).to_dict()
+    assert set(described) == {
+        *("schema_version", "name", "stem", "first", "stages", "last", "head"),
+        *("kernel_sizes", "expansions", "se_ratios"),
+    }
+
+
 def test_a_network_of_another_space_is_refused(space: SearchSpace) -> None:
     with pytest.raises(UserError, match="is not a network of search space 'imagenet'"):
         space.choices_of(load_architecture("spnas_100").scaled(0.5))
@@ -63,6 +100,11 @@ def test_a_network_of_another_space_is_refused(space: SearchSpace) -> None:
         (lambda s: s.update(kernel_sizes=[4]), "kernel_size is 4"),
         (lambda s: s.update(expansions=[]), r"expansions is \[\]"),
         (lambda s: s.update(se_ratios=[0, 7]), "se_ratio is 7"),
+        (
+            lambda s: s.update(activation="gelu"),
+            "activation is 'gelu'; expected one of 'relu', 're",
+        ),
+        (lambda s: s.update(norm_eps=0), "norm_eps is 0; expected in"),
         (lambda s: s["stages"].pop(), "strides that its layers reach"),
         (lambda s: s.update(stage=[]), "unknown key 'stage'"),
         (lambda s: s.update(schema_version=0), "schema_version is 0"),

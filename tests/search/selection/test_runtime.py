@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import random
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from backbones import LatencyTable, UserError, predict_runtime
 from backbones.latency import LayerRuntimes
 from backbones.layer_types import LayerType
+from search.profiling.counting import proxy_table
 from search.selection.runtime import PaperRuntimeModel, RuntimeModel
 from search.space import Candidate, Choice, SearchSpace
 from search.supernets.decisions import Decision, hard_decision, nested_weights
@@ -154,9 +156,35 @@ def test_table_that_lacks_an_entry(space: SearchSpace, table: LatencyTable) -> N
         RuntimeModel(space, dataclasses.replace(table, layers=tuple(rows)))
 
 
-def test_paper_model_refuses_other_options(space: SearchSpace, table: LatencyTable) -> None:
+def test_three_options_an_axis(wide_space: SearchSpace) -> None:
+    """Every network of the space costs what its parts cost."""
+    table = proxy_table("macs", wide_space, (32, 32))
+    model = RuntimeModel(wide_space, table)
+    seen = set()
+    for choices in itertools.product(*map(wide_space.choices, wide_space.layers)):
+        expected = predict_runtime(wide_space.architecture(choices, "any"), table)
+        assert float(model(decisions(wide_space, list(choices)))) == pytest.approx(expected)
+        seen.add(round(expected, 6))
+    assert len(seen) > 500
+
+
+def test_a_table_of_another_activation(space: SearchSpace, table: LatencyTable) -> None:
+    swish = dataclasses.replace(space, activation="hard_swish")
+    message = (
+        r"'imagenet'.*lacks 20 parts, layers\[1\]: 3x3-3 with activation hard_swish, where the"
+    )
+    with pytest.raises(UserError, match=message):
+        RuntimeModel(swish, table)
+    RuntimeModel(swish, dataclasses.replace(table, activation="hard_swish"))
+
+
+def test_paper_model_refuses_other_options(
+    space: SearchSpace, table: LatencyTable, wide_space: SearchSpace
+) -> None:
     with pytest.raises(UserError, match="use 'interpolation'"):
         PaperRuntimeModel(dataclasses.replace(space, se_ratios=(0,)), table)
+    with pytest.raises(UserError, match=r"'wide' has \(3, 3, 3\): use 'interpolation'"):
+        PaperRuntimeModel(wide_space, proxy_table("macs", wide_space, (32, 32)))
 
 
 def test_single_candidates(space: SearchSpace) -> None:
