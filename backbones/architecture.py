@@ -18,16 +18,13 @@ from backbones.files import read_json, write_json
 from backbones.schema import expect, parse_versioned
 from backbones.specs import (
     KERNEL_SIZES,
-    SKIP,
     Activation,
     HeadSpec,
     LayerSpec,
     StemSpec,
-    candidate_name,
     check_channels,
     check_head,
     check_layer,
-    has_se,
     make_divisible,
     scaled_head,
     scaled_spec,
@@ -37,14 +34,11 @@ from backbones.specs import (
 __all__ = [
     "FEATURE_STRIDES",
     "SCHEMA_VERSION",
-    "SKIP",
     "Activation",
     "Architecture",
     "HeadSpec",
     "LayerSpec",
     "StemSpec",
-    "candidate_name",
-    "has_se",
     "make_divisible",
 ]
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
 from backbones.architecture import LayerSpec
+from backbones.layer_types import Op
 
 NormLayer = Callable[[int], nn.Module]
 """Builds a normalisation layer for a number of channels."""
@@ -123,11 +124,17 @@ class MBConv(nn.Module):
         return x + y if self.residual else y
 
 
+BLOCKS: Mapping[Op, Callable[[int, LayerSpec, NormLayer], nn.Module]] = {
+    "mbconv": MBConv,
+    "ds": MBConv,
+    "skip": nn.Identity,
+}
+"""The module of every op, made from input channels, description and normalisation."""
+
+
 def make_layer(in_channels: int, spec: LayerSpec, norm_layer: NormLayer) -> nn.Module:
     """The module of one layer of an architecture."""
-    if spec.op == "skip":
-        return nn.Identity()
-    return MBConv(in_channels, spec, norm_layer)
+    return BLOCKS[spec.op](in_channels, spec, norm_layer)
 
 
 def init_weights(module: nn.Module, residual_scale: float = 0.0) -> None:

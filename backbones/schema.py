@@ -146,8 +146,32 @@ def _parse_value(hint: Any, value: Any, where: str) -> Any:
         expect(isinstance(value, Mapping), where, value, "an object")
         if arguments[1] is Any:
             return dict(value)
-        return {k: _parse_value(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
+        return {
+            _parse_key(arguments[0], k, where): _parse_value(arguments[1], v, f"{where}.{k}")
+            for k, v in value.items()
+        }
     allowed = {float: (int, float), int: (int,), str: (str,), bool: (bool,)}[hint]
     matches = isinstance(value, allowed) and (hint is bool or not isinstance(value, bool))
     expect(matches, where, value, {float: "a number", int: "an integer"}.get(hint, hint.__name__))
+    return value
+
+
+def _parse_key(hint: Any, key: str, where: str) -> Any:
+    """A key as it is, or as the type reads it that has ``parse``."""
+    if hint is str:
+        return key
+    try:
+        return hint.parse(key)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def to_json(value: Any) -> Any:
+    """The inverse of :func:`parse_dataclass`: dataclasses as objects, keys as text."""
+    if dataclasses.is_dataclass(value):
+        return {item.name: to_json(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_json(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(part) for part in value]
     return value

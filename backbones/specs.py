@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from backbones.layer_types import SKIP, LayerType, Op
 from backbones.schema import expect
 
 KERNEL_SIZES = (3, 5, 7)
-SKIP = "skip"
 
 Activation = Literal["relu", "relu6", "hard_swish"]
 Gate = Literal["sigmoid", "hard_sigmoid"]
@@ -48,7 +49,7 @@ class LayerSpec:
     """
 
     out_channels: int
-    op: Literal["mbconv", "ds", "skip"] = "mbconv"
+    op: Op = "mbconv"
     kernel_size: int = 3
     stride: int = 1
     expansion: float = 1
@@ -59,11 +60,11 @@ class LayerSpec:
     channel_divisor: int = 1
 
     @property
-    def type_name(self) -> str:
-        """The paper's name without its prefix: ``5x5-6``, ``3x3-3-0.25``, or ``skip``."""
+    def type(self) -> LayerType:
+        """What it computes, apart from its shape."""
         if self.op == "skip":
             return SKIP
-        return candidate_name(self.kernel_size, self.expansion, self.se_ratio)
+        return LayerType(self.kernel_size, self.expansion, self.se_ratio, self.op)
 
     def expanded_channels(self, in_channels: int) -> int:
         """Channels of the depthwise convolution for ``in_channels`` input channels."""
@@ -98,17 +99,6 @@ class HeadSpec:
     out_channels: int
     activation: Activation = "relu"
     hidden_channels: int = 0
-
-
-def candidate_name(kernel_size: int, expansion: float, se_ratio: float = 0) -> str:
-    """``MBConv-k×k-e-se`` of Sec. III-A as a key: ``3x3-6``, ``5x5-3-0.5``."""
-    name = f"{kernel_size}x{kernel_size}-{expansion:g}"
-    return f"{name}-{se_ratio:g}" if se_ratio else name
-
-
-def has_se(type_name: str) -> bool:
-    """Whether a type, as :func:`candidate_name` calls it, has squeeze-and-excitation."""
-    return type_name.count("-") == 2
 
 
 def make_divisible(value: float, divisor: int = 8) -> int:
@@ -163,15 +153,25 @@ def check_layer(layer: LayerSpec, in_channels: int, where: str) -> None:
     """Insists on a layer that can be built for ``in_channels`` input channels."""
     check_channels(layer.out_channels, where)
     expect(layer.stride in (1, 2), f"{where}.stride", layer.stride, "1 or 2")
-    if layer.op == "skip":
-        expect(layer.stride == 1, f"{where}.stride", layer.stride, "1, since the layer is skipped")
-        expect(
-            layer.out_channels == in_channels,
-            f"{where}.out_channels",
-            layer.out_channels,
-            f"{in_channels}, the channels of its input, since the layer is skipped",
-        )
-        return
+    _OP_CHECKS[layer.op](layer, in_channels, where)
+
+
+def _check_skip(layer: LayerSpec, in_channels: int, where: str) -> None:
+    expect(layer.stride == 1, f"{where}.stride", layer.stride, "1, since the layer is skipped")
+    expect(
+        layer.out_channels == in_channels,
+        f"{where}.out_channels",
+        layer.out_channels,
+        f"{in_channels}, the channels of its input, since the layer is skipped",
+    )
+
+
+def _check_ds(layer: LayerSpec, in_channels: int, where: str) -> None:
+    expect(layer.expansion == 1, f"{where}.expansion", layer.expansion, "1 for a 'ds' layer")
+    _check_mbconv(layer, in_channels, where)
+
+
+def _check_mbconv(layer: LayerSpec, in_channels: int, where: str) -> None:
     expect(
         layer.kernel_size in KERNEL_SIZES,
         f"{where}.kernel_size",
@@ -185,8 +185,6 @@ def check_layer(layer: LayerSpec, in_channels: int, where: str) -> None:
         layer.expansion,
         f"a ratio that leaves at least one of {in_channels} channels",
     )
-    if layer.op == "ds":
-        expect(layer.expansion == 1, f"{where}.expansion", layer.expansion, "1 for a 'ds' layer")
     divisor = layer.channel_divisor
     expect(1 <= divisor <= 256, f"{where}.channel_divisor", divisor, "a whole number, 1 to 256")
     expect(0 <= layer.se_ratio <= 1, f"{where}.se_ratio", layer.se_ratio, "a ratio in [0, 1]")
@@ -197,3 +195,11 @@ def check_layer(layer: LayerSpec, in_channels: int, where: str) -> None:
             layer.se_ratio,
             f"a ratio that leaves at least one of {in_channels} channels",
         )
+
+
+_OP_CHECKS: Mapping[Op, Callable[[LayerSpec, int, str], None]] = {
+    "mbconv": _check_mbconv,
+    "ds": _check_ds,
+    "skip": _check_skip,
+}
+"""What each op asks of its layer beside channels and stride."""

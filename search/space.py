@@ -10,15 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from backbones.architecture import (
-    SKIP,
-    Architecture,
-    HeadSpec,
-    LayerSpec,
-    StemSpec,
-    candidate_name,
-)
+from backbones.architecture import Activation, Architecture, HeadSpec, LayerSpec, StemSpec
 from backbones.errors import UserError
+from backbones.layer_types import SKIP, LayerType
 from backbones.schema import load_versioned, named_file
 
 SCHEMA_VERSION = 1
@@ -79,6 +73,7 @@ class SearchSpace:
         kernel_sizes, expansions, se_ratios: the options, in increasing order. Every option is a
             subset of the next (Fig. 3).
         activation: of the searchable layers.
+        norm_eps: epsilon of every batch norm.
 
     Raises:
         UserError: if the options are empty or unordered, or a network of the space is impossible.
@@ -93,6 +88,8 @@ class SearchSpace:
     kernel_sizes: tuple[int, ...] = (3, 5)
     expansions: tuple[float, ...] = (3, 6)
     se_ratios: tuple[float, ...] = (0, 0.25, 0.5)
+    activation: Activation = "relu"
+    norm_eps: float = 1e-5
 
     def __post_init__(self) -> None:
         for name in ("kernel_sizes", "expansions", "se_ratios"):
@@ -136,13 +133,14 @@ class SearchSpace:
             stride=layer.stride,
             expansion=self.expansions[choice.expansion],
             se_ratio=self.se_ratios[choice.se],
+            activation=self.activation,
         )
 
-    def choice_name(self, choice: Choice) -> str:
-        """``5x5-6-0.25`` or ``skip``."""
+    def choice_type(self, choice: Choice) -> LayerType:
+        """The options that ``choice`` takes; as text ``5x5-6-0.25`` or ``skip``."""
         if choice is None:
             return SKIP
-        return candidate_name(
+        return LayerType(
             self.kernel_sizes[choice.kernel],
             self.expansions[choice.expansion],
             self.se_ratios[choice.se],
@@ -168,7 +166,8 @@ class SearchSpace:
             self.stem,
             (*self.first, *searched, *self.last),
             self.head,
-            provenance=provenance or {},
+            self.norm_eps,
+            provenance or {},
         )
 
     def uniform(self, choice: Choice) -> Architecture:
@@ -177,7 +176,7 @@ class SearchSpace:
             choice if choice is not None or layer.droppable else self.candidates[0]
             for layer in self.layers
         ]
-        return self.architecture(choices, f"{self.name}-{self.choice_name(choice)}")
+        return self.architecture(choices, f"{self.name}-{self.choice_type(choice)}")
 
     def largest(self) -> Architecture:
         """Every option at its maximum."""
@@ -233,8 +232,10 @@ class SearchSpace:
         for layer, spec in zip(self.layers, architecture.layers[begin:end], strict=False):
             matches = [c for c in self.choices(layer) if self.layer_spec(layer, c) == spec]
             choices.extend(matches)
-        if len(choices) != len(self.layers) or (
-            self.architecture(choices, architecture.name).layers != architecture.layers
+        if (
+            len(choices) != len(self.layers)
+            or self.architecture(choices, architecture.name).layers != architecture.layers
+            or self.norm_eps != architecture.norm_eps
         ):
             raise UserError(
                 f"architecture '{architecture.name}' is not a network of search space '{self.name}'"
@@ -242,8 +243,12 @@ class SearchSpace:
         return choices
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)}
+        """JSON-ready; activation and norm epsilon are left out at their default."""
+        data = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)}
+        for item in dataclasses.fields(self):
+            if item.name in ("activation", "norm_eps") and data[item.name] == item.default:
+                del data[item.name]
+        return data
 
     @classmethod
     def load(cls, name_or_path: str | os.PathLike[str]) -> SearchSpace:

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 
 from backbones.architecture import Architecture
 from backbones.errors import UserError
-from backbones.latency.table import LatencyTable, LayerRuntimes
+from backbones.latency.table import ConstantPart, LatencyTable, LayerRuntimes
+from backbones.layer_types import SKIP
 
 
 def layer_runtimes(
@@ -17,24 +18,15 @@ def layer_runtimes(
     """Looks every searchable layer of a network up in a table.
 
     The k-th layer of a shape (channels, stride, input size) is looked up in the k-th row of that
-    shape, so networks of the table's own search space meet exactly their rows.
+    shape, so networks of the table's own search space meet exactly their rows. A layer with
+    another activation than the table's layers is not covered.
 
     Returns:
         The corrected runtime of every layer found, by its index in the architecture, and why the
         others are not covered, by part ("layers[3]", "stem").
     """
-    constant = table.constant
-    begin, end = len(constant.first), len(architecture.layers) - len(constant.last)
-    uncovered = {
-        name: "not the one that the table's constant part was measured with"
-        for name, theirs, ours in (
-            ("stem", architecture.stem, constant.stem),
-            ("first layers", architecture.layers[:begin], constant.first),
-            ("last layers", architecture.layers[end:], constant.last),
-            ("head", architecture.head if constant.head else None, constant.head),
-        )
-        if theirs != ours
-    }
+    begin, end = _searchable(architecture, table.constant)
+    uncovered = _other_parts(architecture, table.constant)
     rows: dict[tuple[int, int, int, tuple[int, int]], deque[LayerRuntimes]] = defaultdict(deque)
     for row in table.layers:
         rows[row.in_channels, row.out_channels, row.stride, row.input_size].append(row)
@@ -45,15 +37,41 @@ def layer_runtimes(
         shape = (channels, layer.out_channels, layer.stride, sizes[index])
         queue = rows.get(shape)
         found_row = (queue.popleft() if len(queue) > 1 else queue[0]) if queue else None
-        runtime = found_row.runtime(layer.type_name) if found_row else None
-        if layer.op == "ds" or runtime is None:
+        runtime = found_row.runtime(layer.type) if found_row else None
+        if runtime is None:
+            height, width = sizes[index]
             uncovered[f"layers[{index}]"] = (
-                f"{layer.type_name} with {channels} → {layer.out_channels} channels, stride "
-                f"{layer.stride} at {sizes[index][0]}×{sizes[index][1]}"
+                f"{layer.type} with {channels} → {layer.out_channels} channels, stride "
+                f"{layer.stride} at {height}×{width}"
+            )
+        elif layer.type != SKIP and layer.activation != table.activation:
+            uncovered[f"layers[{index}]"] = (
+                f"{layer.type} with activation {layer.activation}, where the table's layers have "
+                f"{table.activation}"
             )
         else:
-            found[index] = table.corrected_layer(runtime, layer.type_name)
+            found[index] = table.corrected_layer(runtime, layer.type)
     return found, uncovered
+
+
+def _searchable(architecture: Architecture, constant: ConstantPart) -> tuple[int, int]:
+    """Where the layers begin and end that are not of the constant part."""
+    return len(constant.first), len(architecture.layers) - len(constant.last)
+
+
+def _other_parts(architecture: Architecture, constant: ConstantPart) -> dict[str, str]:
+    """What is not as in the constant part, and that it is not."""
+    begin, end = _searchable(architecture, constant)
+    return {
+        name: "not the one that the table's constant part was measured with"
+        for name, theirs, ours in (
+            ("stem", architecture.stem, constant.stem),
+            ("first layers", architecture.layers[:begin], constant.first),
+            ("last layers", architecture.layers[end:], constant.last),
+            ("head", architecture.head if constant.head else None, constant.head),
+        )
+        if theirs != ours
+    }
 
 
 def input_sizes(architecture: Architecture, image_size: tuple[int, int]) -> list[tuple[int, int]]:

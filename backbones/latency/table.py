@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from backbones.architecture import SKIP, HeadSpec, LayerSpec, StemSpec, has_se
+from backbones.architecture import Activation, HeadSpec, LayerSpec, StemSpec
 from backbones.errors import UserError
 from backbones.files import write_json
-from backbones.schema import Upgrades, load_versioned, named_file
+from backbones.layer_types import SKIP, LayerType
+from backbones.schema import Upgrades, load_versioned, named_file, to_json
 
 SCHEMA_VERSION = 2
 
@@ -50,8 +51,8 @@ class LayerRuntimes:
         out_channels: channels of the output.
         stride: of the depthwise convolution.
         input_size: height and width of the input in pixels.
-        runtimes: by candidate (``3x3-6``, ``5x5-3-0.25``), in the table's unit.
-        spreads: by candidate: half the interquartile range of the repeats over their median;
+        runtimes: by type (in JSON ``3x3-6``, ``5x5-3-0.25``), in the table's unit.
+        spreads: by type: half the interquartile range of the repeats over their median;
             empty where it was not recorded.
     """
 
@@ -59,20 +60,20 @@ class LayerRuntimes:
     out_channels: int
     stride: int
     input_size: tuple[int, int]
-    runtimes: Mapping[str, float] = field(hash=False)
-    spreads: Mapping[str, float] = field(default_factory=dict, hash=False)
+    runtimes: Mapping[LayerType, float] = field(hash=False)
+    spreads: Mapping[LayerType, float] = field(default_factory=dict, hash=False)
 
-    def runtime(self, name: str) -> float | None:
+    def runtime(self, layer_type: LayerType) -> float | None:
         """Runtime of a candidate as measured; None if the table does not have it.
 
         Where no candidate was profiled with squeeze-and-excitation, the scaling factor of Eq. 14
         is taken as 1.0: it costs what the same candidate costs without.
         """
-        if name == SKIP:
+        if layer_type == SKIP:
             return 0.0
-        if name not in self.runtimes and not any(has_se(known) for known in self.runtimes):
-            name = "-".join(name.split("-")[:2])
-        return self.runtimes.get(name)
+        if layer_type not in self.runtimes and not any(known.has_se for known in self.runtimes):
+            layer_type = dataclasses.replace(layer_type, se_ratio=0)
+        return self.runtimes.get(layer_type)
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,7 @@ class LatencyTable:
         versions: of the engine and of what converted the layers.
         threads: of one inference; None where it was not recorded.
         precision: of weights and feature maps.
+        activation: of the searchable layers.
         date: of the measurement (ISO 8601).
         correction: from sums of layers to whole networks; None where sums are taken as they are.
 
@@ -135,6 +137,7 @@ class LatencyTable:
     versions: Mapping[str, str] = field(default_factory=dict, hash=False)
     threads: int | None = None
     precision: str = "float32"
+    activation: Activation = "relu"
     date: str = ""
     correction: Correction | None = None
 
@@ -143,10 +146,10 @@ class LatencyTable:
         if not self.layers:
             raise UserError(f"{where} has no layers; expected one entry a searchable layer")
         figures = {
-            f"layers[{i}]: {kind}{name}": value
+            f"layers[{i}]: {kind}{layer_type}": value
             for i, layer in enumerate(self.layers)
             for kind, entries in (("", layer.runtimes), ("spread of ", layer.spreads))
-            for name, value in entries.items()
+            for layer_type, value in entries.items()
         }
         figures["constant: runtime"] = self.constant.runtime
         for entry, value in figures.items():
@@ -170,12 +173,12 @@ class LatencyTable:
             return self.constant.runtime
         return self.correction.intercept + self.correction.scale * self.constant.runtime
 
-    def corrected_layer(self, runtime: float, name: str) -> float:
-        """What a layer of type ``name`` that takes ``runtime`` alone takes in a whole network."""
+    def corrected_layer(self, runtime: float, layer_type: LayerType) -> float:
+        """What a layer that takes ``runtime`` alone takes in a whole network."""
         fit = self.correction
-        if fit is None or name == SKIP:
+        if fit is None or layer_type == SKIP:
             return runtime
-        corrected = fit.scale * runtime + fit.per_layer + fit.per_se * has_se(name)
+        corrected = fit.scale * runtime + fit.per_layer + fit.per_se * layer_type.has_se
         return max(corrected, 0.0)
 
     @classmethod
@@ -189,9 +192,16 @@ class LatencyTable:
         table: LatencyTable = load_versioned(cls, path, "latency table", SCHEMA_VERSION, _UPGRADES)
         return table
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; ReLU, which tables had before they named an activation, is left out."""
+        data = {"schema_version": SCHEMA_VERSION, **to_json(self)}
+        if self.activation == "relu":
+            del data["activation"]
+        return data
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the table as JSON, whole or not at all."""
-        write_json(path, {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)})
+        write_json(path, self.to_dict())
 
 
 def _name_the_engine(body: dict[str, Any]) -> dict[str, Any]:

@@ -7,23 +7,24 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from backbones.architecture import has_se
 from backbones.latency import Correction
+from backbones.layer_types import SKIP, LayerType
 
 Features = NDArray[np.floating]
 
 
-def network_features(types: str, layers: Sequence[float], constant: float) -> list[float]:
+def network_features(
+    types: Sequence[LayerType], layers: Sequence[float], constant: float
+) -> list[float]:
     """What the correction sees of a network: ``[1, sum, layers not skipped, layers with SE]``.
 
     Args:
-        types: of its searchable layers, in one line.
+        types: of its searchable layers.
         layers: runtime of every layer alone; 0 of a skipped one.
         constant: runtime of the parts that are not searched.
     """
-    names = types.split()
-    kept = sum(name != "skip" for name in names)
-    with_se = sum(map(has_se, names))
+    kept = sum(layer_type != SKIP for layer_type in types)
+    with_se = sum(layer_type.has_se for layer_type in types)
     return [1.0, constant + sum(layers), float(kept), float(with_se)]
 
 

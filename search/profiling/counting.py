@@ -59,5 +59,6 @@ def counted_table(name: str, space: SearchSpace, input_size: tuple[int, int]) ->
         input_size=input_size,
         constant=part,
         layers=layers,
+        activation=space.activation,
         source="search/profiling/counting.py",
     )

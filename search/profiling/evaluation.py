@@ -110,7 +110,7 @@ def evaluate_table(
     deployment = Deployment.of(table)
     fitted = table.correction.networks if table.correction else {}
     drawn = random_networks(space, networks, seed, exclude=list(fitted))
-    setting = {"table": dataclasses.asdict(table), "seed": seed, "rounds": rounds}
+    setting = {"table": table.to_dict(), "seed": seed, "rounds": rounds}
     journal = Journal(output.with_suffix(".partial"), setting)
     items = {types: network_item(network, deployment) for types, network in drawn.items()}
     anchors = anchor_items(space, table, deployment)

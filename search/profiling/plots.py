@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from backbones.files import atomic_path
+from backbones.layer_types import parse_types
 from search.profiling.workload import uses_se
 
 
@@ -45,7 +46,7 @@ def plot_evaluation(report: Mapping[str, Any], path: Path) -> None:
     right.axhline(1, color="grey", linewidth=1)
     right.set(
         title="SE scaling factor: mean and range over types",
-        xticks=range(1, len(report["networks"][0]["layers"].split()) + 1, 2),
+        xticks=range(1, len(parse_types(report["networks"][0]["layers"])) + 1, 2),
         xlabel="searchable layer",
         ylabel="runtime with SE over runtime without",
     )

@@ -143,6 +143,7 @@ def _table(
         layers=layers,
         versions=engine.versions(),
         threads=engine.threads,
+        activation=space.activation,
         date=datetime.date.today().isoformat(),
     )
 
@@ -161,12 +162,13 @@ def with_correction(
         items: under which they were measured.
         found: the measurements.
     """
-    features = {
-        types: network_features(
-            types, list(layer_runtimes(architecture, table)[0].values()), table.constant.runtime
+    features = {}
+    for types, architecture in networks.items():
+        runtimes, _ = layer_runtimes(architecture, table)
+        found_types = [architecture.layers[index].type for index in runtimes]
+        features[types] = network_features(
+            found_types, list(runtimes.values()), table.constant.runtime
         )
-        for types, architecture in networks.items()
-    }
     measured = [found[items[types].key].runtime for types in networks]
     correction = fit_correction(features, measured)
     plain = [row[1] / whole - 1 for row, whole in zip(features.values(), measured, strict=True)]

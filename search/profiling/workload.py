@@ -12,10 +12,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from backbones.architecture import Architecture, has_se
+from backbones.architecture import Architecture
 from backbones.blocks import init_weights, make_layer
 from backbones.errors import UserError
 from backbones.latency import ConstantPart, LayerRuntimes, input_sizes
+from backbones.layer_types import LayerType, parse_types
 from backbones.network import batch_norm, build_classifier
 from detection.deployment import PYRAMID_STRIDES, Deployment
 from search.space import Candidate, Choice, SearchLayer, SearchSpace
@@ -51,7 +52,7 @@ class LayerShape:
     stride: int
     input_size: tuple[int, int]
 
-    def key(self, candidate: str) -> str:
+    def key(self, candidate: LayerType) -> str:
         """The item's key for one candidate."""
         height, width = self.input_size
         return (
@@ -74,7 +75,7 @@ def layer_items(space: SearchSpace, deployment: Deployment) -> list[Item]:
     """Every candidate of every shape."""
     return [
         Item(
-            shape.key(space.choice_name(candidate)),
+            shape.key(space.choice_type(candidate)),
             partial(_build_layer, space, shape, candidate),
             ((shape.in_channels, *shape.input_size),),
         )
@@ -128,15 +129,15 @@ def table_parts(
         head=None if detection else space.head,
         fpn_channels=deployment.fpn_channels if detection else 0,
     )
-    names = [space.choice_name(candidate) for candidate in space.candidates]
+    types = [space.choice_type(candidate) for candidate in space.candidates]
     rows = tuple(
         LayerRuntimes(
             shape.in_channels,
             shape.out_channels,
             shape.stride,
             shape.input_size,
-            {name: costs[shape.key(name)] for name in names},
-            {name: spreads[shape.key(name)] for name in names} if spreads else {},
+            {layer_type: costs[shape.key(layer_type)] for layer_type in types},
+            {layer_type: spreads[shape.key(layer_type)] for layer_type in types} if spreads else {},
         )
         for shape in layer_shapes(space, deployment)
     )
@@ -177,12 +178,12 @@ def random_networks(
 
 def type_names(space: SearchSpace, choices: Sequence[Choice]) -> str:
     """The types of a network's searchable layers in one line."""
-    return " ".join(map(space.choice_name, choices))
+    return " ".join(str(space.choice_type(choice)) for choice in choices)
 
 
 def uses_se(types: str) -> bool:
     """Whether any of a network's layers, as :func:`type_names` lists them, has SE."""
-    return any(map(has_se, types.split()))
+    return any(layer_type.has_se for layer_type in parse_types(types))
 
 
 def choices_named(space: SearchSpace, types: str) -> list[Choice]:
@@ -191,14 +192,14 @@ def choices_named(space: SearchSpace, types: str) -> list[Choice]:
     Raises:
         UserError: if the space has no such network.
     """
-    names = types.split()
-    choices = [{space.choice_name(c): c for c in space.choices(layer)} for layer in space.layers]
-    if len(names) != len(choices) or not all(map(dict.__contains__, choices, names)):
+    wanted = parse_types(types)
+    choices = [{space.choice_type(c): c for c in space.choices(layer)} for layer in space.layers]
+    if len(wanted) != len(choices) or not all(map(dict.__contains__, choices, wanted)):
         raise UserError(
             f"search space '{space.name}' has no network '{types}'; name the space that it is of: "
             "SEARCH.SPACE of --config-file"
         )
-    return [layer[name] for layer, name in zip(choices, names, strict=True)]
+    return [layer[layer_type] for layer, layer_type in zip(choices, wanted, strict=True)]
 
 
 def _build_layer(space: SearchSpace, shape: LayerShape, candidate: Candidate) -> nn.Module:

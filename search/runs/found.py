@@ -152,7 +152,7 @@ def found_row(space: SearchSpace, architecture: Architecture) -> dict[str, Any]:
     """What ``results.json`` says of a network with a provenance, but for its scores."""
     return {
         "architecture": architecture.name,
-        "layers": [space.choice_name(choice) for choice in space.choices_of(architecture)],
+        "layers": [str(space.choice_type(choice)) for choice in space.choices_of(architecture)],
         "predicted_runtime": architecture.provenance["predicted_runtime"],
     }
 
@@ -234,7 +234,7 @@ def layer_table(runtime_model: RuntimeModel, names: Sequence[str]) -> str:
     space = runtime_model.space
     rows = []
     for index, (layer, name) in enumerate(zip(space.layers, names, strict=True)):
-        position = [space.choice_name(choice) for choice in space.choices(layer)].index(name)
+        position = [str(space.choice_type(choice)) for choice in space.choices(layer)].index(name)
         runtime = runtime_model.choice_runtimes(index)[position]
         shape = f"{layer.in_channels} → {layer.out_channels}"
         rows.append([index + 1, shape, layer.stride, name, f"{runtime:.2f}"])

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from search.selection.runtime import RuntimeModel
 from search.selection.tradeoff import FixedTradeOff, TargetTradeOff
-from search.space import SearchSpace
-from search.supernets.decisions import Decision
+from search.space import SearchLayer, SearchSpace
+from search.supernets.decisions import LayerDecision, PathWeights
 from search.supernets.one_shot import OneShot
 
 
@@ -50,20 +50,8 @@ def log_decisions(supernet: OneShot, space: SearchSpace) -> None:
     """How sure every option of every layer is, and how strong the thresholds' gradients."""
     storage = get_event_storage()
     for index, decision in enumerate(supernet.relaxed_decisions(), start=1):
-        if isinstance(decision, Decision):
-            values = {
-                "keep": decision.keep,
-                "kernel": decision.kernel[-1],
-                "expansion": decision.expansion[-1],
-                "se": 1 - decision.se[0],
-            }
-        else:
-            names = map(space.choice_name, space.choices(space.layers[index - 1]))
-            values = dict(zip(names, decision.paths, strict=True))
-        for name, value in values.items():
-            storage.put_scalar(
-                f"decisions/layer{index:02d}_{name}", float(value), smoothing_hint=False
-            )
+        for name, value in _weights(decision, space, space.layers[index - 1]).items():
+            storage.put_scalar(f"decisions/layer{index:02d}_{name}", value, smoothing_hint=False)
     gradients = [
         parameter.grad.abs().mean()
         for parameter in supernet.decision_parameters()
@@ -72,3 +60,19 @@ def log_decisions(supernet: OneShot, space: SearchSpace) -> None:
     if gradients:
         mean = float(torch.stack(gradients).mean())
         storage.put_scalar("search/threshold_gradient", mean, smoothing_hint=False)
+
+
+def _weights(decision: LayerDecision, space: SearchSpace, layer: SearchLayer) -> dict[str, float]:
+    """The weight of every option (``kernel_3``, ``expansion_6``, ``se_0.25``, ``keep``) or path."""
+    if isinstance(decision, PathWeights):
+        names = [str(space.choice_type(choice)) for choice in space.choices(layer)]
+        return dict(zip(names, decision.paths.tolist(), strict=True))
+    weights = {"keep": float(decision.keep)}
+    for group, options, values in (
+        ("kernel", space.kernel_sizes, decision.kernel),
+        ("expansion", space.expansions, decision.expansion),
+        ("se", space.se_ratios, decision.se),
+    ):
+        names = [f"{group}_{option:g}" for option in options]
+        weights.update(zip(names, values.tolist(), strict=True))
+    return weights

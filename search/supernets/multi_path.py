@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.blocks import MBConv, NormLayer, init_weights
+from backbones.blocks import NormLayer, init_weights, make_layer
 from search.space import Choice, SearchLayer, SearchSpace
 from search.supernets.decisions import Decision, LayerDecision, PathWeights
 from search.supernets.one_shot import OneShot
@@ -43,11 +43,9 @@ class MultiPathLayer(nn.Module):
         super().__init__()
         self.options = space.choices(layer)
         self.paths = nn.ModuleList(
-            MBConv(layer.in_channels, space.layer_spec(layer, candidate), norm_layer)
-            for candidate in space.candidates
+            make_layer(layer.in_channels, space.layer_spec(layer, choice), norm_layer)
+            for choice in self.options
         )
-        if layer.droppable:
-            self.paths.append(nn.Identity())
         self.decision = PathWeights(torch.full((len(self.paths),), 1 / len(self.paths)))
 
     def forward(self, x: Tensor) -> Tensor:

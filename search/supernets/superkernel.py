@@ -45,7 +45,11 @@ class SuperMBConv(MBConv):
         self.space = space
         self.decision: Decision = hard_decision(space, space.candidates[-1])
         self.register_buffer("kernel_rings", kernel_rings(space), persistent=False)
-        channels = [round(layer.in_channels * expansion) for expansion in space.expansions]
+        narrower = (Candidate(0, index, 0) for index in range(len(space.expansions)))
+        channels = [
+            space.layer_spec(layer, candidate).expanded_channels(layer.in_channels)
+            for candidate in narrower
+        ]
         self.register_buffer("channel_groups", nested_groups(channels), persistent=False)
         self.register_buffer("squeeze_groups", self._squeeze_groups(), persistent=False)
 

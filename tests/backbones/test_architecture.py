@@ -43,7 +43,7 @@ def test_every_candidate_survives_the_round_trip(tmp_path: Path) -> None:
         written = json.loads((tmp_path / "a.json").read_text())["layers"][2]
         assert written.get("kernel_size", 3) == spec.kernel_size
         assert written.get("expansion", 1) == spec.expansion
-        seen.add(read.type_name)
+        seen.add(read.type)
     assert len(seen) == 13
 
 

@@ -12,6 +12,7 @@ import pytest
 from backbones import LatencyTable, UserError, load_architecture, predict_runtime
 from backbones.architecture import Architecture, LayerSpec
 from backbones.latency import Correction, layer_runtimes
+from backbones.layer_types import LayerType
 from backbones.paths import config_path
 from backbones.schema import named_files
 
@@ -71,10 +72,10 @@ def test_unprofiled_se_costs_nothing(table: LatencyTable) -> None:
 def test_only_tables_without_any_se_stand_for_se(table: LatencyTable) -> None:
     """A table that profiled SE and lacks one entry must not answer with the entry without SE."""
     row = table.layers[4]
-    profiled = dataclasses.replace(row, runtimes={**row.runtimes, "3x3-3-0.25": 9.0})
-    assert profiled.runtime("3x3-3-0.25") == 9.0
-    assert profiled.runtime("5x5-3-0.25") is None
-    assert row.runtime("5x5-3-0.25") == row.runtimes["5x5-3"]
+    profiled = dataclasses.replace(row, runtimes={**row.runtimes, LayerType(3, 3, 0.25): 9.0})
+    assert profiled.runtime(LayerType(3, 3, 0.25)) == 9.0
+    assert profiled.runtime(LayerType(5, 3, 0.25)) is None
+    assert row.runtime(LayerType(5, 3, 0.25)) == row.runtimes[LayerType(5, 3)]
 
 
 def test_correction_by_hand(table: LatencyTable) -> None:
@@ -125,6 +126,52 @@ def test_schema_1_has_the_engine_under_runtime(tmp_path: Path, name: str) -> Non
     assert "runtime" not in saved
 
 
+def test_files_without_an_activation_are_of_relu(table: LatencyTable, tmp_path: Path) -> None:
+    """Shipped tables are read and written to the byte; another activation is written down."""
+    assert table.activation == "relu"
+    for name in named_files("latency"):
+        if name == "pixel1":
+            continue  # it leaves out what is at its default
+        path = config_path("latency", f"{name}.json")
+        LatencyTable.load(name).save(tmp_path / "t.json")
+        assert (tmp_path / "t.json").read_bytes() == path.read_bytes()
+    swish = dataclasses.replace(table, activation="hard_swish")
+    swish.save(tmp_path / "t.json")
+    assert json.loads((tmp_path / "t.json").read_text())["activation"] == "hard_swish"
+    assert LatencyTable.load(tmp_path / "t.json") == swish
+
+
+def test_other_activations_are_not_covered(table: LatencyTable) -> None:
+    """Layer by layer; a skipped layer has no activation."""
+    base = load_architecture("spnas_100")
+    layers = list(base.layers)
+    for index in (2, 5):
+        layers[index] = dataclasses.replace(layers[index], activation="hard_swish")
+    mixed = dataclasses.replace(base, layers=tuple(layers))
+    found, uncovered = layer_runtimes(mixed, table)
+    assert set(uncovered) == {"layers[2]", "layers[5]"}
+    assert sorted(found) == [i for i in range(1, 21) if i not in (2, 5)]
+    message = r"lacks 2 parts, layers\[2\]: 3x3-3 with activation hard_swish, where .* have relu;"
+    with pytest.raises(UserError, match=message):
+        predict_runtime(mixed, table)
+    skipped = sum(spec.op == "skip" for spec in base.layers)
+    _, uncovered = layer_runtimes(base, dataclasses.replace(table, activation="relu6"))
+    assert len(uncovered) == 20 - skipped < 20
+
+
+def test_a_ds_layer_is_no_mbconv(table: LatencyTable) -> None:
+    """Same kernel and expansion, another op: the row of one must not answer for the other."""
+    rows = [
+        dataclasses.replace(row, runtimes={**row.runtimes, LayerType(3, 1): 1.0})
+        for row in table.layers
+    ]
+    known = dataclasses.replace(table, layers=tuple(rows))
+    ds = uniform(lambda i: LayerSpec(1, op="ds") if i == 2 else mbconv(3, 1))
+    assert layer_runtimes(ds, known)[1] == {
+        "layers[2]": "ds:3x3-1 with 24 → 24 channels, stride 1 at 56×56"
+    }
+
+
 def test_uncovered_layers_are_named(table: LatencyTable) -> None:
     seven = uniform(lambda i: mbconv(7, 6) if i == 2 else mbconv(3, 3))
     found, uncovered = layer_runtimes(seven, table)
@@ -143,6 +190,9 @@ def test_uncovered_layers_are_named(table: LatencyTable) -> None:
         (lambda t: t["layers"][3]["runtimes"].update({"3x3-3": float("inf")}), "is inf"),
         (lambda t: t["constant"].update(runtime=float("nan")), "constant: runtime is nan"),
         (lambda t: t["layers"][0].update(stride="2"), "stride is '2'; expected an integer"),
+        (lambda t: t["layers"][3]["runtimes"].update({"3x5-3": 1.0}), "'3x5-3' is no type of a la"),
+        (lambda t: t["layers"][0].update(spreads={"k3": 0.1}), "spreads: 'k3' is no type"),
+        (lambda t: t.update(activation="gelu"), "activation is 'gelu'; expected one of 'relu'"),
         (lambda t: t.update(layers=[]), "has no layers"),
         (lambda t: t.pop("constant"), "the key 'constant' is missing"),
         (lambda t: t.update(input_size=[224]), r"input_size is \[224\]; expected 2 values"),

@@ -12,11 +12,11 @@ from detectron2.engine import TrainerBase
 from PIL import Image
 from torch import nn
 
-from backbones import LatencyTable, create_model
+from backbones import HeadSpec, LatencyTable, LayerSpec, StemSpec, create_model
 from backbones.paths import config_path
 from backbones.weights import save_checkpoint
 from search.config import add_search_config
-from search.space import SearchSpace
+from search.space import SearchSpace, Stage
 from search.supernets.single_path import Supernet
 
 SHORT = ("SOLVER.WARMUP_EPOCHS", "0.0")
@@ -27,6 +27,22 @@ SHORT = ("SOLVER.WARMUP_EPOCHS", "0.0")
 def space() -> SearchSpace:
     """The paper's full space."""
     return SearchSpace.load("imagenet")
+
+
+@pytest.fixture(scope="session")
+def wide_space() -> SearchSpace:
+    """Three options an axis at two layers, the second droppable: 27 · 28 networks."""
+    return SearchSpace(
+        "wide",
+        StemSpec(8),
+        (LayerSpec(8, op="ds"), LayerSpec(12, stride=2), LayerSpec(16, stride=2)),
+        (Stage(24, 2, 2),),
+        (LayerSpec(32, op="ds", stride=2),),
+        HeadSpec(48),
+        kernel_sizes=(3, 5, 7),
+        expansions=(3, 4, 6),
+        se_ratios=(0, 0.25, 0.5),
+    )
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from backbones import UserError, load_architecture
 from backbones.paths import config_path
+from backbones.schema import named_files
 from search.space import Candidate, SearchSpace
 
 
@@ -22,15 +24,15 @@ def test_the_papers_space(space: SearchSpace) -> None:
     assert strides == [1, 5, 9, 17]
     assert fixed == [1, 5, 9, 13, 17]
     for layer in space.layers:
-        names = [space.choice_name(choice) for choice in space.choices(layer)]
-        assert len(set(names)) == len(names) == (13 if layer.droppable else 12)
-    assert space.choice_name(Candidate(1, 0, 2)) == "5x5-3-0.5"
+        types = [space.choice_type(choice) for choice in space.choices(layer)]
+        assert len(set(types)) == len(types) == (13 if layer.droppable else 12)
+    assert str(space.choice_type(Candidate(1, 0, 2))) == "5x5-3-0.5"
 
 
 def test_the_published_network_is_in_it(space: SearchSpace) -> None:
     architecture = load_architecture("spnas_100")
     choices = space.choices_of(architecture)
-    assert [space.choice_name(c) for c in choices][:5] == ["3x3-3"] * 3 + ["skip", "5x5-6"]
+    assert [str(space.choice_type(c)) for c in choices][:5] == ["3x3-3"] * 3 + ["skip", "5x5-6"]
     assert space.architecture(choices, "spnas_100").layers == architecture.layers
 
 
@@ -41,10 +43,45 @@ def test_choices_round_trip(space: SearchSpace, rng: random.Random) -> None:
 
 
 def test_extremes(space: SearchSpace) -> None:
-    types = {layer.type_name for layer in space.largest().layers[1:-1]}
+    types = {str(layer.type) for layer in space.largest().layers[1:-1]}
     assert types == {"5x5-6-0.5"}
-    kept = [layer.type_name for layer in space.smallest().layers[1:-1] if layer.op != "skip"]
+    kept = [str(layer.type) for layer in space.smallest().layers[1:-1] if layer.op != "skip"]
     assert kept == ["3x3-3"] * 5
+
+
+def test_activation_and_norm_epsilon_reach_every_searchable_layer(
+    space: SearchSpace, tmp_path: Path, rng: random.Random
+) -> None:
+    data = json.loads(config_path("search", "spaces", "imagenet.json").read_text())
+    (tmp_path / "s.json").write_text(
+        json.dumps({**data, "activation": "hard_swish", "norm_eps": 1e-3})
+    )
+    swish = SearchSpace.load(tmp_path / "s.json")
+    assert (space.activation, space.norm_eps) == ("relu", 1e-5)
+    assert (swish.activation, swish.norm_eps) == ("hard_swish", 1e-3)
+    choices = swish.sample(rng)
+    architecture = swish.architecture(choices, "random")
+    searched = [layer for layer in architecture.layers[1:-1] if layer.op != "skip"]
+    assert {layer.activation for layer in searched} == {"hard_swish"}
+    assert architecture.layers[0].activation == architecture.layers[-1].activation == "relu"
+    assert architecture.norm_eps == swish.scaled(0.5).norm_eps == 1e-3
+    assert swish.choices_of(architecture) == choices
+    other_eps = dataclasses.replace(architecture, norm_eps=1e-5)
+    for network in (space.architecture(choices, "relu"), other_eps):
+        with pytest.raises(UserError, match="is not a network of search space"):
+            swish.choices_of(network)
+    (tmp_path / "again.json").write_text(json.dumps(swish.to_dict()))
+    assert SearchSpace.load(tmp_path / "again.json") == swish
+
+
+@pytest.mark.parametrize("name", named_files("search", "spaces"))
+def test_a_space_with_defaults_is_described_as_before(name: str) -> None:
+    """Studies on disk hold what their space was: it must not change with new keys."""
+    described = SearchSpace.load(name).to_dict()
+    assert set(described) == {
+        *("schema_version", "name", "stem", "first", "stages", "last", "head"),
+        *("kernel_sizes", "expansions", "se_ratios"),
+    }
 
 
 def test_a_network_of_another_space_is_refused(space: SearchSpace) -> None:
@@ -63,6 +100,11 @@ def test_a_network_of_another_space_is_refused(space: SearchSpace) -> None:
         (lambda s: s.update(kernel_sizes=[4]), "kernel_size is 4"),
         (lambda s: s.update(expansions=[]), r"expansions is \[\]"),
         (lambda s: s.update(se_ratios=[0, 7]), "se_ratio is 7"),
+        (
+            lambda s: s.update(activation="gelu"),
+            "activation is 'gelu'; expected one of 'relu', 're",
+        ),
+        (lambda s: s.update(norm_eps=0), "norm_eps is 0; expected in"),
         (lambda s: s["stages"].pop(), "strides that its layers reach"),
         (lambda s: s.update(stage=[]), "unknown key 'stage'"),
         (lambda s: s.update(schema_version=0), "schema_version is 0"),

@@ -216,6 +216,18 @@ def test_a_machine_that_changes_its_pace_measures_the_same(
             assert runtime == pytest.approx(factor * known.runtimes[name], abs=2e-5)
 
 
+def test_a_table_knows_its_activation(
+    wide_space: SearchSpace, engine: KnownEngine, output: Path
+) -> None:
+    swish = dataclasses.replace(wide_space, activation="hard_swish")
+    profile_space(swish, engine, DEPLOYMENT, output, rounds=1, correction_networks=4)
+    table = LatencyTable.load(output)
+    assert table.activation == "hard_swish"
+    RuntimeModel(swish, table)
+    with pytest.raises(UserError, match="with activation relu, where the table's layers have hard"):
+        RuntimeModel(wide_space, table)
+
+
 def test_rolling_median_by_hand() -> None:
     values = [1.0, 1.0, 9.0, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 2.0, 2.0]
     assert rolling_median(values) == [1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2]

@@ -50,7 +50,7 @@ def test_parts_sum_to_the_whole(
     for layer, choice in zip(small_space.layers, choices, strict=True):
         if choice is not None:
             shape = shapes[layer.in_channels, layer.out_channels, layer.stride]
-            parts.append(layers[shape.key(small_space.choice_name(choice))])
+            parts.append(layers[shape.key(small_space.choice_type(choice))])
     whole = network_item(small_space.architecture(choices, "whole"), deployment)
     for part in parts:
         with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -57,8 +58,40 @@ def test_search_resumes_bit_for_bit_and_exports(images: Path, tmp_path: Path) ->
     assert {"search/lambda", "search/runtime", "loss_ce", "loss_runtime", "val/top1"} <= set(
         metrics
     )
-    assert sum(key.startswith("decisions/layer") for key in metrics) == 80
+    assert sum(key.startswith("decisions/layer") for key in metrics) == 160
     assert metrics["search/threshold_gradient"] > 0
+
+
+def test_a_search_among_three_options_an_axis(
+    images: Path, tmp_path: Path, wide_space: SearchSpace
+) -> None:
+    """Kernels 3, 5 and 7, expansions 3, 4 and 6, and three SE ratios, with hard-swish."""
+    swish = dataclasses.replace(wide_space, activation="hard_swish", norm_eps=1e-3)
+    (tmp_path / "wide.json").write_text(json.dumps(swish.to_dict()))
+    options = ("SEARCH.SPACE", str(tmp_path / "wide.json"), "SEARCH.TARGET", "0.27")
+    cfg = make_cfg("search/digits_small.yaml", images, tmp_path / "run", *options, *SHORT)
+    trainer = SearchTrainer(cfg)
+    before = [t.detach().clone() for t in trainer.supernet.decision_parameters()]
+    trainer.train()
+    for old, new in zip(before, trainer.supernet.decision_parameters(), strict=True):
+        assert (old != new).all()
+    architecture = Architecture.load(tmp_path / "run" / "architecture.json")
+    assert architecture.norm_eps == 1e-3
+    assert {s.activation for s in architecture.layers[3:5] if s.op != "skip"} == {"hard_swish"}
+    macs = count_macs(build_classifier(architecture).eval(), (3, 32, 32)) / 1e6
+    assert 0.9 * 0.27 <= macs <= 0.27
+    model = create_model(
+        tmp_path / "run" / "architecture.json",
+        num_classes=2,
+        checkpoint_path=tmp_path / "run" / "backbone.pth",
+    )
+    assert {m.eps for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)} == {1e-3}
+    metrics: dict[str, float] = {}
+    for line in (tmp_path / "run" / "metrics.json").read_text().splitlines():
+        metrics.update(json.loads(line))
+    names = {key for key in metrics if key.startswith("decisions/")}
+    assert len(names) == 2 * (3 + 3 + 3 + 1)
+    assert {"decisions/layer02_kernel_5", "decisions/layer01_expansion_4"} < names
 
 
 def check_export(folder: Path, trainer: SearchTrainer) -> None:

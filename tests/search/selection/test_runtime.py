@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import random
 
 import pytest
 import torch
 
 from backbones import LatencyTable, UserError, predict_runtime
+from backbones.latency import LayerRuntimes
+from backbones.layer_types import LayerType
+from search.profiling.counting import proxy_table
 from search.selection.runtime import PaperRuntimeModel, RuntimeModel
-from search.space import Candidate, Choice, SearchSpace
+from search.space import Candidate, Choice, SearchLayer, SearchSpace
 from search.supernets.decisions import Decision, hard_decision, nested_weights
 
 
@@ -21,11 +25,16 @@ def se_table(table: LatencyTable) -> LatencyTable:
     layers = []
     for row in table.layers:
         runtimes = dict(row.runtimes)
-        for name, value in row.runtimes.items():
-            for ratio in ("0.25", "0.5"):
-                runtimes[f"{name}-{ratio}"] = value * rng.uniform(1.0, 1.6)
+        for plain, value in row.runtimes.items():
+            for ratio in (0.25, 0.5):
+                with_se = dataclasses.replace(plain, se_ratio=ratio)
+                runtimes[with_se] = value * rng.uniform(1.0, 1.6)
         layers.append(dataclasses.replace(row, runtimes=runtimes))
     return dataclasses.replace(table, name="with-se", layers=tuple(layers))
+
+
+def by_name(row: LayerRuntimes) -> dict[str, float]:
+    return {str(layer_type): runtime for layer_type, runtime in row.runtimes.items()}
 
 
 def decisions(space: SearchSpace, choices: list[Choice]) -> list[Decision]:
@@ -39,8 +48,8 @@ def test_all_types_at_all_layers_equal_the_table(
     model = RuntimeModel(space, se_table)
     for candidate in space.candidates:
         runtimes = model.layers(decisions(space, [candidate] * 20))
-        name = space.choice_name(candidate)
-        expected = torch.tensor([row.runtimes[name] for row in se_table.layers])
+        layer_type = space.choice_type(candidate)
+        expected = torch.tensor([row.runtimes[layer_type] for row in se_table.layers])
         torch.testing.assert_close(runtimes, expected)
     assert model.layers(decisions(space, [None] * 20)).tolist() == [0.0] * 20
 
@@ -90,7 +99,7 @@ def test_paper_model_equals_the_equations(
             ]
         )
         expected = [
-            paper_by_hand(dict(row.runtimes), use5, use3, use6, use25)
+            paper_by_hand(by_name(row), use5, use3, use6, use25)
             for row, (use5, use3, use6, use25, _) in zip(se_table.layers, values, strict=True)
         ]
         torch.testing.assert_close(runtimes, torch.tensor(expected))
@@ -122,7 +131,7 @@ def test_gradients_are_differences_of_runtimes(space: SearchSpace, table: Latenc
     ).backward()
     assert gates.grad is not None
     for row, gradient in zip(table.layers, gates.grad, strict=True):
-        runtimes = row.runtimes
+        runtimes = by_name(row)
         expected = [
             runtimes["5x5-6"] - runtimes["3x3-6"],
             runtimes["5x5-6"] - runtimes["5x5-3"],
@@ -140,16 +149,49 @@ def test_table_that_lacks_a_layer(space: SearchSpace, table: LatencyTable) -> No
 
 def test_table_that_lacks_an_entry(space: SearchSpace, table: LatencyTable) -> None:
     row = table.layers[7]
-    runtimes = {name: value for name, value in row.runtimes.items() if name != "5x5-6"}
+    runtimes = {key: value for key, value in row.runtimes.items() if key != LayerType(5, 6)}
     rows = list(table.layers)
     rows[7] = dataclasses.replace(row, runtimes=runtimes)
     with pytest.raises(UserError, match=r"lacks 1 part, layers\[8\]: 5x5-6"):
         RuntimeModel(space, dataclasses.replace(table, layers=tuple(rows)))
 
 
-def test_paper_model_refuses_other_options(space: SearchSpace, table: LatencyTable) -> None:
+def test_three_options_an_axis(wide_space: SearchSpace) -> None:
+    """Multiply-accumulates of all 756 networks, their searchable layers counted by hand."""
+    model = RuntimeModel(wide_space, proxy_table("macs", wide_space, (32, 32)))
+
+    def macs(layer: SearchLayer, choice: Choice, pixels: int) -> int:
+        if choice is None:
+            return 0
+        kernel, ratio = (3, 5, 7)[choice.kernel], (0, 0.25, 0.5)[choice.se]
+        channels = layer.in_channels * (3, 4, 6)[choice.expansion]
+        per_pixel = channels * (kernel**2 + layer.out_channels)
+        expand = layer.in_channels * channels * pixels * layer.stride**2
+        return expand + per_pixel * pixels + 2 * channels * round(channels * ratio)
+
+    for choices in itertools.product(*map(wide_space.choices, wide_space.layers)):
+        counted = sum(macs(la, c, 4) for la, c in zip(wide_space.layers, choices, strict=True))
+        expected = float(model.constant) + counted / 1e6
+        assert float(model(decisions(wide_space, list(choices)))) == pytest.approx(expected)
+
+
+def test_a_table_of_another_activation(space: SearchSpace, table: LatencyTable) -> None:
+    swish = dataclasses.replace(space, activation="hard_swish")
+    message = (
+        r"'imagenet'.*lacks 20 parts, layers\[1\]: 3x3-3 with activation hard_swish, where the"
+    )
+    with pytest.raises(UserError, match=message):
+        RuntimeModel(swish, table)
+    RuntimeModel(swish, dataclasses.replace(table, activation="hard_swish"))
+
+
+def test_paper_model_refuses_other_options(
+    space: SearchSpace, table: LatencyTable, wide_space: SearchSpace
+) -> None:
     with pytest.raises(UserError, match="use 'interpolation'"):
         PaperRuntimeModel(dataclasses.replace(space, se_ratios=(0,)), table)
+    with pytest.raises(UserError, match=r"'wide' has \(3, 3, 3\): use 'interpolation'"):
+        PaperRuntimeModel(wide_space, proxy_table("macs", wide_space, (32, 32)))
 
 
 def test_single_candidates(space: SearchSpace) -> None:

@@ -38,7 +38,7 @@ def test_uniform_within_the_band(space: SearchSpace, table: LatencyTable) -> Non
     rows = tuple(table.layers[index] for index in (0, 4, 8, 12, 16))
     model = RuntimeModel(small, dataclasses.replace(table, layers=rows))
     inside = {
-        tuple(map(small.choice_name, choices))
+        tuple(map(small.choice_type, choices))
         for choices in itertools.product(*map(small.choices, small.layers))
         if 44.0 * 0.98
         <= predict_runtime(small.architecture(list(choices), "x"), model.table)
@@ -48,7 +48,7 @@ def test_uniform_within_the_band(space: SearchSpace, table: LatencyTable) -> Non
     rng = random.Random(0)
     draws = 40 * len(inside)
     counts = Counter(
-        tuple(map(small.choice_name, sample_at_target(small, model, 44.0, rng, 0.02)))
+        tuple(map(small.choice_type, sample_at_target(small, model, 44.0, rng, 0.02)))
         for _ in range(draws)
     )
     assert set(counts) <= inside

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from backbones import LatencyTable, UserError, predict_runtime
+from search.profiling.counting import proxy_table
 from search.selection.runtime import RuntimeModel
 from search.selection.target import runtime_range, select_at_target
 from search.selection.tradeoff import FixedTradeOff, TargetTradeOff
@@ -91,6 +92,51 @@ def test_selection_equals_brute_force(
             best, best_value = list(choices), value
     found = select_at_target(space, model, decisions, target, tolerance, value_of.__name__)
     assert found == best
+
+
+@pytest.mark.parametrize("selection", ["log_odds", "likelihood"])
+@pytest.mark.parametrize("seed", range(3))
+def test_three_options_an_axis_equal_brute_force(
+    wide_space: SearchSpace, seed: int, selection: str
+) -> None:
+    """The most valuable of all 756 networks in the band, each value summed option by option."""
+    torch.manual_seed(seed)
+    decisions = [
+        Decision(
+            *(torch.randn(3).softmax(0) for _ in range(3)),
+            torch.rand(()) if layer.droppable else torch.ones(()),
+        )
+        for layer in wide_space.layers
+    ]
+    model = RuntimeModel(wide_space, proxy_table("macs", wide_space, (32, 32)))
+    smallest, largest = runtime_range(wide_space, model)
+    target, tolerance = smallest + (0.3 + 0.2 * seed) * (largest - smallest), 0.05
+
+    def value(choices: tuple[Choice, ...]) -> float:
+        total = 0.0
+        for layer, decision, choice in zip(wide_space.layers, decisions, choices, strict=True):
+            skip = float(1 - decision.keep)
+            if choice is None:
+                total += math.log(skip) if selection == "likelihood" else 0.0
+                continue
+            groups = (decision.kernel, decision.expansion, decision.se)
+            for weights, index in zip(groups, vars(choice).values(), strict=True):
+                against = float(weights[0]) if selection == "log_odds" else 1.0
+                total += math.log(float(weights[index]) / against)
+            if layer.droppable:
+                total += math.log(1 - skip) - (math.log(skip) if selection == "log_odds" else 0.0)
+        return total
+
+    inside = [
+        choices
+        for choices in itertools.product(*map(wide_space.choices, wide_space.layers))
+        if target * (1 - tolerance)
+        <= predict_runtime(wide_space.architecture(choices, "any"), model.table)
+        <= target * 0.9995
+    ]
+    assert len(inside) > 10
+    found = select_at_target(wide_space, model, decisions, target, tolerance, selection)
+    assert tuple(found) == max(inside, key=value)
 
 
 def test_log_odds_shrink_layers_before_they_drop_them(
