@@ -23,7 +23,7 @@ class Feature:
 
 
 class FeatureInfo(tuple[Feature, ...]):
-    """The feature maps of a network, in timm's terms."""
+    """The feature maps of a network, with timm's interface."""
 
     @classmethod
     def of(cls, architecture: Architecture) -> FeatureInfo:

@@ -73,7 +73,7 @@ def misfits(backbone: SPNASBackbone, state: Mapping[str, Any], prefix: str) -> l
         prefix: of the backbone's parameters in the model.
 
     Returns:
-        One entry a tensor; empty if everything fits or the checkpoint has no backbone at all.
+        One entry per tensor; empty if everything fits or the checkpoint has no backbone at all.
     """
     expected = {k: tuple(v.shape) for k, v in backbone.state_dict().items()}
     found = {_relative(name, prefix): tuple(value.shape) for name, value in state.items()}

@@ -54,7 +54,7 @@ class COCOEvaluator(Detectron2COCOEvaluator):
             distributed: gather the detections of all processes.
             output_dir: where the predictions are written; None for nowhere.
             backend: ``faster`` or ``pycocotools``.
-            max_dets_per_image: detections an image that count; None for 100.
+            max_dets_per_image: detections per image that count; None for 100.
             kpt_oks_sigmas: of the keypoints; empty for COCO's.
         """
         if backend not in BACKENDS:
@@ -208,7 +208,7 @@ def _table(metrics: Mapping[str, float]) -> str:
 
 
 def _class_table(scores: Mapping[str, float]) -> str:
-    """Three classes a row; COCO's 80 in one would be too long to read."""
+    """AP by class as a text table, three classes per row."""
     cells = list(scores.items())
     columns = min(3, len(cells))
     rows = [sum(cells[start : start + columns], ()) for start in range(0, len(cells), columns)]

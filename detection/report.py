@@ -223,7 +223,7 @@ def final_results(
 
 
 def final_table(results: Mapping[str, Any]) -> str:
-    """``final_results`` as a Markdown table: one row for boxes and one for masks a data set."""
+    """``final_results`` as a Markdown table: one row for boxes and one for masks per data set."""
     headers, rows = final_rows(results)
     return str(
         tabulate(rows, headers, tablefmt="pipe", floatfmt=".2f", missingval="–", stralign="right")

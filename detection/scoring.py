@@ -1,4 +1,4 @@
-"""COCO's average precision, from either of two implementations that agree."""
+"""COCO's average precision, computed by faster-coco-eval or pycocotools."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def score(
         results: the detections of all images; may be empty.
         task: ``bbox``, ``segm`` or ``keypoints``.
         backend: ``faster`` (faster-coco-eval) or ``pycocotools``.
-        max_dets: detections an image that count, the best ones.
+        max_dets: highest-scoring detections per image that count.
         kpt_oks_sigmas: of the keypoints; empty for COCO's.
 
     Returns:

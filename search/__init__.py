@@ -1,1 +1,1 @@
-"""How a backbone is found: superkernels, runtime, targets, training and export."""
+"""Searching a backbone: spaces, supernets, selection at a target runtime, training and export."""

@@ -51,7 +51,7 @@ def _add_classification(cfg: CfgNode) -> None:
     node.CHECKPOINT_EPOCHS = 1.0
     node.DROP_RATE = 0.2
     node.LABEL_SMOOTHING = 0.1
-    # Decay a step of the averaged weights, which are the ones evaluated and exported; 0 is off.
+    # Decay per step of the averaged weights, which are the ones evaluated and exported; 0 is off.
     node.EMA_DECAY = 0.9999
     node.AUGMENTATION = CfgNode()
     # Smallest and largest area of the random crop, as a part of the image.
@@ -99,7 +99,7 @@ def _add_search(cfg: CfgNode) -> None:
     node.PROXY_CLASSES = 0
     # "random": networks to draw and to train for a few epochs, at the cost of one search in all.
     node.CANDIDATES = 8
-    # "evolution": networks a generation, generations after the first one, and training batches
+    # "evolution": networks per generation, generations after the first one, and training batches
     # for the statistics of every network that is judged.
     node.EVOLUTION = CfgNode()
     node.EVOLUTION.POPULATION = 50

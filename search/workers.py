@@ -1,4 +1,4 @@
-"""Work shared among processes of one thread each."""
+"""Runs function calls in several processes of one thread each."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def worker_threads(workers: int) -> int:
 
 
 def start_worker() -> None:
-    """One thread, and an end with the parent: a killed command leaves no process behind."""
+    """Initialises a worker: one thread, and exit when the parent process ends."""
     torch.set_num_threads(THREADS)
     parent = multiprocessing.parent_process()
     assert parent is not None

@@ -22,7 +22,7 @@ Polygon = list[float]
 
 
 def write_imagenet(datasets: Path) -> Path:
-    """``imagenet/{train,val}/<wnid>/*.JPEG`` below ``datasets``, one image a class and split.
+    """``imagenet/{train,val}/<wnid>/*.JPEG`` below ``datasets``, one image per class and split.
 
     As in the real one, some are greyscale, one is in CMYK, and one is a PNG by the name of a JPEG
     (the lists in ``build_imagenet_data.py`` of TensorFlow's Inception).

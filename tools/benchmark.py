@@ -22,14 +22,14 @@ def parse() -> argparse.Namespace:
     step.add_argument("--space", default="imagenet", help="search space (default: imagenet)")
     step.add_argument("--table", default="pixel1", help="latency table (default: pixel1)")
     step.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    step.add_argument("--batch", type=int, default=32, help="images a step (default: 32)")
+    step.add_argument("--batch", type=int, default=32, help="images per step (default: 32)")
     step.add_argument("--size", type=int, default=224, help="side in pixels (default: 224)")
     step.add_argument("--repeats", type=int, default=5, help="timed steps of each (default: 5)")
     scoring = commands.add_parser(
         "coco-scoring", help="AP by faster-coco-eval against AP by pycocotools, on one made-up set"
     )
     scoring.add_argument("--images", type=int, default=5000, help="(default: 5000)")
-    scoring.add_argument("--detections", type=int, default=100, help="an image (default: 100)")
+    scoring.add_argument("--detections", type=int, default=100, help="per image (default: 100)")
     for command in (step, scoring):
         command.add_argument("--output", help="also write the figures to this JSON file")
     return parser.parse_args()

@@ -34,7 +34,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--targets", nargs="+", type=float, default=[80.0], help="(default: 80)")
     parser.add_argument("--seeds", type=int, default=5, help="of every method (default: 5)")
     parser.add_argument(
-        "--random-seeds", type=int, default=20, help="random networks a target (default: 20)"
+        "--random-seeds", type=int, default=20, help="random networks per target (default: 20)"
     )
     parser.add_argument("--first-seed", type=int, default=0, help="(default: 0)")
     parser.add_argument("--search-config-file", default="search/digits.yaml", metavar="FILE")

@@ -39,7 +39,7 @@ def parse() -> argparse.Namespace:
         default=80.0,
         help="epochs of every study (default: 80); a grid takes what it needs",
     )
-    parser.add_argument("--repeats", type=int, default=1, help="studies a solver (default: 1)")
+    parser.add_argument("--repeats", type=int, default=1, help="studies per solver (default: 1)")
     parser.add_argument(
         "--lambda-range", nargs=2, type=float, default=(0.01, 10.0), metavar=("LOW", "HIGH")
     )

@@ -1,4 +1,4 @@
-"""Robust runtimes on a machine that does other things as well."""
+"""Robust runtime measurement on a machine with other load."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from backbones.inference.base import Session
 
 NOISY = 0.05
-"""Spread above which a figure should not be trusted."""
+"""Relative spread above which a measurement is unreliable."""
 
 
 @dataclass(frozen=True)

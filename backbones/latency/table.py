@@ -113,7 +113,7 @@ class LatencyTable:
         unit: of every figure, usually ``ms``.
         input_size: height and width of the image in pixels.
         constant: what is not searched.
-        layers: one row a searchable layer, in order; a row may stand for all layers of its shape.
+        layers: one row per searchable layer, in order; a row may stand for all layers of its shape.
         source: where the figures come from.
         versions: of the engine and of what converted the layers.
         threads: of one inference; None where it was not recorded.
@@ -144,7 +144,7 @@ class LatencyTable:
     def __post_init__(self) -> None:
         where = f"latency table '{self.name}'"
         if not self.layers:
-            raise UserError(f"{where} has no layers; expected one entry a searchable layer")
+            raise UserError(f"{where} has no layers; expected one entry per searchable layer")
         figures = {
             f"layers[{i}]: {kind}{layer_type}": value
             for i, layer in enumerate(self.layers)

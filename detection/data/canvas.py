@@ -46,7 +46,7 @@ def background(
     Args:
         height: pixels.
         width: pixels.
-        ground: range of the mean colour, grey levels a channel.
+        ground: range of the mean colour, grey levels per channel.
         texture: range of the texture's amplitude, grey levels.
         clutter: fewest and most shapes that are no digits.
         contrast: of those shapes (see `ink_colour`).

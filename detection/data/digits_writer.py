@@ -129,7 +129,7 @@ def scene_annotations(scene: Scene, indices: NDArray[np.int64]) -> list[dict[str
         indices: positions in scikit-learn's data of the pool that the scene was drawn from.
 
     Returns:
-        One dict a digit; ``segmentation`` is compressed RLE, ``area`` its pixels, ``bbox`` its
+        One dict per digit; ``segmentation`` is compressed RLE, ``area`` its pixels, ``bbox`` its
         tight XYWH box and ``digit_index`` the handwritten digit it shows.
     """
     annotations = []

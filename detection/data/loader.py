@@ -1,4 +1,4 @@
-"""Data loaders: checked data sets, and an order that goes on after a resume."""
+"""Data loaders of checked data sets, in an order that a resumed run continues."""
 
 from __future__ import annotations
 

@@ -130,8 +130,8 @@ class Scene:
     Attributes:
         image: uint8 (H, W, 3).
         masks: visible pixels of each digit, (H, W) bool; no two share a pixel.
-        labels: 0..9, one a mask.
-        digit_indices: positions in the pool, one a mask.
+        labels: 0..9, one per mask.
+        digit_indices: positions in the pool, one per mask.
     """
 
     image: NDArray[np.uint8]

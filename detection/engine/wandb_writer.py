@@ -1,7 +1,7 @@
-"""Weights & Biases: the numbers, pictures and tables of a run, never its fate.
+"""Writes the metrics, images and tables of a run to Weights & Biases.
 
-Whatever goes wrong in W&B (package missing, server unreachable, disk full) costs one warning,
-and the run goes on without it.
+A failure of W&B (package missing, server unreachable, disk full) is logged as one warning, and
+the run continues without it.
 """
 
 from __future__ import annotations

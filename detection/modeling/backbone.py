@@ -126,7 +126,7 @@ class SPNASBackbone(NamedBackbone):
 def norm_layer(norm: str, eps: float) -> NormLayer:
     """Detectron2's normalisation by name, with the epsilon of the architecture.
 
-    Group norm has 8 channels a group, as Detectron2's 32 groups do not divide the widths of
+    Group norm has 8 channels per group, as Detectron2's 32 groups do not divide the widths of
     mobile networks.
 
     Raises:

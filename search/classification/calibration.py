@@ -1,4 +1,4 @@
-"""Batch-norm statistics of a network whose weights were trained as part of several."""
+"""Re-estimates the batch-norm statistics of a network cut out of a supernet."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from torch import nn
 from search.classification.data import ImageSet, build_train_loader
 
 _AFTER_TRAINING = 10**6
-"""Iteration whose batch is the first: none of a training's."""
+"""First iteration of the loader for calibration: beyond any training, so its batches are other
+ones than those of any training step."""
 
 
 def calibrated(network: nn.Module, cfg: CfgNode, dataset: ImageSet, batches: int) -> nn.Module:
-    """The network in eval mode, after an estimate of its own batch-norm statistics.
+    """Re-estimates a network's batch-norm statistics and returns it in eval mode.
 
     Shared weights leave running statistics that are a mixture over all networks that they were
     trained in; the mean over batches that this network sees takes their place.

@@ -79,14 +79,14 @@ class ClassificationFolder(ImageFolder):
         self.classes_kept = classes_kept
         self.seed = seed
         if not folder.is_dir():
-            raise UserError(f"no folder '{folder}'; expected one folder a class in it")
+            raise UserError(f"no folder '{folder}'; expected one folder per class in it")
         try:
             super().__init__(str(folder), transform=transform)
         except FileNotFoundError as error:
             reason = textwrap.shorten(str(error), 200, placeholder=" …")
             raise UserError(
                 f"the data set '{folder}' is empty or has a class without images ({reason}); "
-                "expected images in one folder a class"
+                "expected images in one folder per class"
             ) from None
 
     def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
@@ -197,7 +197,7 @@ def split_images(cfg: CfgNode, images: int) -> tuple[list[int], list[int]]:
 
 
 def checked_batch(cfg: CfgNode) -> int:
-    """Images a step over all processes.
+    """Images per step over all processes.
 
     Raises:
         UserError: if they cannot be divided among the processes.
@@ -211,7 +211,7 @@ def checked_batch(cfg: CfgNode) -> int:
 
 
 def per_process_batch(cfg: CfgNode) -> int:
-    """Images a process and step."""
+    """Images per process and step."""
     return checked_batch(cfg) // comm.get_world_size()
 
 

@@ -1,4 +1,4 @@
-"""What search and classifier training share: data, optimizer, averaged weights, evaluation."""
+"""Base trainer of the search and of the classifier: data, optimizer, EMA weights, evaluation."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class ClassificationTrainer(RunTrainer):
         return {"loss_ce": F.cross_entropy(logits, targets, label_smoothing=smoothing)}
 
     def before_train(self) -> None:
-        """Starts the data where the run stands."""
+        """Creates the training iterator at the iteration to start from."""
         self._batches = self.train_batches(self.start_iter)
         super().before_train()
 
@@ -170,7 +170,7 @@ class ClassificationTrainer(RunTrainer):
         return losses, logits
 
     def after_backward(self) -> None:
-        """Between gradients and update; a subclass can drop the gradients of what is to stay."""
+        """Called between backward pass and optimizer step; a subclass can clear gradients here."""
 
     def _autocast(self) -> Any:
         if not self.cfg.SOLVER.AMP.ENABLED:

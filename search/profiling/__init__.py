@@ -1,1 +1,1 @@
-"""The runtime of the user's own device: measuring a search space, and judging the table."""
+"""Latency tables of the user's own device: measures a search space and evaluates the table."""

@@ -1,4 +1,4 @@
-"""From sums of separately measured parts to whole networks: a fit with four coefficients."""
+"""Linear correction from the sum of separately measured layers to whole networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Costs for when there is no device: multiply-accumulates and parameters as latency tables."""
+"""Latency tables made by counting multiply-accumulates or parameters, without a device."""
 
 from __future__ import annotations
 

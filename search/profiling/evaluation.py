@@ -1,4 +1,4 @@
-"""How far a latency table can be trusted: predicted against measured whole networks (Fig. 4)."""
+"""Evaluates a latency table: predicted against measured runtime of whole networks (Fig. 4)."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ from search.space import SearchSpace
 logger = logging.getLogger(__name__)
 
 SEED = 2
-"""Of the networks that tables are judged on."""
+"""Seed of the random networks that tables are evaluated on."""
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """How the networks that a table is judged on were measured.
+    """Conditions under which the evaluation networks were measured.
 
     Attributes:
         versions: of the engine, by package.
-        seed: of their draw.
+        seed: of the random networks.
         rounds: visits to each.
         noise: median spread of all measurements.
         drift: how much slower the machine was than when the table was made.

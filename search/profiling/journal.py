@@ -1,4 +1,4 @@
-"""Every measurement on disk as soon as it is made, so that an interruption loses nothing else."""
+"""Appends every measurement to a file as it is made, so that a profile can be resumed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from backbones.files import read_json, write_atomic, write_json
 
 @dataclass(frozen=True)
 class Visit:
-    """One short visit to an item.
+    """One short timing session of an item.
 
     Attributes:
         key: of the item.

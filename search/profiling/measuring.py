@@ -1,4 +1,4 @@
-"""Measures many items in turns, resumably."""
+"""Measures many items in interleaved rounds; resumable."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from search.workers import in_processes
 
 logger = logging.getLogger(__name__)
 
-CONVERSIONS_A_WORKER = 4
-"""Fewer are converted sooner than another process has started."""
+CONVERSIONS_PER_WORKER = 4
+"""Fewest conversions for which starting another worker process pays."""
 
 
 def measure(
     items: Sequence[Item], reference: Item, engine: Engine, journal: Journal, rounds: int
 ) -> dict[str, Measurement]:
-    """Visits every item once a round, in a new order each time, with the reference in between.
+    """Visits every item once per round, in a new order each time, with the reference in between.
 
     Models are converted first, with nothing measured beside it. Visits that the journal has are
     not made again.
@@ -60,7 +60,7 @@ def measure(
 
 
 def _plan(items: Sequence[Item], reference: Item, rounds: int) -> Iterator[tuple[int, Item]]:
-    """All visits in their order; those to the reference are numbered on."""
+    """All visits in order, as (round, item); visits to the reference count rounds of their own."""
     made = 0
     for round_ in range(rounds):
         for item in random.Random(round_).sample(list(items), len(items)):
@@ -71,13 +71,13 @@ def _plan(items: Sequence[Item], reference: Item, rounds: int) -> Iterator[tuple
 
 
 def _convert_missing(items: Sequence[Item], engine: Engine, journal: Journal) -> None:
-    """Converts on all cores what has no model file yet."""
+    """Converts the items that have no model file yet, in parallel processes."""
     missing = {
         item.key: item
         for item in items
         if engine.converts and not journal.model_path(item.key).exists()
     }
-    workers = min(os.cpu_count() or 1, len(missing) // CONVERSIONS_A_WORKER)
+    workers = min(os.cpu_count() or 1, len(missing) // CONVERSIONS_PER_WORKER)
     if workers < 2:
         return
     setting = (engine.name, engine.device, engine.threads)
@@ -97,7 +97,7 @@ def _compile(engine: Engine, item: Item, path: Path) -> Program:
 
 
 def report_noise(measurements: Mapping[str, Measurement]) -> float:
-    """Logs how well the figures repeat, as a warning where they should not be trusted.
+    """Logs the spread of repeated measurements, as a warning where it is too large.
 
     Returns:
         The median spread.

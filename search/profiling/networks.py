@@ -1,4 +1,4 @@
-"""Named networks measured directly, without a table."""
+"""Measures named networks directly, without a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pace of a machine, which changes: a clock within a run, and anchors between runs.
+"""Compensates for changes in a machine's speed, within a profile and between profiles.
 
 Processors change their frequency and share it with neighbours: the same network can take 5 %
 longer for some seconds, and 15 % longer half an hour later. Within a run, a reference network that
@@ -25,22 +25,22 @@ from search.space import SearchSpace
 REFERENCE = "spnas_100"
 
 EVERY = 4
-"""Visits from one to the reference to the next."""
+"""Items measured between two measurements of the reference network."""
 
 WINDOW = 9
-"""Visits to the reference whose median is the pace in their middle: one has noise of its own."""
+"""Measurements of the reference network in a rolling median, since a single one is noisy."""
 
 ANCHORS = 8
-"""Networks of a table's correction that tell the drift: one alone is not like all others."""
+"""Networks of a table's correction that are measured again to estimate the drift."""
 
 
 def reference_item(deployment: Deployment) -> Item:
-    """The network that tells the pace."""
+    """The reference network whose runtime tracks the machine's speed."""
     return network_item(load_architecture(REFERENCE), deployment, "pace")
 
 
 def at_one_pace(visits: Sequence[Visit], reference: str) -> dict[str, Measurement]:
-    """What was measured, by key, as if the machine had kept its median pace.
+    """Measurements by key, each scaled to the machine's median speed.
 
     Args:
         visits: to all items, in the order in which they were made.
@@ -91,7 +91,7 @@ def anchor_items(
 def drift(
     table: LatencyTable, anchors: Mapping[str, Item], found: Mapping[str, Measurement]
 ) -> float:
-    """How much slower the machine is than when the table was made; 1 without anchors.
+    """Factor by which the machine is slower than when the table was made; 1 without anchors.
 
     Args:
         table: made earlier on this machine.

@@ -1,4 +1,4 @@
-"""Figure 4 of the paper for a table of one's own."""
+"""Plots the evaluation of a latency table as in Fig. 4."""
 
 from __future__ import annotations
 

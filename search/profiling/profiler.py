@@ -33,7 +33,7 @@ from search.space import SearchSpace
 logger = logging.getLogger(__name__)
 
 CORRECTION_SEED = 1
-"""Of the networks that the correction is fitted on; evaluation leaves them out."""
+"""Seed of the random networks that the correction is fitted on; evaluation leaves them out."""
 
 
 def profile_space(
@@ -174,7 +174,7 @@ def with_correction(
     plain = [row[1] / whole - 1 for row, whole in zip(features.values(), measured, strict=True)]
     plain_error = 100 * sum(map(abs, plain)) / len(plain)
     logger.info(
-        "Correction from %d networks: %.3f ms + %.3f × sum + %.4f ms a layer + %.4f ms an SE "
+        "Correction from %d networks: %.3f ms + %.3f × sum + %.4f ms per layer + %.4f ms per SE "
         "layer; mean error %.2f %% on networks left out of the fit (%.2f %% for the plain sum)",
         len(measured),
         correction.intercept,

@@ -1,4 +1,4 @@
-"""What is measured for a latency table: candidate layers, the constant part, whole networks."""
+"""Items to measure for a latency table: candidate layers, the constant part, whole networks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Item:
-    """One thing to measure.
+    """A module to measure, with the shapes of its inputs.
 
     Attributes:
         key: names it among all items, in a form that is also a file name.
@@ -216,7 +216,7 @@ def _build_stem(space: SearchSpace) -> nn.Module:
 
 
 def _build_tail(space: SearchSpace, deployment: Deployment) -> nn.Module:
-    """The last fixed layers, and for classification head, pooling and all behind it."""
+    """The last fixed layers and, for classification, head, pooling and classifier."""
     network = build_classifier(space.largest(), deployment.num_classes, residual_scale=1.0)
     last = network.layers[len(network.layers) - len(space.last) :]
     if deployment.task == "detection":

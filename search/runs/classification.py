@@ -25,7 +25,7 @@ from search.space import SearchSpace
 logger = logging.getLogger(__name__)
 
 LEARNED = 0.9
-"""Of the cross entropy of guessing: a supernet above it knows next to nothing."""
+"""Share of ln(classes), the cross entropy of guessing, above which a supernet has hardly learned."""
 
 
 class SearchTrainer(ClassificationTrainer):
@@ -91,7 +91,7 @@ class SearchTrainer(ClassificationTrainer):
         super().after_step()
 
     def _warn_if_unlearned(self) -> None:
-        """A search ends with a network whatever happens; this tells one that decided blindly."""
+        """Warns if the supernet's loss is close to guessing: its decisions then rest on noise."""
         histories = get_event_storage().histories()
         loss = histories.get("loss_ce", histories["total_loss"]).median(20)
         guessing = math.log(self.supernet.num_classes)

@@ -208,7 +208,7 @@ def detector_state(detector: nn.Module, choices: Sequence[Choice]) -> dict[str, 
 
     Args:
         detector: of the supernet.
-        choices: one a searchable layer.
+        choices: one per searchable layer.
     """
     prefix = backbone_prefix(detector) or ""
     supernet: Supernet = supernet_backbone(detector).supernet

@@ -107,7 +107,7 @@ def build_supernet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SupernetBac
 register_pyramids("supernet", build_supernet_backbone)
 
 FIXED_BUILDERS = dict(zip(pyramid_builders("supernet"), pyramid_builders("spnas"), strict=True))
-"""What builds the detector of a network found, by what builds that of the supernet."""
+"""Registered builder of the fixed backbone, by the builder of its supernet."""
 
 
 def searches_detector(cfg: CfgNode) -> bool:

@@ -1,4 +1,4 @@
-"""The networks that a search ends with: chosen at a target, judged, and exported."""
+"""Selects, evaluates and exports networks from a trained supernet."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 class FoundNetworks:
-    """What a trained supernet stands for.
+    """Selection, evaluation and export of networks from one trained supernet.
 
     Args:
         cfg: the configuration.
@@ -76,7 +76,7 @@ class FoundNetworks:
     def judged(
         self, architecture: Architecture, val_data: ImageSet
     ) -> tuple[nn.Module, dict[str, float]]:
-        """A network of the supernet with statistics of its own, and its accuracy."""
+        """Calibrates and evaluates a network of the supernet; returns both."""
         choices = self.space.choices_of(architecture)
         network = self.calibrated(choices, self.cfg.SEARCH.CALIBRATION_BATCHES)
         scores = evaluate(network, build_val_loader(self.cfg, val_data))
@@ -110,7 +110,7 @@ class FoundNetworks:
         The supernet's statistics are a mixture over all decisions that it made on the way.
 
         Args:
-            choices: one a searchable layer.
+            choices: one per searchable layer.
             batches: training batches to estimate the statistics on; 0 keeps the supernet's.
         """
         architecture = self.supernet.space.architecture(choices, "found")
@@ -128,7 +128,7 @@ class FoundNetworks:
 def decided(
     cfg: CfgNode, runtime_model: RuntimeModel, supernet: OneShot, target: float
 ) -> list[Choice]:
-    """The network that a supernet's decisions stand for.
+    """Selects the network that a supernet's decisions favour.
 
     Args:
         cfg: of the search.
@@ -169,7 +169,7 @@ def described(
     Args:
         cfg: of the search.
         runtime_model: of the space that was searched.
-        choices: one a searchable layer.
+        choices: one per searchable layer.
         iterations: of the search so far.
         dataset: that the search saw.
     """
@@ -230,7 +230,7 @@ def search_results(
 
 
 def layer_table(runtime_model: RuntimeModel, names: Sequence[str]) -> str:
-    """The searched layers as a text table: shape, type, and runtime."""
+    """The searched layers as a text table: shape, type and runtime."""
     space = runtime_model.space
     rows = []
     for index, (layer, name) in enumerate(zip(space.layers, names, strict=True)):

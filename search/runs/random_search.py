@@ -1,4 +1,4 @@
-"""Random search as a practitioner runs it: networks at the target, each trained for a few epochs.
+"""Random search: draws networks at the target, trains each for a few epochs, keeps the best.
 
 Sec. VII-A: drawing networks costs nothing, choosing among them does. Here all candidates together
 cost what one single-path search costs, counted in multiply-accumulates of training.

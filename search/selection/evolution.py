@@ -43,7 +43,7 @@ def evolve(
         fitness: of a network; larger is better.
         target: in the unit of the latency table.
         rng: of all draws.
-        population: networks a generation.
+        population: networks per generation.
         generations: after the first one, which is drawn at random.
         tolerance: the runtime is between ``target · (1 - tolerance)`` and ``target``.
 

@@ -1,4 +1,4 @@
-"""Networks drawn at random: at a target runtime, and from what a supernet has learnt."""
+"""Draws random networks: uniformly at a target runtime, or from a supernet's decisions."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def sample_decisions(
 
     Args:
         space: the search space.
-        decisions: one a searchable layer.
+        decisions: one per searchable layer.
         rng: of the draw.
     """
     drawn = []

@@ -1,4 +1,4 @@
-"""The discrete network at a target runtime: exact selection under a budget."""
+"""Selects the best network under a runtime budget, exactly, by dynamic programming."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ def select_at_target(
     Args:
         space: the search space.
         runtime_model: predicts every layer's candidates.
-        decisions: relaxed, one a searchable layer.
+        decisions: relaxed, one per searchable layer.
         target: in the unit of the latency table.
         tolerance: the runtime is between ``target · (1 - tolerance)`` and ``target``, or the
             closest below where the space has nothing there.
         selection: one of ``VALUES``.
 
     Returns:
-        One choice a searchable layer.
+        One choice per searchable layer.
 
     Raises:
         UserError: if the selection is unknown, or the space has no network at or below the target.

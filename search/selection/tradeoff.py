@@ -38,7 +38,7 @@ class TargetTradeOff:
         start: progress at which the budget starts to fall.
         end: progress at which the budget is the target.
         proportional: gain of the present error.
-        integral: gain of the summed error, a step.
+        integral: gain of the summed error, per step.
     """
 
     target: float

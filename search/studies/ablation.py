@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 KEYS = ("top1", "top5", "loss")
 
 TRAININGS = {"3x3 alone": (3,), "5x5 alone": (5,), "3x3 in 5x5": (3, 5)}
-"""Kernel sizes that one set of weights is trained for, by the name that tables use."""
+"""Kernel sizes that share one set of weights, by the name that tables use."""
 
 
 def kernel_name(size: int) -> str:

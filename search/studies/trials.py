@@ -1,4 +1,4 @@
-"""Trials of a study: each one run once, the JSON file saved after each, means and spreads."""
+"""Runs the trials of a study once each, saving its JSON file after every trial."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 Record = Mapping[str, Any]
 PendingTrial = tuple[Record, Callable[[], Record]]
-"""What tells a trial from the others, and the function that runs it; its record has both."""
+"""The key of a trial (its identifying fields) and the function that runs it."""
 
 SOLVER_KEYS = (
     *("OPTIMIZER", "OPTIMIZER_EPS", "MOMENTUM", "BASE_LR", "DECAY", "WARMUP_EPOCHS"),
@@ -133,7 +133,7 @@ def trial_config(
 
 
 def recipe(cfg: CfgNode, *sections: str) -> dict[str, Any]:
-    """What decides how a training or a search ends."""
+    """The configuration keys that determine the result of a training or a search."""
     keys: dict[str, Any] = {name: dict(cfg[name]) for name in ("CLASSIFICATION", *sections)}
     keys["SOLVER"] = {key: cfg.SOLVER[key] for key in SOLVER_KEYS}
     return keys

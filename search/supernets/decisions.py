@@ -1,4 +1,4 @@
-"""What a searchable layer has decided, in the form that superkernels and runtime models share."""
+"""Decisions of a searchable layer as weights of its options."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class PathWeights:
-    """What a multi-path layer has decided: one weight a choice (α of Eq. 6).
+    """What a multi-path layer has decided: one weight per choice (α of Eq. 6).
 
     Attributes:
         paths: (number of choices,) weights that sum to 1, in the order of ``space.choices``.

@@ -1,4 +1,4 @@
-"""What all supernets share: every network of a space in one model that can run as any of them."""
+"""Base of all supernets: one model that can run as any network of its space."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from search.space import Choice, SearchLayer, SearchSpace
 from search.supernets.decisions import LayerDecision, hard_decision
 
 DECISION_MODULES = ("thresholds", "path_logits")
-"""Names of the supernets' children that hold what architectures are decided by."""
+"""Names of the child modules that hold the architecture parameters."""
 
 
 class SearchableLayer(Protocol):
@@ -77,15 +77,15 @@ class OneShot(Classifier, ABC):
 
     @abstractmethod
     def decision_parameters(self) -> list[nn.Parameter]:
-        """What the architecture is decided by, apart from the weights."""
+        """The architecture parameters (thresholds or path logits), apart from the weights."""
 
     @abstractmethod
     def relaxed_decisions(self) -> Sequence[LayerDecision]:
-        """How sure the supernet is of each option, one decision a layer."""
+        """Relaxed decisions: the weight of every option, one decision per layer."""
 
     @abstractmethod
     def choices(self) -> list[Choice]:
-        """The network that the supernet has decided for."""
+        """The network of the present hard decisions."""
 
     @abstractmethod
     def decide(self) -> None:
@@ -102,7 +102,7 @@ class OneShot(Classifier, ABC):
             self.forced = before
 
     def prepare(self) -> None:
-        """Sets what every searchable layer is in the next forward pass."""
+        """Sets every searchable layer's decision for the next forward pass."""
         if self.forced is None:
             self.decide()
             return

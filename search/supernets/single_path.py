@@ -91,7 +91,7 @@ class Supernet(OneShot):
         return list(self.thresholds.parameters())
 
     def reset_thresholds(self) -> None:
-        """Makes every decision as undecided as at the start, for the present weights."""
+        """Resets every threshold to its initial logit, for the present weights."""
         for layer, thresholds in self._judged:
             thresholds.reset(layer)
 
@@ -108,7 +108,7 @@ class Supernet(OneShot):
         ]
 
     def choices(self) -> list[Choice]:
-        """The network that the thresholds have decided for."""
+        """The network of the thresholds' hard decisions."""
         with torch.no_grad():
             return [
                 thresholds.decision(_hard(logits)).choice()

@@ -147,7 +147,7 @@ class Thresholds(nn.Module):
 
     @torch.no_grad()
     def reset(self, layer: SuperMBConv) -> None:
-        """Puts the thresholds where they start for the layer's present weights."""
+        """Resets the thresholds to their initial values for the layer's present weights."""
         everything = nested_weights(layer.kernel_rings.new_ones(self.sizes[0]))
         signal = self.importance.signal(subset_energy(layer, everything))
         if self.importance.unit == "initial":

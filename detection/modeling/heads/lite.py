@@ -1,4 +1,4 @@
-"""Depthwise separable ("lite") pyramid and heads, as SSDLite's: a mobile backbone's equals in cost.
+"""Depthwise separable ("lite") feature pyramid and detector heads, as in SSDLite.
 
 A pyramid and heads of Detectron2's widths cost many times what a mobile backbone costs. Here every
 3×3 convolution in them is a depthwise one and a 1×1 one, by configuration alone:

@@ -17,7 +17,7 @@ from search.studies.markdown import beside, table
 CLASSES = 80
 SIDE = 640
 OBJECTS = 7
-"""Objects an image, as in COCO."""
+"""Objects per image, as in COCO."""
 
 
 def made_up_set(images: int, detections: int, seed: int = 0) -> tuple[dict[str, Any], list[Result]]:
@@ -25,7 +25,7 @@ def made_up_set(images: int, detections: int, seed: int = 0) -> tuple[dict[str, 
 
     Args:
         images: how many.
-        detections: an image; one in three is a jittered object of the right class.
+        detections: per image; one in three is a jittered object of the right class.
         seed: of everything.
     """
     rng = np.random.default_rng(seed)
@@ -72,7 +72,7 @@ def scoring_report(images: int, detections: int) -> dict[str, Any]:
 
     Args:
         images: how many.
-        detections: an image.
+        detections: per image.
 
     Raises:
         UserError: if there are none.

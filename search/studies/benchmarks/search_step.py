@@ -67,7 +67,7 @@ def make_step(
         space: the search space.
         table: for the runtime term.
         device: where to train.
-        batch: images a step.
+        batch: images per step.
         size: side of the images in pixels.
     """
     torch.manual_seed(0)

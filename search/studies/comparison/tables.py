@@ -26,7 +26,7 @@ from search.studies.markdown import beside
 
 
 def compare(runs: Iterable[DetectorRun]) -> list[dict[str, Any]]:
-    """A row a name: mean and sample standard deviation over its runs, and what it costs.
+    """One row per name: mean and sample standard deviation over its runs, and its cost.
 
     The runs of a name are of several seeds, of several networks (random ones, say), or both.
 
@@ -163,7 +163,7 @@ def markdown(table: Table) -> str:
 
 
 def comma_separated(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Every figure of :func:`compare` as CSV, a row a backbone, means and deviations apart."""
+    """Every figure of :func:`compare` as CSV, one row per backbone."""
     flat = []
     for row in rows:
         cells = leaves({**row, "seeds": len(row["seeds"])})

@@ -201,7 +201,7 @@ def truth_facts(truth: Truth) -> dict[str, Any]:
 
 
 def regret_rows(trials: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A row a method: mean regret by target and over all, and how it differs between seeds.
+    """One row per method: mean regret by target and over all, and its spread over seeds.
 
     ``std`` is the sample standard deviation, over the seeds, of the mean over the targets.
     """

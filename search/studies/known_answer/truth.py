@@ -186,7 +186,7 @@ class Truth:
 
 
 def trained_networks(trials: Iterable[Mapping[str, Any]]) -> list[TrueNetwork]:
-    """The networks of a study's trials: one trial a training, with layers, seed and scores."""
+    """The networks of a study's trials: one trial per training, with layers, seed and scores."""
     networks: dict[str, TrueNetwork] = {}
     for trial in trials:
         network = networks.setdefault(

@@ -1,4 +1,4 @@
-"""Figure 8 of the paper for a study of one's own: how the ways to find a network compare."""
+"""Plots a study of search methods as in Fig. 8."""
 
 from __future__ import annotations
 

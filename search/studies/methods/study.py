@@ -37,7 +37,7 @@ KEYS = ("top1", "loss", "runtime")
 
 @dataclass(frozen=True)
 class Method:
-    """A way to find a network at a target runtime.
+    """A search method: how a network is found at a target runtime.
 
     Attributes:
         name: in tables and on the command line.

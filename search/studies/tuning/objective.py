@@ -1,4 +1,4 @@
-"""What is maximised over λ (Eq. 19), and a search as the function that evaluates it."""
+"""The objective over λ (Eq. 19), evaluated by a search."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a search with one λ stands at.
+    """Result of a search with one λ so far.
 
     Attributes:
         epochs: searched so far.
@@ -47,7 +47,7 @@ def objective_value(accuracy: float, runtime: float, target: float) -> float:
 
 
 class _ReportingTrainer(SearchTrainer):
-    """Hands every evaluation over, besides logging it."""
+    """A search that reports every evaluation to a callback."""
 
     def __init__(self, cfg: CfgNode, report: Callable[[Outcome], None]) -> None:
         super().__init__(cfg)

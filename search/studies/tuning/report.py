@@ -1,4 +1,4 @@
-"""What a tuning found: the best λ of every solver, and Fig. 9."""
+"""Results of tuning: the best λ of every solver, and Fig. 9."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Fidelities:
 
 @dataclass(frozen=True)
 class Solver:
-    """One way to choose the next λ, and the epochs to search with it.
+    """A solver: how the next λ and the epochs of its search are chosen.
 
     Attributes:
         make_sampler: (fidelities, seed) → an Optuna sampler.

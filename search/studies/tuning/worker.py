@@ -1,4 +1,4 @@
-"""One worker of a study: takes trials until the budget is spent, whoever else works on it."""
+"""Worker of a tuning study: runs trials until the shared budget is spent."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from search.studies.tuning.solvers import SOLVERS, Fidelities
 logger = logging.getLogger(__name__)
 
 STORAGE_ATTEMPTS = 5
-"""At opening a new database, whose tables every worker that finds none sets out to make."""
+"""Attempts to open the storage: workers that start at once may all try to create its tables."""
 
 
 @dataclass(frozen=True)
 class TuningTask:
-    """What a study looks for.
+    """Specification of a tuning study.
 
     Attributes:
         solver: a key of ``SOLVERS``.
@@ -150,7 +150,7 @@ def work(task: TuningTask, storage: Any, evaluate: Evaluate, poll: float = 5.0) 
 
 
 def epochs_spent(trials: Sequence[Any]) -> float:
-    """Epochs that trials have searched which are not under way any more."""
+    """Epochs searched by all finished trials."""
     ended = (trial for trial in trials if trial.state.is_finished())
     return float(sum(trial.user_attrs.get("epochs", 0.0) for trial in ended))
 

@@ -58,7 +58,7 @@ class KnownProgram(Program):
 class KnownEngine(Engine):
     """A part takes 1 ms per 20,000 parameters; whole networks follow a known correction.
 
-    Whole: 0.4 ms + 1.1 × sum - 0.005 ms a layer + 0.003 ms an SE layer.
+    Whole: 0.4 ms + 1.1 × sum - 0.005 ms per layer + 0.003 ms per SE layer.
     """
 
     name = "known"
