@@ -25,7 +25,7 @@ from search.space import SearchSpace
 logger = logging.getLogger(__name__)
 
 LEARNED = 0.9
-"""Share of ln(classes), the cross entropy of guessing, above which a supernet has hardly learned."""
+"""Share of ln(classes), the cross entropy of guessing, above which nothing has been learned."""
 
 
 class SearchTrainer(ClassificationTrainer):

@@ -60,7 +60,7 @@ class RandomSearch(Formulation):
         run_random_search(cfg)
 
 
-class ProxyTrainer(ClassifierTrainer):
+class CandidateTrainer(ClassifierTrainer):
     """Trains on the training images that are not held out, and is judged on those that are."""
 
     def datasets(self) -> tuple[Any, Any]:
@@ -99,7 +99,7 @@ def draw_candidates(cfg: CfgNode, space: SearchSpace, model: RuntimeModel) -> li
     return drawn
 
 
-def proxy_epochs(cfg: CfgNode, space: SearchSpace, network: Architecture) -> float:
+def candidate_epochs(cfg: CfgNode, space: SearchSpace, network: Architecture) -> float:
     """Epochs for one candidate, such that all of them cost one search.
 
     A search of ``CLASSIFICATION.EPOCHS`` costs what training the largest network costs, and a
@@ -119,7 +119,7 @@ def run_random_search(cfg: CfgNode) -> None:
     rows = []
     for index, network in enumerate(draw_candidates(cfg, space, model)):
         folder = output / "candidates" / f"{index:02d}"
-        scores = _proxy_scores(cfg, space, network, folder)
+        scores = _candidate_scores(cfg, space, network, folder)
         rows.append({**found_row(space, network), "held_out": scores})
     best = min(range(len(rows)), key=lambda index: rows[index]["held_out"]["loss"])
     if not comm.is_main_process():
@@ -132,12 +132,12 @@ def run_random_search(cfg: CfgNode) -> None:
     logger.info("Wrote the best of %d candidates to %s", len(rows), output)
 
 
-def _proxy_scores(
+def _candidate_scores(
     cfg: CfgNode, space: SearchSpace, network: Architecture, folder: Path
 ) -> dict[str, float]:
     results = folder / "results.json"
     if not results.exists():
-        epochs = proxy_epochs(cfg, space, network)
+        epochs = candidate_epochs(cfg, space, network)
         candidate = cfg.clone()
         candidate.defrost()
         candidate.OUTPUT_DIR = str(folder)
@@ -149,7 +149,7 @@ def _proxy_scores(
             folder.mkdir(parents=True, exist_ok=True)
             network.save(folder / "candidate.json")
         comm.synchronize()
-        trainer = ProxyTrainer(candidate)
+        trainer = CandidateTrainer(candidate)
         trainer.resume_or_load("", resume=True)
         trainer.train()
         comm.synchronize()

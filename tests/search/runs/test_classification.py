@@ -21,7 +21,7 @@ from search.classification.data import build_dataset
 from search.classification.trainer import ClassificationTrainer
 from search.runs.build import build_runtime_model
 from search.runs.classification import SearchTrainer
-from search.runs.random_search import draw_candidates, proxy_epochs
+from search.runs.random_search import draw_candidates, candidate_epochs
 from search.runs.run import run_search
 from search.space import SearchSpace
 from search.studies.methods.study import METHODS
@@ -192,7 +192,7 @@ def test_candidates_cost_one_search(images: Path, tmp_path: Path) -> None:
     largest = count_macs(build_classifier(space.largest(), 1000).eval(), size)
     drawn = draw_candidates(cfg, space, build_runtime_model(cfg, space))
     total = sum(
-        proxy_epochs(cfg, space, network)
+        candidate_epochs(cfg, space, network)
         * (1 - cfg.SEARCH.HELD_OUT)
         * count_macs(build_classifier(network, 1000).eval(), size)
         for network in drawn
