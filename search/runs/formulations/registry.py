@@ -32,13 +32,13 @@ FORMULATIONS: dict[str, Formulation] = {
         SinglePath("softmax", importance="none", initial_logit=0.0),
     ),
     "multi-path": Bilevel(
-        "a path a candidate, weighted by a softmax",
+        "one path per candidate, weighted by a softmax",
         "Sec. III-C, Eq. 6 and 8",
         MultiPath("softmax"),
         study_options=_HALF_WIDTH,
     ),
     "multi-path-gumbel": Bilevel(
-        "a path a candidate, weighted by a Gumbel-softmax sample, as in FBNet",
+        "one path per candidate, weighted by a Gumbel-softmax sample, as in FBNet",
         "Sec. III-C, Eq. 6 and 8",
         MultiPath("gumbel"),
         study_options=_HALF_WIDTH,

@@ -21,7 +21,7 @@ from search.classification.data import build_dataset
 from search.classification.trainer import ClassificationTrainer
 from search.runs.build import build_runtime_model
 from search.runs.classification import SearchTrainer
-from search.runs.random_search import draw_candidates, candidate_epochs
+from search.runs.random_search import candidate_epochs, draw_candidates
 from search.runs.run import run_search
 from search.space import SearchSpace
 from search.studies.methods.study import METHODS
