@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -147,9 +148,20 @@ def test_table_that_lacks_an_entry(space: SearchSpace, table: LatencyTable) -> N
         RuntimeModel(space, dataclasses.replace(table, layers=tuple(rows)))
 
 
-def test_paper_model_refuses_other_options(space: SearchSpace, table: LatencyTable) -> None:
-    with pytest.raises(UserError, match="use 'interpolation'"):
-        PaperRuntimeModel(dataclasses.replace(space, se_ratios=(0,)), table)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"se_ratios": (0,)},
+        {"se_ratios": (0.25, 0.5, 1.0)},  # SE cannot be switched off
+        {"kernel_sizes": (3,)},
+        {"expansions": (6,)},
+    ],
+)
+def test_paper_model_refuses_other_options(
+    space: SearchSpace, table: LatencyTable, options: dict[str, Any]
+) -> None:
+    with pytest.raises(UserError, match="the runtime model 'paper' .* use 'interpolation'"):
+        PaperRuntimeModel(dataclasses.replace(space, **options), table)
 
 
 def test_single_candidates(space: SearchSpace) -> None:

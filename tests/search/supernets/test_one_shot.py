@@ -149,3 +149,14 @@ def test_other_options_export_exactly_too(
             expected, found = network(images), supernet(images)
         assert expected.abs().max() > 1e-2
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_fixed_layers_follow_one_another(small: SearchSpace, kind: Kind) -> None:
+    """Several of them, of different widths, at both ends."""
+    (first,), (last,) = small.first, small.last
+    wider = dataclasses.replace(last, out_channels=first.out_channels + 8, stride=1)
+    ends = {"first": (first, wider), "last": (last, dataclasses.replace(last, out_channels=64))}
+    other = dataclasses.replace(small, **ends)
+    supernet = kind(other, 2).eval()
+    assert supernet(torch.zeros(1, 3, 64, 64)).shape == (1, 2)

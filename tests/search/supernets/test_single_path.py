@@ -154,7 +154,7 @@ def test_relative_importance_ignores_scale_and_width(space: SearchSpace) -> None
     torch.testing.assert_close(thresholds.logits(layer, sigmoid_gate), before, rtol=1e-4, atol=1e-4)
     with torch.no_grad():
         layer.depthwise.conv.weight.mul_(1 - 0.9 * layer.kernel_rings[1])
-    weaker = thresholds.logits(layer, sigmoid_gate)
+    weaker = thresholds.logits(layer, sigmoid_gate).detach()
     assert float(weaker[0] - before[0]) == pytest.approx(2 * math.log(0.1), rel=1e-3)
 
 
@@ -215,9 +215,9 @@ def test_the_literal_formula_is_dead_at_full_width(space: SearchSpace) -> None:
     ],
 )
 def test_gates_are_indicators_with_their_own_slopes(gate, slope) -> None:
-    logits = torch.tensor([-2.0, -0.1, 0.1, 3.0], requires_grad=True)
+    logits = torch.tensor([-2.0, -0.1, 0.0, 0.1, 3.0], requires_grad=True)
     gates = gate(logits)
-    torch.testing.assert_close(gates.detach(), torch.tensor([0.0, 0.0, 1.0, 1.0]))
+    torch.testing.assert_close(gates.detach(), torch.tensor([0.0, 0.0, 0.0, 1.0, 1.0]))
     gates.sum().backward()
     expected = torch.tensor([slope(z) for z in logits.tolist()])
     torch.testing.assert_close(logits.grad, expected)
@@ -274,6 +274,23 @@ def test_logits_are_temperatures_above_the_threshold(space: SearchSpace, importa
         torch.testing.assert_close(logits, torch.full_like(logits, 1.5), rtol=1e-4, atol=1e-4)
 
 
+def test_what_twice_the_weights_mean(space: SearchSpace) -> None:
+    """‖w‖² is four times as much: in units of its start, as it is, and not at all."""
+    found = {}
+    for importance in ("relative", "norm", "none"):
+        supernet = Supernet(space.scaled(0.5), 2, importance=importance, initial_logit=2.0)
+        with torch.no_grad():
+            for parameter in supernet.superkernels[3].parameters():
+                parameter.mul_(2)
+        found[importance] = supernet.logits()[3][:2].tolist()
+    assert found["relative"] == found["none"] == pytest.approx([2.0, 2.0], abs=1e-4)
+    assert found["norm"] == pytest.approx([4 - 1 + 2] * 2, rel=1e-4)
+    literal = Supernet(space.scaled(0.5), 2, importance="literal")
+    weight = literal.superkernels[3].depthwise.conv.weight.detach()[:, 0]
+    shell = float(weight.square().sum() - weight[:, 1:4, 1:4].square().sum())
+    assert float(literal.logits()[3][0]) == pytest.approx(shell, rel=1e-4)
+
+
 def test_a_kernel_is_weighed_with_the_gate_that_it_passed(space: SearchSpace) -> None:
     """w_k of Eq. 3: without its shell, the kernel's core alone judges the expansion."""
     torch.manual_seed(0)
@@ -286,8 +303,11 @@ def test_a_kernel_is_weighed_with_the_gate_that_it_passed(space: SearchSpace) ->
         )
     core = layer.depthwise.conv.weight.detach()[:, 0, 1:4, 1:4].double().square().mean((1, 2))
     halves = core[:72].mean(), core[72:].mean()
-    expected = math.log(float(halves[1] / halves[0])) - float(thresholds.values[1])
-    assert float(thresholds.logits(layer, sigmoid_gate)[1]) == pytest.approx(expected, abs=1e-4)
+    threshold = float(thresholds.values.detach()[1])
+    expected = math.log(float(halves[1] / halves[0])) - threshold
+    assert float(thresholds.logits(layer, sigmoid_gate).detach()[1]) == pytest.approx(
+        expected, abs=1e-4
+    )
 
 
 def test_decisions_are_made_in_single_precision(space: SearchSpace) -> None:
