@@ -32,7 +32,9 @@ def test_linked_files_exist() -> None:
 def test_linked_sections_exist() -> None:
     titles = re.findall(r"^#+ (.+)$", README, re.MULTILINE)
     anchors = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
-    assert set(re.findall(r"\]\(#([^)]+)\)", README)) <= anchors
+    linked = set(re.findall(r"\]\(#([^)]+)\)", README))
+    assert linked
+    assert linked <= anchors
 
 
 def test_python_examples_run(monkeypatch: pytest.MonkeyPatch) -> None:
