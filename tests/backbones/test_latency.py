@@ -11,16 +11,11 @@ import pytest
 
 from backbones import LatencyTable, UserError, load_architecture, predict_runtime
 from backbones.architecture import Architecture, LayerSpec
-from backbones.latency import Correction, layer_runtimes
+from backbones.latency import Correction, input_sizes, layer_runtimes
 from backbones.layer_types import LayerType
 from backbones.paths import config_path
 from backbones.schema import named_files
 
-NAN_CORRECTION = {
-    **dict.fromkeys(("intercept", "per_layer", "per_se", "error"), 0.0),
-    "scale": float("nan"),
-    "networks": {},
-}
 UNDROPPABLE = (1, 5, 9, 13, 17)
 
 
@@ -41,6 +36,11 @@ def uniform(type_of_layer: Any) -> Architecture:
         for index, spec in enumerate(base.layers)
     ]
     return dataclasses.replace(base, name="uniform", layers=tuple(layers))
+
+
+def nan_correction(name: str) -> dict[str, Any]:
+    figures = dict.fromkeys(("intercept", "scale", "per_layer", "per_se", "error"), 0.0)
+    return {**figures, name: float("nan"), "networks": {}}
 
 
 def mbconv(kernel_size: int, expansion: int, se_ratio: float = 0) -> LayerSpec:
@@ -100,6 +100,43 @@ def test_a_detection_table_ignores_the_classifier_head(table: LatencyTable) -> N
     assert predict_runtime(other, detection) == predict_runtime(base, table)
     with pytest.raises(UserError, match="head: not the one"):
         predict_runtime(other, table)
+
+
+def test_skipped_layers_and_negative_sums_cost_nothing(table: LatencyTable) -> None:
+    """A correction adds to layers that are there, and takes no more from one than it has."""
+    base = load_architecture("spnas_100")
+    kept = sum(spec.op != "skip" for spec in base.layers[1:21])
+    assert kept < 20
+    dearer = dataclasses.replace(table, correction=Correction(0.0, 1.0, 0.25, 0.0, {}, 1.0))
+    expected = predict_runtime(base, table) + 0.25 * kept
+    assert predict_runtime(base, dearer) == pytest.approx(expected)
+    cheaper = dataclasses.replace(table, correction=Correction(0.0, 1.0, -1e3, 0.0, {}, 1.0))
+    assert predict_runtime(base, cheaper) == table.constant.runtime
+
+
+def test_odd_images_round_up(table: LatencyTable) -> None:
+    """Every convolution of stride 2 gives half of the pixels, rounded up."""
+    base = load_architecture("spnas_100")
+    height, width, expected = 225, 331, []
+    height, width = (height + 1) // 2, (width + 1) // 2  # the stem
+    for spec in base.layers:
+        expected.append((height, width))
+        if spec.stride == 2:
+            height, width = (height + 1) // 2, (width + 1) // 2
+    assert input_sizes(base, (225, 331)) == expected
+    assert expected[-1] == (8, 11)
+
+
+def test_errors_name_three_parts_and_count_all(table: LatencyTable) -> None:
+    found = predict_error(uniform(lambda i: mbconv(7, 6) if i < 6 else mbconv(3, 3)), table)
+    assert "it lacks 5 parts, layers[1]: " in found
+    assert "layers[3]: " in found and "layers[4]: " not in found
+
+
+def predict_error(architecture: Architecture, table: LatencyTable) -> str:
+    with pytest.raises(UserError, match="does not cover architecture 'uniform'") as caught:
+        predict_runtime(architecture, table)
+    return str(caught.value)
 
 
 def test_round_trip(table: LatencyTable, tmp_path: Path) -> None:
@@ -200,7 +237,10 @@ def test_uncovered_layers_are_named(table: LatencyTable) -> None:
         (lambda t: t.update(schema_version=[2]), r"schema_version is \[2\], this release reads"),
         (lambda t: t["layers"][0].update(spreads={"3x3-3": -0.1}), "spread of 3x3-3 is -0.1"),
         (lambda t: t.update(correction={"scale": 1.0}), "the key 'intercept' is missing"),
-        (lambda t: t.update(correction=NAN_CORRECTION), "correction: scale is nan"),
+        *(
+            (lambda t, name=name: t.update(correction=nan_correction(name)), f"{name} is nan")
+            for name in ("intercept", "scale", "per_layer", "per_se")
+        ),
     ],
 )
 def test_bad_tables(tmp_path: Path, edit: Any, message: str) -> None:

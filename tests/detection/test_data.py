@@ -46,19 +46,26 @@ def test_resumed_loader_goes_on(tiny_cfg: CfgNode, grouping: bool, workers: int)
 
 
 def test_wide_and_tall_images_are_not_mixed(tiny_cfg: CfgNode) -> None:
-    for batch in itertools.islice(build_train_loader(tiny_cfg), 10):
-        assert len({r["width"] > r["height"] for r in batch}) == 1
+    batches = list(itertools.islice(build_train_loader(tiny_cfg), 10))
+    kinds = [{record["width"] > record["height"] for record in batch} for batch in batches]
+    assert [len(batch) for batch in batches] == [2] * 10
+    assert all(len(kind) == 1 for kind in kinds)
+    assert {True} in kinds and {False} in kinds
 
 
 def test_batches_lose_and_repeat_nothing() -> None:
     wide = [index % 3 == 0 for index in range(30)]
     indices = ResumableSampler(30, seed=4)
     batches = BatchesByAspectRatio(indices, wide, 4)
-    seen = list(itertools.chain(*itertools.islice(batches, 60)))
+    made = list(itertools.islice(batches, 60))
+    assert all(len({wide[index] for index in batch}) == 1 for batch in made)
+    seen = list(itertools.chain(*made))
     expected = list(itertools.islice(indices, 300))
+    assert len(seen) == 240
     for kind in (True, False):
         ours = [index for index in seen if wide[index] == kind]
         theirs = [index for index in expected if wide[index] == kind]
+        assert len(ours) > 50
         assert ours == theirs[: len(ours)]
 
 
@@ -142,7 +149,7 @@ def test_images_that_cannot_be_used(
 ) -> None:
     records = load_records(register(own_json))
     mapper = CheckedDatasetMapper(tiny_cfg, is_train)
-    assert mapper(records[1]) is not None
+    assert mapper(records[1])["image"].shape[0] == 3
     image = own_json.parent / "1.jpg"
     whole = image.read_bytes()
     image.write_bytes(whole[: len(whole) // 2])

@@ -156,13 +156,16 @@ def test_drawings_show_the_objects_above_the_threshold(tiny_coco: Path) -> None:
         return output
 
     gallery = PredictionImages("tiny_val", count=2)
-    run(gallery)
-    drawn = gallery.images
-    run(gallery, weak)
-    assert len(drawn) == len(gallery.images) == 2
-    assert not np.array_equal(
-        drawn["predictions/tiny_val/0"], gallery.images["predictions/tiny_val/0"]
-    )
+    drawn = []
+    for change in (copy.copy, weak, none):
+        run(gallery, change)
+        drawn.append(gallery.images)
+    shown, faint, empty = drawn
+    assert list(shown) == list(faint) == list(empty)
+    assert list(shown) == [f"predictions/tiny_val/{index}" for index in range(2)]
+    for name, image in empty.items():
+        assert not np.array_equal(shown[name], image)
+        assert np.array_equal(faint[name], image)
 
 
 def macs_by_hand(model: nn.Module, size: tuple[int, int]) -> int:

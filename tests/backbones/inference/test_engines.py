@@ -32,7 +32,8 @@ def test_a_layer_equals_pytorch(engine: str, stride: int) -> None:
     with torch.no_grad():
         expected = module(image)
     torch.testing.assert_close(session.outputs(), [expected], rtol=1e-4, atol=1e-5)
-    assert all(time > 0 for time in session.times(3))
+    times = session.times(3)
+    assert len(times) == 3 and min(times) > 0
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -65,7 +66,8 @@ def test_operators(engine: str) -> None:
     operators = make_engine(engine).compile(lambda: module, [torch.randn(1, 16, 8, 8)]).operators()
     convolutions = [operator for operator in operators if "conv" in operator.kind.lower()]
     assert len(convolutions) >= 5  # expansion, depthwise, two of SE, projection
-    assert all(operator.runtime >= 0 for operator in operators)
+    assert min(operator.runtime for operator in operators) >= 0
+    assert sum(operator.runtime for operator in convolutions) > 0
 
 
 def test_what_cannot_be_done_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

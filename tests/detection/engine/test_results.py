@@ -39,7 +39,7 @@ def test_adds_to_what_is_there(tmp_path: Path) -> None:
 
 def test_a_failure_keeps_the_old_file(tmp_path: Path) -> None:
     path = write_results(tmp_path, {"a": 1})
-    with pytest.raises(TypeError, match="object"):
+    with pytest.raises(TypeError, match="results hold a object; expected numbers"):
         write_results(tmp_path, {"b": object()})
     assert json.loads(path.read_text()) == {"a": 1}
     assert [item.name for item in tmp_path.iterdir()] == ["results.json"]

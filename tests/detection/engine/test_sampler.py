@@ -35,6 +35,13 @@ def test_start_may_be_set_after_construction() -> None:
     assert list(islice(stream, 5)) == list(islice(ResumableSampler(10, seed=1, start=13), 5))
 
 
+def test_without_a_seed_the_ranks_agree_on_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comm, "shared_random_seed", lambda: 7)
+    sampler = ResumableSampler(10)
+    assert sampler.seed == 7
+    assert list(islice(sampler, 20)) == list(islice(TrainingSampler(10, seed=7), 20))
+
+
 def test_every_epoch_has_every_sample() -> None:
     stream = list(islice(ResumableSampler(8, seed=0, start=16), 16))
     assert sorted(stream[:8]) == sorted(stream[8:]) == list(range(8))

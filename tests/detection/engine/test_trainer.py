@@ -91,7 +91,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path) -> None:
 
     first = Run(tmp_path / "parts", 17)
     first.fail_at = 13  # three iterations after the last checkpoint, which was at an evaluation
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match="the data set has a hole"):
         first.train()
     assert first.losses == whole.losses[:13]
     second = Run(tmp_path / "parts", 17)
@@ -109,7 +109,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path) -> None:
 def test_metrics_of_the_lost_iterations_stay(tmp_path: Path) -> None:
     first = Run(tmp_path, 17)
     first.fail_at = 13
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match="the data set has a hole"):
         first.train()
     second = Run(tmp_path, 17)
     second.resume_or_load(resume=True)
@@ -173,7 +173,7 @@ def test_resume_without_a_checkpoint_starts(tmp_path: Path) -> None:
 def test_old_checkpoints_go_also_after_resuming(tmp_path: Path) -> None:
     first = Run(tmp_path, 12, checkpoint_period=2, max_to_keep=2)
     first.fail_at = 7
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match="the data set has a hole"):
         first.train()
     for name in ("backbone.pth", "model_best.pth"):
         (tmp_path / name).touch()
@@ -204,7 +204,7 @@ def test_bugs_are_logged_as_crashes(tmp_path: Path, log_of: Callable[[str], list
     lines = log_of("detectron2.engine.train_loop")
     run = Run(tmp_path, 3)
     del run.optimizer
-    with pytest.raises(AttributeError):
+    with pytest.raises(AttributeError, match="no attribute 'optimizer'"):
         run.train()
     assert [line for line in lines if line.startswith("ERROR")]
 

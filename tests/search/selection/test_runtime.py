@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ import torch
 from backbones import LatencyTable, UserError, predict_runtime
 from backbones.latency import LayerRuntimes
 from backbones.layer_types import LayerType
-from search.profiling.counting import proxy_table
+from search.profiling.counting import counted_table
 from search.selection.runtime import PaperRuntimeModel, RuntimeModel
 from search.space import Candidate, Choice, SearchLayer, SearchSpace
 from search.supernets.decisions import Decision, hard_decision, nested_weights
@@ -158,7 +159,7 @@ def test_table_that_lacks_an_entry(space: SearchSpace, table: LatencyTable) -> N
 
 def test_three_options_an_axis(wide_space: SearchSpace) -> None:
     """Multiply-accumulates of all 756 networks, their searchable layers counted by hand."""
-    model = RuntimeModel(wide_space, proxy_table("macs", wide_space, (32, 32)))
+    model = RuntimeModel(wide_space, counted_table("macs", wide_space, (32, 32)))
 
     def macs(layer: SearchLayer, choice: Choice, pixels: int) -> int:
         if choice is None:
@@ -185,13 +186,25 @@ def test_a_table_of_another_activation(space: SearchSpace, table: LatencyTable) 
     RuntimeModel(swish, dataclasses.replace(table, activation="hard_swish"))
 
 
-def test_paper_model_refuses_other_options(
-    space: SearchSpace, table: LatencyTable, wide_space: SearchSpace
-) -> None:
-    with pytest.raises(UserError, match="use 'interpolation'"):
-        PaperRuntimeModel(dataclasses.replace(space, se_ratios=(0,)), table)
+def test_paper_model_refuses_three_options_each(wide_space: SearchSpace) -> None:
     with pytest.raises(UserError, match=r"'wide' has \(3, 3, 3\): use 'interpolation'"):
-        PaperRuntimeModel(wide_space, proxy_table("macs", wide_space, (32, 32)))
+        PaperRuntimeModel(wide_space, counted_table("macs", wide_space, (32, 32)))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"se_ratios": (0,)},
+        {"se_ratios": (0.25, 0.5, 1.0)},  # SE cannot be switched off
+        {"kernel_sizes": (3,)},
+        {"expansions": (6,)},
+    ],
+)
+def test_paper_model_refuses_other_options(
+    space: SearchSpace, table: LatencyTable, options: dict[str, Any]
+) -> None:
+    with pytest.raises(UserError, match="the runtime model 'paper' .* use 'interpolation'"):
+        PaperRuntimeModel(dataclasses.replace(space, **options), table)
 
 
 def test_single_candidates(space: SearchSpace) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from backbones import LatencyTable, UserError, predict_runtime
-from search.profiling.counting import proxy_table
+from search.profiling.counting import counted_table
 from search.selection.runtime import RuntimeModel
 from search.selection.target import runtime_range, select_at_target
 from search.selection.tradeoff import FixedTradeOff, TargetTradeOff
@@ -108,7 +108,7 @@ def test_three_options_an_axis_equal_brute_force(
         )
         for layer in wide_space.layers
     ]
-    model = RuntimeModel(wide_space, proxy_table("macs", wide_space, (32, 32)))
+    model = RuntimeModel(wide_space, counted_table("macs", wide_space, (32, 32)))
     smallest, largest = runtime_range(wide_space, model)
     target, tolerance = smallest + (0.3 + 0.2 * seed) * (largest - smallest), 0.05
 
@@ -137,6 +137,67 @@ def test_three_options_an_axis_equal_brute_force(
     assert len(inside) > 10
     found = select_at_target(wide_space, model, decisions, target, tolerance, selection)
     assert tuple(found) == max(inside, key=value)
+
+
+@pytest.fixture(scope="module")
+def tiny(small: tuple[SearchSpace, RuntimeModel]) -> tuple[SearchSpace, RuntimeModel]:
+    """One layer a stage, none of which can be skipped: 4^5 networks."""
+    space, model = small
+    rows = [row for row in model.table.layers if row.in_channels != row.out_channels]
+    stages = tuple(dataclasses.replace(stage, num_layers=1) for stage in space.stages)
+    tiny = dataclasses.replace(space, stages=stages)
+    return tiny, RuntimeModel(tiny, dataclasses.replace(model.table, layers=tuple(rows)))
+
+
+def networks_of(space: SearchSpace, model: RuntimeModel) -> list[tuple[float, list[Choice]]]:
+    """Runtime and choices of every network."""
+    networks = []
+    for choices in itertools.product(*map(space.choices, space.layers)):
+        rows = [model.choice_runtimes(index) for index in range(len(space.layers))]
+        parts = [
+            row[options.index(choice)]
+            for row, options, choice in zip(
+                rows, map(space.choices, space.layers), choices, strict=True
+            )
+        ]
+        networks.append((float(model.constant) + sum(parts), list(choices)))
+    return networks
+
+
+@pytest.mark.parametrize("target", [40.0, 45.0])
+def test_a_wide_tolerance_takes_the_best_that_is_fast_enough(
+    tiny: tuple[SearchSpace, RuntimeModel], target: float
+) -> None:
+    space, model = tiny
+    decisions = random_decisions(space, random.Random(5))
+    values = {
+        tuple(choices): sum(
+            likelihood(decision, choice, droppable=False)
+            for decision, choice in zip(decisions, choices, strict=True)
+        )
+        for runtime, choices in networks_of(space, model)
+        if runtime <= target * 0.9995
+    }
+    assert len(values) > 20
+    found = select_at_target(space, model, decisions, target, tolerance=1.0)
+    assert tuple(found) == max(values, key=values.__getitem__)
+
+
+def test_a_band_without_networks_ends_at_the_closest_below(
+    tiny: tuple[SearchSpace, RuntimeModel],
+) -> None:
+    """However little the supernet thinks of it."""
+    space, model = tiny
+    decisions = random_decisions(space, random.Random(6))
+    networks = sorted(networks_of(space, model), key=lambda network: network[0])
+    gaps = [b[0] - a[0] for a, b in itertools.pairwise(networks)]
+    place = gaps.index(max(gaps[20:-20]))
+    (below, expected), (above, _) = networks[place : place + 2]
+    target = (below + 2 * above) / 3
+    found = select_at_target(
+        space, model, decisions, target, tolerance=(above - below) / 9 / target
+    )
+    assert found == expected
 
 
 def test_log_odds_shrink_layers_before_they_drop_them(
@@ -204,6 +265,27 @@ def test_budget_falls_geometrically_from_first_runtime_to_target() -> None:
     assert tradeoff.budget(0.1) == 125
     assert tradeoff.budget(0.4) == pytest.approx(math.sqrt(125 * 80))
     assert tradeoff.budget(0.9) == 80
+
+
+def test_controller_by_hand() -> None:
+    """λ = 10·e + 0.1·Σe of the log-ratio to the budget; neither it nor the sum is below 0."""
+    tradeoff = TargetTradeOff(80, start=0.0, end=1.0, proportional=10.0, integral=0.1)
+    assert tradeoff.update(120, 0.0) == 0  # where the budget starts
+    budget = math.sqrt(120 * 80)  # halfway
+    first = math.log(120 / budget)
+    assert tradeoff.update(120, 0.5) == pytest.approx(10.1 * first)
+    second = math.log(1.01 * 120 / budget)
+    expected = 10 * second + 0.1 * (first + second)
+    assert tradeoff.update(1.01 * 120, 0.5) == pytest.approx(expected)
+    assert tradeoff.update(budget / 100, 0.5) == 0
+    assert tradeoff.summed_error == 0
+    assert tradeoff.update(120, 0.5) == pytest.approx(10.1 * first)
+
+
+def test_a_supernet_below_its_target_has_it_as_its_budget() -> None:
+    tradeoff = TargetTradeOff(80)
+    assert tradeoff.update(60, 0.0) == 0
+    assert tradeoff.budget(0.0) == tradeoff.budget(0.4) == tradeoff.budget(1.0) == 80
 
 
 def test_controller_leads_a_lagging_plant_to_the_target() -> None:

@@ -9,15 +9,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from backbones import LatencyTable, UserError
-from backbones.blocks import MBConv
+from backbones import LatencyTable, UserError, predict_runtime
+from backbones.blocks import MBConv, SqueezeExcite
 from search.selection.runtime import RuntimeModel
 from search.space import Choice, SearchSpace
 from search.supernets.export import export_network
 from search.supernets.single_path import Supernet
 from search.supernets.superkernel import SuperMBConv
 from search.supernets.thresholds import (
-    Thresholds,
     sigmoid_gate,
     straight_through_gate,
     subset_energy,
@@ -92,12 +91,24 @@ def test_exported_types_and_shapes(supernet: Supernet, rng: random.Random) -> No
     space = supernet.space
     choices = space.sample(rng)
     network = export_network(supernet, choices, space.architecture(choices, "exported"))
-    for layer, choice in zip(list(network.layers)[1:-1], choices, strict=True):
+    found, expected = [], []
+    for layer, module, choice in zip(
+        space.layers, list(network.layers)[1:-1], choices, strict=True
+    ):
+        if isinstance(module, MBConv):
+            depthwise = module.depthwise.conv
+            squeezed = module.se.reduce.out_channels if isinstance(module.se, SqueezeExcite) else 0
+            found.append((depthwise.kernel_size[0], depthwise.out_channels, squeezed))
+        else:
+            found.append(type(module))
         if choice is None:
-            assert isinstance(layer, torch.nn.Identity)
-            continue
-        assert isinstance(layer, MBConv)
-        assert layer.depthwise.conv.kernel_size[0] == space.kernel_sizes[choice.kernel]
+            expected.append(torch.nn.Identity)
+        else:
+            channels = layer.in_channels * (3, 6)[choice.expansion]
+            squeezed = int(channels * (0, 0.25, 0.5)[choice.se])
+            expected.append(((3, 5)[choice.kernel], channels, squeezed))
+    assert found == expected
+    assert torch.nn.Identity in found and len(set(found)) > 5
 
 
 def test_energy_equals_a_loop(space: SearchSpace) -> None:
@@ -143,36 +154,49 @@ def test_relative_importance_ignores_scale_and_width(space: SearchSpace) -> None
     torch.testing.assert_close(thresholds.logits(layer, sigmoid_gate), before, rtol=1e-4, atol=1e-4)
     with torch.no_grad():
         layer.depthwise.conv.weight.mul_(1 - 0.9 * layer.kernel_rings[1])
-    weaker = thresholds.logits(layer, sigmoid_gate)
+    weaker = thresholds.logits(layer, sigmoid_gate).detach()
     assert float(weaker[0] - before[0]) == pytest.approx(2 * math.log(0.1), rel=1e-3)
 
 
 @pytest.mark.parametrize("importance", ["relative", "norm"])
-def test_every_threshold_has_a_gradient_at_full_width(
-    space: SearchSpace, table: LatencyTable, importance: str
-) -> None:
-    """At step 0 of the ImageNet space, from the cross entropy alone, and from the runtime."""
+def test_every_threshold_has_a_gradient_at_full_width(space: SearchSpace, importance: str) -> None:
+    """At step 0 of the ImageNet space, from the cross entropy alone."""
     torch.manual_seed(0)
     supernet = Supernet(space, 10, importance=importance).train()
     images, targets = torch.randn(4, 3, 64, 64), torch.tensor([1, 2, 3, 4])
     F.cross_entropy(supernet(images), targets).backward()
-    gradients = [t.values.grad.clone() for _, t in supernet._judged]  # type: ignore[union-attr]
-    # the squeeze decisions of the last layers see 2 x 2 maps of 4 images: small, but not dead
-    assert all(float(g.abs().max()) > 1e-5 for g in gradients)
-    assert float(torch.cat([g[g != 0] for g in gradients]).numel()) > 0.95 * sum(
-        map(len, gradients)
-    )
-    supernet.zero_grad()
-    RuntimeModel(space, table)(supernet.decisions)  # decisions of the graph that is gone
-    supernet(images)
-    RuntimeModel(space, table)(supernet.decisions).log().backward()
-    for layer, thresholds in supernet._judged:
-        gradient = thresholds.values.grad
+    gradients = [t.values.grad for _, t in supernet._judged]
+    assert sum(gradient.numel() for gradient in gradients if gradient is not None) == 95
+    for index, gradient in enumerate(gradients, 1):
         assert gradient is not None
-        se = slice(2, 4)  # the table has no SE factors: these cost nothing
-        costly = torch.ones(len(gradient), dtype=torch.bool)
-        costly[se] = False
-        assert (gradient[costly] < -1e-4).all(), layer.layer
+        assert (gradient != 0).all(), index
+        # the squeeze decisions of the last layers see 2 x 2 maps of 4 images: small, but not dead
+        assert gradient.abs().max() > 1e-5, index
+
+
+@pytest.mark.parametrize("importance", ["relative", "norm", "none"])
+def test_the_runtime_pulls_thresholds_by_what_options_cost(
+    space: SearchSpace, table: LatencyTable, importance: str
+) -> None:
+    """By d log R / dt = -σ′(2) · (runtime that the option adds) / R, at the start."""
+    supernet = Supernet(space, 2, importance=importance).train()
+    supernet.decide()
+    RuntimeModel(space, table)(supernet.decisions).log().backward()
+    sigmoid = 1 / (1 + math.exp(-2))
+    scale = -sigmoid * (1 - sigmoid) / predict_runtime(space.largest(), table)
+    assert len(supernet._judged) == 20
+    for (layer, thresholds), row in zip(supernet._judged, table.layers, strict=True):
+        assert thresholds.values.grad is not None
+        kernel, expansion, *se_and_keep = thresholds.values.grad.tolist()
+        cost = row.runtimes
+        added = cost["5x5-6"] - cost["5x5-3"]
+        # the table has no SE factors: these cost nothing
+        expected = [added, 0, 0] + [cost["5x5-6"]] * layer.layer.droppable
+        expected = [scale * value for value in expected]
+        assert [expansion, *se_and_keep] == pytest.approx(expected, rel=1e-3, abs=1e-8)
+        if importance == "none":  # else the kernel also decides what the expansion is judged by
+            assert kernel == pytest.approx(scale * (cost["5x5-6"] - cost["3x3-6"]), rel=1e-3)
+        assert kernel < 0
 
 
 def test_the_literal_formula_is_dead_at_full_width(space: SearchSpace) -> None:
@@ -191,9 +215,9 @@ def test_the_literal_formula_is_dead_at_full_width(space: SearchSpace) -> None:
     ],
 )
 def test_gates_are_indicators_with_their_own_slopes(gate, slope) -> None:
-    logits = torch.tensor([-2.0, -0.1, 0.1, 3.0], requires_grad=True)
+    logits = torch.tensor([-2.0, -0.1, 0.0, 0.1, 3.0], requires_grad=True)
     gates = gate(logits)
-    torch.testing.assert_close(gates.detach(), torch.tensor([0.0, 0.0, 1.0, 1.0]))
+    torch.testing.assert_close(gates.detach(), torch.tensor([0.0, 0.0, 0.0, 1.0, 1.0]))
     gates.sum().backward()
     expected = torch.tensor([slope(z) for z in logits.tolist()])
     torch.testing.assert_close(logits.grad, expected)
@@ -228,8 +252,72 @@ def test_initial_decisions_use_everything(space: SearchSpace) -> None:
     supernet = Supernet(space, 2, initial_logit=1.5)
     for logits in supernet.logits():
         torch.testing.assert_close(logits, torch.full_like(logits, 1.5), rtol=1e-4, atol=1e-4)
-    assert all(isinstance(thresholds, Thresholds) for thresholds in supernet.thresholds)
+    assert len(supernet.logits()) == 20
     assert set(supernet.choices()) == {space.candidates[-1]}
+
+
+@pytest.mark.parametrize("importance", ["relative", "norm", "none"])
+def test_logits_are_temperatures_above_the_threshold(space: SearchSpace, importance: str) -> None:
+    """One below moves a logit by 1 / temperature, wherever it starts, and a reset takes it back."""
+    supernet = Supernet(space, 2, importance=importance, temperature=0.25, initial_logit=1.5)
+    with torch.no_grad():
+        for parameter in supernet.thresholds.parameters():
+            parameter.sub_(1.0)
+    for logits, decision in zip(supernet.logits(), supernet.relaxed_decisions(), strict=True):
+        torch.testing.assert_close(logits, torch.full_like(logits, 5.5), rtol=1e-4, atol=1e-4)
+        assert float(decision.kernel[1]) == pytest.approx(1 / (1 + math.exp(-5.5)), abs=1e-5)
+    with torch.no_grad():
+        for layer in supernet.superkernels:
+            layer.depthwise.conv.weight.mul_(torch.rand(5, 5))
+    supernet.reset_thresholds()
+    for logits in supernet.logits():
+        torch.testing.assert_close(logits, torch.full_like(logits, 1.5), rtol=1e-4, atol=1e-4)
+
+
+def test_what_twice_the_weights_mean(space: SearchSpace) -> None:
+    """‖w‖² is four times as much: in units of its start, as it is, and not at all."""
+    found = {}
+    for importance in ("relative", "norm", "none"):
+        supernet = Supernet(space.scaled(0.5), 2, importance=importance, initial_logit=2.0)
+        with torch.no_grad():
+            for parameter in supernet.superkernels[3].parameters():
+                parameter.mul_(2)
+        found[importance] = supernet.logits()[3][:2].tolist()
+    assert found["relative"] == found["none"] == pytest.approx([2.0, 2.0], abs=1e-4)
+    assert found["norm"] == pytest.approx([4 - 1 + 2] * 2, rel=1e-4)
+    literal = Supernet(space.scaled(0.5), 2, importance="literal")
+    weight = literal.superkernels[3].depthwise.conv.weight.detach()[:, 0]
+    shell = float(weight.square().sum() - weight[:, 1:4, 1:4].square().sum())
+    assert float(literal.logits()[3][0]) == pytest.approx(shell, rel=1e-4)
+
+
+def test_a_kernel_is_weighed_with_the_gate_that_it_passed(space: SearchSpace) -> None:
+    """w_k of Eq. 3: without its shell, the kernel's core alone judges the expansion."""
+    torch.manual_seed(0)
+    supernet = Supernet(space, 2)
+    layer, thresholds = supernet._judged[1]
+    with torch.no_grad():
+        thresholds.values[0] = 100.0  # off
+        layer.depthwise.conv.weight[:, :, 1:4, 1:4].mul_(
+            torch.linspace(1, 9, 144)[:, None, None, None]
+        )
+    core = layer.depthwise.conv.weight.detach()[:, 0, 1:4, 1:4].double().square().mean((1, 2))
+    halves = core[:72].mean(), core[72:].mean()
+    threshold = float(thresholds.values.detach()[1])
+    expected = math.log(float(halves[1] / halves[0])) - threshold
+    assert float(thresholds.logits(layer, sigmoid_gate).detach()[1]) == pytest.approx(
+        expected, abs=1e-4
+    )
+
+
+def test_decisions_are_made_in_single_precision(space: SearchSpace) -> None:
+    """Under mixed precision, too: half of the digits would move decisions by themselves."""
+    supernet = Supernet(space.scaled(0.5), 2)
+    expected = supernet.logits()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = supernet.logits()
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
 def test_softmax_uses_options_in_part_and_exports_whole_ones(space: SearchSpace) -> None:

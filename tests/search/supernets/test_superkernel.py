@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +16,12 @@ from search.supernets.decisions import Decision, at_least, hard_decision, nested
 from search.supernets.superkernel import SuperMBConv
 
 LAYERS = [SearchLayer(8, 8, 1), SearchLayer(8, 12, 2)]
+INDICATORS = [
+    (use5, use3x, use6, *se)
+    for use5, use3x, use6 in itertools.product((0.0, 1.0), repeat=3)
+    for se in ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0))  # Eq. 4: the larger ratio extends the smaller
+]
+"""Of kernel 5, the layer itself, expansion 6, SE ratio 0.25 and SE ratio 0.5."""
 
 
 def make_layer(space: SearchSpace, layer: SearchLayer) -> SuperMBConv:
@@ -26,8 +34,8 @@ def make_layer(space: SearchSpace, layer: SearchLayer) -> SuperMBConv:
     return module.eval()
 
 
-def by_hand(module: SuperMBConv, x: Tensor, use5: float, use3x: float, use6: float,
-            use25: float, use50: float) -> Tensor:  # fmt: skip
+def by_hand(module: SuperMBConv, x: Tensor, use5: Any, use3x: Any, use6: Any,
+            use25: Any, use50: Any) -> Tensor:  # fmt: skip
     """Eq. 1-5 with indicators as numbers; subsets are zeroed on the *feature maps*."""
     y = module.expand(x)
     weight = module.depthwise.conv.weight.clone()
@@ -37,17 +45,21 @@ def by_hand(module: SuperMBConv, x: Tensor, use5: float, use3x: float, use6: flo
     channels = weight.shape[0]
     y = F.conv2d(y, weight, stride=module.layer.stride, padding=2, groups=channels)
     y = F.relu(module.depthwise.norm(y))
-    for channel in range(channels // 2, channels):
-        y[:, channel] = y[:, channel] * use6  # Eq. 3, inner indicator
+    # Eq. 3, inner indicator
+    used = [
+        y[:, channel] * (use6 if channel >= channels // 2 else 1) for channel in range(channels)
+    ]
+    y = torch.stack(used, 1)
     squeeze = channels // 2
     pooled = y.mean((2, 3), keepdim=True)
     hidden = F.relu(module.se.reduce(pooled))
+    units = []
     for unit in range(squeeze):
         # Eq. 4; the ratio is of the path's input, which expansion 3 halves
         wide = 1.0 if unit < squeeze // 2 else use50
         narrow = float(unit < squeeze // 4) + (squeeze // 4 <= unit < squeeze // 2) * use50
-        hidden[:, unit] = hidden[:, unit] * use25 * (use6 * wide + (1 - use6) * narrow)
-    gate = module.se.expand(hidden).sigmoid()
+        units.append(hidden[:, unit] * use25 * (use6 * wide + (1 - use6) * narrow))
+    gate = module.se.expand(torch.stack(units, 1)).sigmoid()
     y = y * ((1 - use25) + use25 * gate)
     y = module.project(y)
     if module.layer.droppable:
@@ -56,13 +68,11 @@ def by_hand(module: SuperMBConv, x: Tensor, use5: float, use3x: float, use6: flo
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-@pytest.mark.parametrize("indicators", list(itertools.product((0.0, 1.0), repeat=5)))
+@pytest.mark.parametrize("indicators", INDICATORS)
 def test_every_decision_equals_the_equations(
     space: SearchSpace, layer: SearchLayer, indicators: tuple[float, ...]
 ) -> None:
     use5, use3x, use6, use25, use50 = indicators
-    if use50 > use25:
-        return  # Eq. 4: the larger ratio only extends the smaller
     module = make_layer(space, layer)
     keep = use3x if layer.droppable else 1.0
     module.decision = Decision(
@@ -78,13 +88,16 @@ def test_every_decision_equals_the_equations(
 
 
 def test_relaxed_kernel_is_equation_18(space: SearchSpace) -> None:
-    """Between 0 and 1 the kernel is the weighted sum of Eq. 18."""
-    module = make_layer(space, LAYERS[0])
-    weights = torch.tensor([0.3, 0.7])
-    inner = F.pad(module.depthwise.conv.weight[:, :, 1:4, 1:4], (1, 1, 1, 1))
-    expected = 0.3 * inner + 0.7 * module.depthwise.conv.weight
-    mask = torch.einsum("k,khw->hw", at_least(weights), module.kernel_rings)
-    torch.testing.assert_close(module.depthwise.conv.weight * mask, expected)
+    """Between 0 and 1 the layer computes with the weighted sum of the kernels of Eq. 18."""
+    module, fixed = make_layer(space, LAYERS[0]), make_layer(space, LAYERS[0])
+    whole = hard_decision(space, space.candidates[-1])
+    module.decision = dataclasses.replace(whole, kernel=torch.tensor([0.3, 0.7]))
+    with torch.no_grad():
+        weight = fixed.depthwise.conv.weight
+        inner = F.pad(weight[:, :, 1:4, 1:4], (1, 1, 1, 1))
+        weight.copy_(0.3 * inner + 0.7 * weight)
+        x = torch.randn(2, 8, 9, 9)
+        torch.testing.assert_close(module(x), fixed(x), rtol=1e-5, atol=1e-5)
 
 
 def test_skipped_layer_is_the_identity(space: SearchSpace) -> None:
@@ -106,36 +119,23 @@ def test_se_off_is_the_identity(space: SearchSpace) -> None:
 
 
 def test_gradients_equal_those_of_masked_maps(space: SearchSpace) -> None:
-    """Scaling weights gives every decision the gradient that scaling feature maps would."""
-    module = make_layer(space, LAYERS[0])
-    x = torch.randn(2, 8, 9, 9)
-    values = (0.6, 0.8, 0.7, 0.9, 0.4)
-    ours = torch.tensor(values, requires_grad=True)
+    """Scaling weights gives every decision the gradient that scaling feature maps gives."""
+    module = make_layer(space, LAYERS[0]).double()
+    x, target = torch.randn(2, 2, 8, 9, 9, dtype=torch.float64)
+    values = torch.tensor([0.6, 0.4, 0.8, 0.7, 0.9], dtype=torch.float64)
+    ours, theirs = values.clone().requires_grad_(), values.clone().requires_grad_()
+    use5, use3x, use6, use25, use50 = ours
     module.decision = Decision(
-        nested_weights(ours[:1]), nested_weights(ours[2:3]), nested_weights(ours[3:]), ours[1]
+        nested_weights(use5[None]),
+        nested_weights(use6[None]),
+        nested_weights(torch.stack([use25, use50])),
+        use3x,
     )
-    theirs = torch.tensor(values, requires_grad=True)
-    target = torch.randn(2, 8, 9, 9)
-    # relaxed, the two forms of the expansion decision differ (a weighted channel also feeds SE),
-    # so compare where it is hard and the rest is relaxed
     (module(x) * target).sum().backward()
-    assert ours.grad is not None
-    assert ours.grad.abs().min() > 0
-    step = 1e-3
-    for index in range(5):
-        shifted = []
-        for sign in (1, -1):
-            moved = theirs.detach().clone()
-            moved[index] += sign * step
-            module.decision = Decision(
-                nested_weights(moved[:1]),
-                nested_weights(moved[2:3]),
-                nested_weights(moved[3:]),
-                moved[1],
-            )
-            shifted.append(float((module(x) * target).double().sum()))
-        numeric = (shifted[0] - shifted[1]) / (2 * step)
-        assert float(ours.grad[index]) == pytest.approx(numeric, rel=2e-2, abs=1e-2)
+    (by_hand(module, x, *theirs) * target).sum().backward()
+    assert ours.grad is not None and theirs.grad is not None
+    assert theirs.grad.abs().min() > 1e-3
+    torch.testing.assert_close(ours.grad, theirs.grad)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -21,17 +20,32 @@ from search.studies.benchmarks.search_step import (
 )
 
 
-def test_steps_take_turns_and_the_first_round_is_left_out() -> None:
-    calls: list[str] = []
+class Clock:
+    """In place of the module's ``time``: moves by as much as steps say that they take."""
 
-    def slow() -> None:
-        calls.append("slow")
-        time.sleep(0.5 if len(calls) < 3 else 0.02)
+    now = 0.0
 
-    seconds = interleaved_seconds([slow, lambda: calls.append("fast")], repeats=3)
+    def perf_counter(self) -> float:
+        return self.now
+
+
+def test_steps_take_turns_and_the_first_round_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Medians of what each step took itself, without the first round, which warms up."""
+    clock, calls = Clock(), list[str]()
+    monkeypatch.setattr(search_step, "time", clock)
+
+    def step(name: str, *seconds: float) -> Callable[[], None]:
+        left = iter(seconds)
+
+        def run() -> None:
+            calls.append(name)
+            clock.now += next(left)
+
+        return run
+
+    steps = [step("slow", 500, 7, 40, 8), step("fast", 300, 2, 1, 6)]
+    assert interleaved_seconds(steps, repeats=3) == [8, 2]
     assert calls == ["slow", "fast"] * 4
-    assert 0.02 <= seconds[0] < 0.4
-    assert seconds[1] < seconds[0]
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -54,14 +68,26 @@ def test_a_step_trains(network: str, space: SearchSpace, table: LatencyTable) ->
 
 
 def test_report_has_both_ratios(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of every network to the largest, whose steps are told apart by their names."""
     peaks = {"supernet": 105, "multi_path": 300, "largest": 100}
+    seconds = {"supernet": 1.5, "multi_path": 6.0, "largest": 0.5}
     monkeypatch.setattr(search_step, "peak_bytes", lambda network, *_: peaks[network])
+    monkeypatch.setattr(search_step, "make_step", lambda network, *_: network)
+    monkeypatch.setattr(
+        search_step, "interleaved_seconds", lambda steps, repeats: [seconds[s] for s in steps]
+    )
     report: dict[str, Any] = search_step_report("imagenet", "pixel1", "cpu", 2, 32, repeats=1)
-    for name in NETWORKS:
-        assert report[name]["memory_ratio"] == pytest.approx(peaks[name] / 100)
-        assert report[name]["time_ratio"] == pytest.approx(
-            report[name]["seconds"] / report["largest"]["seconds"]
-        )
+    assert {name: report[name]["memory_ratio"] for name in NETWORKS} == {
+        "supernet": 1.05,
+        "multi_path": 3,
+        "largest": 1,
+    }
+    assert {name: report[name]["time_ratio"] for name in NETWORKS} == {
+        "supernet": 3,
+        "multi_path": 12,
+        "largest": 1,
+    }
+    assert (report["batch"], report["size"], report["repeats"]) == (2, 32, 1)
 
 
 def test_memory_of_a_gpu_is_counted_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
