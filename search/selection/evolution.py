@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from backbones.errors import UserError
 from search.selection.runtime import RuntimeModel
 from search.selection.sampling import sample_at_target
+from search.selection.target import ROUNDING
 from search.space import Choice, SearchSpace
 
 MUTATION = 0.1
@@ -84,11 +85,12 @@ def _band(
         dict(zip(space.choices(layer), runtime_model.choice_runtimes(index), strict=True))
         for index, layer in enumerate(space.layers)
     ]
-    constant = float(runtime_model.constant)
+    constant = runtime_model.fixed_runtime
 
     def in_band(network: Network) -> bool:
         total = constant + sum(row[c] for row, c in zip(runtimes, network, strict=True))
-        return target * (1 - tolerance) <= total <= target
+        lowest = target * (1 - tolerance - ROUNDING)
+        return lowest <= total <= target * (1 + ROUNDING)
 
     return in_band
 

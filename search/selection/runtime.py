@@ -38,7 +38,7 @@ class RuntimeModel(nn.Module):
     exact where the decision is hard, and multilinear between.
 
     Raises:
-        UserError: if the table does not cover the space.
+        UserError: if the table does not cover the space, or gives a network no positive runtime.
     """
 
     entries: Tensor
@@ -48,8 +48,23 @@ class RuntimeModel(nn.Module):
         super().__init__()
         self.space = space
         self.table = table
-        self.register_buffer("entries", runtime_entries(space, table).float())
+        self.costs = runtime_entries(space, table).tolist()  # in double precision, for selection
+        self.register_buffer("entries", torch.tensor(self.costs))
         self.register_buffer("constant", torch.tensor(table.corrected_constant))
+        smallest = self.fixed_runtime + sum(
+            min(self.choice_runtimes(index)) for index in range(len(space.layers))
+        )
+        if smallest <= 0:
+            raise UserError(
+                f"latency table '{table.name}' predicts {smallest:.4g} {table.unit} for the "
+                f"smallest network of search space '{space.name}'; expected a runtime above 0: "
+                "profile the device again with tools/profile_latency.py"
+            )
+
+    @property
+    def fixed_runtime(self) -> float:
+        """Runtime of what is not searched, in double precision."""
+        return self.table.corrected_constant
 
     def layers(self, decisions: Sequence[Decision]) -> Tensor:
         """(L,) runtime of every searchable layer."""
@@ -58,7 +73,7 @@ class RuntimeModel(nn.Module):
 
     def choice_runtimes(self, index: int) -> list[float]:
         """Runtime of every choice of the layer ``index``, in the order of ``space.choices``."""
-        entries = self.entries[index].tolist()
+        entries = self.costs[index]
         return [
             0.0 if choice is None else entries[choice.kernel][choice.expansion][choice.se]
             for choice in self.space.choices(self.space.layers[index])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from backbones.errors import UserError
 from search.selection.runtime import RuntimeModel
-from search.selection.target import check_target
+from search.selection.target import ROUNDING, check_target
 from search.space import Choice, SearchSpace
 from search.supernets.decisions import LayerDecision
 
@@ -44,7 +44,7 @@ def sample_at_target(
     """
     check_target(space, runtime_model, target)
     runtimes = [runtime_model.choice_runtimes(index) for index in range(len(space.layers))]
-    constant = float(runtime_model.constant)
+    constant = runtime_model.fixed_runtime
     lowest = target * (1 - tolerance)
     beta, weights = _tilted(runtimes, (target + lowest) / 2 - constant)
     lightest = lowest if beta > 0 else target
@@ -54,14 +54,14 @@ def sample_at_target(
             for row, layer_weights in zip(runtimes, weights, strict=True)
         ]
         total = constant + sum(row[pick] for row, pick in zip(runtimes, picks, strict=True))
-        if not lowest <= total <= target:
+        if not lowest * (1 - ROUNDING) <= total <= target * (1 + ROUNDING):
             continue
         if rng.random() < math.exp(beta * (lightest - total)):
             return [
                 space.choices(layer)[pick] for layer, pick in zip(space.layers, picks, strict=True)
             ]
     raise UserError(
-        f"no random network of search space '{space.name}' between {lowest:.2f} and {target:.2f} "
+        f"no random network of search space '{space.name}' between {lowest:.5g} and {target:.5g} "
         f"{runtime_model.table.unit} in {_ATTEMPTS} draws; widen the tolerance"
     )
 
@@ -91,7 +91,7 @@ def _tilted(runtimes: list[list[float]], mean: float) -> tuple[float, list[list[
         return [(beta * row).softmax(0) for row in rows]
 
     scale = 1 / max(float(row.max()) for row in rows)
-    low, high = -200 * scale, 200 * scale
+    low, high = -1e4 * scale, 1e4 * scale
     for _ in range(60):
         beta = (low + high) / 2
         expected = sum(float(p @ row) for p, row in zip(probabilities(beta), rows, strict=True))

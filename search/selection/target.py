@@ -12,16 +12,18 @@ from search.selection.runtime import RuntimeModel
 from search.space import Choice, SearchLayer, SearchSpace
 from search.supernets.decisions import LayerDecision
 
-_BINS = 20_000
+_STATES = 50_000
+"""Partial networks kept while layers are added; a space with no more is searched exhaustively."""
+
+ROUNDING = 1e-9
+"""Relative difference below which runtimes are equal: sums in another order differ by less."""
 
 
 def runtime_range(space: SearchSpace, runtime_model: RuntimeModel) -> tuple[float, float]:
     """Smallest and largest runtime of the space's networks, in the table's unit."""
-    smallest = largest = float(runtime_model.constant)
-    for layer, entries in zip(space.layers, runtime_model.entries, strict=True):
-        smallest += 0.0 if layer.droppable else float(entries.min())
-        largest += float(entries.max())
-    return smallest, largest
+    rows = [runtime_model.choice_runtimes(index) for index in range(len(space.layers))]
+    fixed = runtime_model.fixed_runtime
+    return fixed + sum(map(min, rows)), fixed + sum(map(max, rows))
 
 
 def check_target(
@@ -29,11 +31,11 @@ def check_target(
 ) -> None:
     """Raises a UserError that names ``key`` if no network of the space has the target runtime."""
     smallest, largest = runtime_range(space, runtime_model)
-    if not smallest <= target <= largest:
+    if not smallest * (1 - ROUNDING) <= target <= largest * (1 + ROUNDING):
         table = runtime_model.table
         raise UserError(
             f"{key} is {target:g} {table.unit}; the networks of search space "
-            f"'{space.name}' take {smallest:.2f} to {largest:.2f} {table.unit} by latency table "
+            f"'{space.name}' take {smallest:.5g} to {largest:.5g} {table.unit} by latency table "
             f"'{table.name}'"
         )
 
@@ -56,8 +58,11 @@ def select_at_target(
     """The most valuable network whose runtime is at most the target, and close to it.
 
     With every option's weight read as its probability, the value of a network is a sum over
-    layers, and so is its runtime: a multiple-choice knapsack, solved exactly by dynamic
-    programming over the runtime in steps of target / 20,000.
+    layers, and so is its runtime: a multiple-choice knapsack. Layers are added one by one to all
+    partial networks that can still end at the target, each with its own exact runtime. Where there
+    are too many, those of (nearly) the same runtime are represented by the most valuable one: the
+    network found is then at least as valuable as the best at a target lower by
+    layers / ``_STATES``.
 
     Args:
         space: the search space.
@@ -80,22 +85,23 @@ def select_at_target(
         )
     check_target(space, runtime_model, target)
     values, costs = _tables(space, runtime_model, decisions, selection)
-    budget = target - float(runtime_model.constant)
-    step = budget / _BINS
-    best = torch.full((_BINS + 1,), -torch.inf, dtype=torch.float64)
-    best[0] = 0.0
-    taken = []
-    for layer_values, layer_costs in zip(values, costs, strict=True):
-        best, choice = _add_layer(best, layer_values, (layer_costs / step).ceil().long())
-        taken.append(choice)
-    used = _final_bin(best, int(_BINS * (1 - tolerance * target / budget)))
+    budget = target * (1 + ROUNDING) - runtime_model.fixed_runtime
+    total_cost = total_value = torch.zeros(1, dtype=torch.float64)
+    steps = []
+    for index, (layer_values, layer_costs) in enumerate(zip(values, costs, strict=True)):
+        rest = sum(float(later.min()) for later in costs[index + 1 :])
+        grown_cost = (total_cost[:, None] + layer_costs).flatten()
+        grown_value = (total_value[:, None] + layer_values).flatten()
+        kept = (grown_cost <= budget - rest).nonzero().flatten()
+        kept = _thinned(kept, grown_cost, grown_value)
+        total_cost, total_value = grown_cost[kept], grown_value[kept]
+        steps.append((kept // len(layer_costs), kept % len(layer_costs)))
+    lowest = target * (1 - tolerance - ROUNDING) - runtime_model.fixed_runtime
+    state = _best_state(total_cost, total_value, lowest, target * ROUNDING)
     choices: list[Choice] = []
-    for layer, choice, layer_costs in zip(
-        reversed(space.layers), reversed(taken), reversed(costs), strict=True
-    ):
-        index = int(choice[used])
-        choices.append(space.choices(layer)[index])
-        used -= int((layer_costs[index] / step).ceil())
+    for layer, (parents, picks) in zip(reversed(space.layers), reversed(steps), strict=True):
+        choices.append(space.choices(layer)[int(picks[state])])
+        state = int(parents[state])
     return choices[::-1]
 
 
@@ -113,21 +119,28 @@ def _tables(
     return values, costs
 
 
-def _add_layer(best: Tensor, values: Tensor, costs: Tensor) -> tuple[Tensor, Tensor]:
-    """Best value for every total cost once a layer is added, and the choice that gives it."""
-    options = torch.full((len(values), len(best)), -torch.inf, dtype=best.dtype)
-    for index, (value, cost) in enumerate(zip(values.tolist(), costs.tolist(), strict=True)):
-        if cost < len(best):
-            options[index, cost:] = best[: len(best) - cost] + value
-    return options.max(0)
+def _thinned(kept: Tensor, cost: Tensor, value: Tensor) -> Tensor:
+    """The most valuable state of each of ``_STATES`` equal bins of cost.
+
+    Args:
+        kept: (n,) indices of the states; returned as they are where they are few enough.
+        cost: of every state.
+        value: of every state.
+    """
+    if len(kept) <= _STATES:
+        return kept
+    costs, values = cost[kept], value[kept]
+    lowest, highest = costs.min(), costs.max()
+    width = (highest - lowest) / (_STATES - 1)
+    group = ((costs - lowest) / width).long() if width > 0 else torch.zeros_like(kept)
+    best = torch.full((_STATES,), -torch.inf, dtype=values.dtype)
+    best.scatter_reduce_(0, group, values, "amax")
+    winners = (values == best[group]).nonzero().flatten()
+    first = torch.full((_STATES,), len(kept)).scatter_reduce_(0, group[winners], winners, "amin")
+    return kept[first[first < len(kept)]]
 
 
-def _final_bin(best: Tensor, lowest: int) -> int:
-    """The best total cost at or above ``lowest``, else the highest that is reachable."""
-    lowest = max(lowest, 0)
-    if best[lowest:].isfinite().any():
-        return lowest + int(best[lowest:].argmax())
-    reachable = best.isfinite().nonzero()
-    if not len(reachable):
-        raise UserError("no network of the space fits the target; raise SEARCH.TARGET")
-    return int(reachable[-1])
+def _best_state(cost: Tensor, value: Tensor, lowest: float, rounding: float) -> int:
+    """The most valuable state of at least the lowest cost, else of the highest cost there is."""
+    enough = cost >= min(lowest, float(cost.max()) - rounding)
+    return int(value.where(enough, -torch.inf).argmax())
