@@ -27,7 +27,7 @@ from detection.engine.trainer import ResumableTrainer, unwrap_ddp
 from detection.engine.wandb_writer import WandbSettings, WandbWriter
 from detection.engine.writers import build_run_writers
 from detection.evaluation import build_evaluator
-from detection.modeling.meta_arch import meta_architecture
+from detection.modeling.meta_arch import check_registered_names
 from detection.report import check_cost_options, final_results, final_rows, final_table
 
 OPTIMIZERS = ("SGD", "AdamW")
@@ -68,9 +68,9 @@ class DetectionTrainer(ResumableTrainer, DefaultTrainer):
         """The detector; on a CPU in the memory layout of ``MODEL.SPNAS.CHANNELS_LAST``.
 
         Raises:
-            UserError: if there is no such meta-architecture.
+            UserError: if a part of the model has no such name.
         """
-        meta_architecture(cfg)
+        check_registered_names(cfg)
         model: nn.Module = super().build_model(cfg)
         if cfg.MODEL.SPNAS.CHANNELS_LAST and cfg.MODEL.DEVICE == "cpu":
             model = model.to(memory_format=torch.channels_last)

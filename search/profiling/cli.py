@@ -21,11 +21,18 @@ def add_profiling_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rounds", type=int, default=16, help="visits to everything, in turns (default: 16)"
     )
+    parser.add_argument(
+        "opts",
+        nargs=argparse.REMAINDER,
+        metavar="KEY VALUE",
+        help="keys of the configuration to change, after all other arguments, such as "
+        "SEARCH.SPACE my_space.json",
+    )
 
 
 def load_space(args: argparse.Namespace) -> SearchSpace:
     """``SEARCH.SPACE`` of the configuration."""
-    args.opts = ["MODEL.DEVICE", "cpu"]
+    args.opts = [*args.opts, "MODEL.DEVICE", "cpu"]
     return SearchSpace.load(load_config(args, add_search_config).SEARCH.SPACE)
 
 

@@ -23,6 +23,8 @@ from search.space import Candidate, Choice, SearchLayer, SearchSpace
 
 Shape = tuple[int, int, int]
 
+_DRAWS_PER_NETWORK = 1000
+
 
 @dataclass(frozen=True)
 class Item:
@@ -163,17 +165,25 @@ def random_networks(
         count: how many.
         seed: of the draw.
         exclude: networks that must not be among them.
+
+    Raises:
+        UserError: if the space has hardly as many.
     """
     rng = random.Random(seed)
     found: dict[str, Architecture] = {}
-    while len(found) < count:
+    for _ in range(_DRAWS_PER_NETWORK * max(count, 1)):
+        if len(found) == count:
+            return found
         choices = space.sample(rng)
         if len(found) % 2:
             choices = [choice and dataclasses.replace(choice, se=0) for choice in choices]
         types = type_names(space, choices)
         if types not in exclude:
             found.setdefault(types, space.architecture(choices, f"random{seed}_{len(found)}"))
-    return found
+    raise UserError(
+        f"search space '{space.name}' has too few networks for {count} different random ones "
+        f"beside {len(exclude)} others; ask for fewer (--networks, --evaluation-networks)"
+    )
 
 
 def type_names(space: SearchSpace, choices: Sequence[Choice]) -> str:
