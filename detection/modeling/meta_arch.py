@@ -51,30 +51,35 @@ def check_registered_names(cfg: CfgNode) -> None:
     Raises:
         UserError: naming the key and the names that are like the one given.
     """
-    for key, registry in _REGISTRIES.items():
-        name: Any = cfg.MODEL
-        for part in key.split("."):
-            name = name[part]
-        if not name or name in registry:
-            continue
-        known = sorted(registered for registered, _ in registry)
-        near = " or ".join(map(repr, nearest(name, known)))
-        hint = f"did you mean {near}?" if near else f"expected one of {', '.join(known)}."
-        raise UserError(
-            f"unknown MODEL.{key} '{name}'; {hint} One of your own is registered with "
-            "Detectron2's registry in a module of detection/modeling/heads, or in one that a "
-            "script of yours imports first"
-        )
+    for key in _REGISTRIES:
+        _check_name(cfg, key)
 
 
 def meta_architecture(cfg: CfgNode) -> Any:
     """The class or function that ``MODEL.META_ARCHITECTURE`` names.
 
     Raises:
-        UserError: as :func:`check_registered_names`.
+        UserError: if none is registered by that name, naming those that are called alike.
     """
-    check_registered_names(cfg)
+    _check_name(cfg, "META_ARCHITECTURE")
     return META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
+
+
+def _check_name(cfg: CfgNode, key: str) -> None:
+    registry = _REGISTRIES[key]
+    name: Any = cfg.MODEL
+    for part in key.split("."):
+        name = name[part]
+    if not name or name in registry:
+        return
+    known = sorted(registered for registered, _ in registry)
+    near = " or ".join(map(repr, nearest(name, known)))
+    hint = f"did you mean {near}?" if near else f"expected one of {', '.join(known)}."
+    raise UserError(
+        f"unknown MODEL.{key} '{name}'; {hint} One of your own is registered with Detectron2's "
+        "registry in a module of detection/modeling/heads, or in one that a script of yours "
+        "imports first"
+    )
 
 
 def num_classes_key(cfg: CfgNode) -> str | None:
