@@ -96,7 +96,9 @@ class ResumableTrainer(TrainerBase):
         """What follows a checkpoint in its own step, where the row of that step is missing."""
         iteration, present = self.start_iter - 1, self.iter
         written = comm.all_gather(has_row(self.folder, iteration))[0]
-        restore_scalars(self.storage, self._loaded_scalars, written)
+        # without a further step, what is restored would be written once more
+        if not (written and self.start_iter >= self.max_iter):
+            restore_scalars(self.storage, self._loaded_scalars, written)
         if written:
             return
         self.iter = self.storage.iter = iteration

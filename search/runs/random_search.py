@@ -22,6 +22,7 @@ from backbones.errors import UserError
 from backbones.exported import save_backbone
 from backbones.latency import predict_runtime
 from backbones.weights import model_state, read_checkpoint
+from detection.engine.random_state import seeded
 from detection.engine.results import results_part, write_results
 from search.classification.classifier import ClassifierTrainer
 from search.classification.data import build_dataset, split_images
@@ -147,9 +148,11 @@ def _candidate_scores(
             folder.mkdir(parents=True, exist_ok=True)
             network.save(folder / "candidate.json")
         comm.synchronize()
-        trainer = CandidateTrainer(candidate)
-        trainer.resume_or_load("", resume=True)
-        trainer.train()
+        # each from the seed: the same whether or not others were trained before in this process
+        with seeded(cfg.SEED):
+            trainer = CandidateTrainer(candidate)
+            trainer.resume_or_load("", resume=True)
+            trainer.train()
         comm.synchronize()
     scores: dict[str, float] = results_part(folder, CandidateTrainer.part)["val"]
     return scores
