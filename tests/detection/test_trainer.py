@@ -240,11 +240,14 @@ def test_a_broken_image_keeps_what_is_written(
     assert "Traceback" not in output
     assert model_of(tmp_path / "run" / "model_final.pth")
     assert not (tmp_path / "run" / "results.json").exists()
+    assert "bbox/AP" not in (tmp_path / "run" / "metrics.json").read_text()
     image.write_bytes(whole)
     code, output = train_net("--resume", "DATASETS.TEST", f"('{own}',)")
     assert code == 0, output
     assert "nothing to train" in output
     assert set(results_of(tmp_path / "run")["scores"][own]) == {"bbox", "segm"}
+    (*_, last) = (tmp_path / "run" / "metrics.json").read_text().splitlines()
+    assert {"bbox/AP", "segm/AP"} <= set(json.loads(last))
 
 
 def test_worker_processes_report_in_one_line(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,6 +21,7 @@ from search.classification.data import build_dataset
 from search.config import load_search_config
 from search.runs.classification import SearchTrainer
 from search.runs.detector import DetectorSearchTrainer
+from search.runs.run import run_search
 from tests.run_contents import assert_equal, assert_same_runs, contents
 from tests.search.conftest import SHORT, make_cfg
 from tests.tiny_coco import TINY_MODEL
@@ -213,3 +215,18 @@ def test_what_cannot_be_found_is_refused_at_the_start(
     keys = ("SEARCH.FORMULATION", "evolution", "SEARCH.HELD_OUT", "0.5", *options)
     with pytest.raises(UserError, match=message):
         SearchTrainer(make_cfg("search/digits_small.yaml", images, tmp_path, *keys))
+
+
+def test_a_random_search_goes_on_with_the_candidates_left(images: Path, tmp_path: Path) -> None:
+    """The second candidate does not notice that the first was trained by another process."""
+    keys = ("SEARCH.FORMULATION", "random", "SEARCH.HELD_OUT", "0.5", "SEARCH.CANDIDATES", "2")
+    cfg = make_cfg("search/digits_small.yaml", images, tmp_path / "whole", *keys, *SHORT)
+    run_search(cfg)
+    shutil.copytree(tmp_path / "whole", tmp_path / "parts")
+    for left in ("results.json", "architecture.json", "backbone.pth"):
+        (tmp_path / "parts" / left).unlink()
+    shutil.rmtree(tmp_path / "parts" / "candidates" / "01")
+    cfg.OUTPUT_DIR = str(tmp_path / "parts")
+    seed_all_rng(99)
+    run_search(cfg)
+    assert_same_runs(tmp_path / "whole", tmp_path / "parts")
