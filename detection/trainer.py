@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -22,7 +21,10 @@ from backbones.errors import UserError
 from detection.checkpointing import DetectorCheckpointer
 from detection.data.checks import Record, check_test_sets
 from detection.data.loader import build_test_loader, build_train_loader, skip_batches
-from detection.engine.results import RESULTS_FILE, write_results
+from detection.engine.metrics import MetricsHook, has_row
+from detection.engine.random_state import seeded
+from detection.engine.results import results_part, write_results
+from detection.engine.run_folder import evaluation_config
 from detection.engine.trainer import ResumableTrainer, unwrap_ddp
 from detection.engine.wandb_writer import WandbSettings, WandbWriter
 from detection.engine.writers import build_run_writers
@@ -109,6 +111,15 @@ class DetectionTrainer(ResumableTrainer, DefaultTrainer):
         """COCO metrics, and drawings for the logs."""
         return build_evaluator(cfg, dataset_name)
 
+    @classmethod
+    def test(
+        cls, cfg: CfgNode, model: nn.Module, evaluators: Sequence[DatasetEvaluator] | None = None
+    ) -> dict[str, Any]:
+        """Detectron2's; what it draws depends on ``SEED`` alone."""
+        with seeded(cfg.SEED):
+            scores: dict[str, Any] = super().test(cfg, model, evaluators)
+        return scores
+
     def build_hooks(self) -> list[HookBase]:
         """Detectron2's hooks; the writers follow when the training starts, the report before."""
         self.checkpointer = DetectorCheckpointer(
@@ -138,12 +149,12 @@ class DetectionTrainer(ResumableTrainer, DefaultTrainer):
                 self._trainer._data_loader_iter = iter(loader)
             _log.info("Resuming at iteration %d of %d", self.start_iter, self.max_iter)
 
-    def catch_up(self) -> None:
-        """Evaluates where the last evaluation of a complete run did not come to its end."""
-        if self.cfg.DATASETS.TEST and not Path(self.cfg.OUTPUT_DIR, RESULTS_FILE).exists():
-            scores = self.test(self.cfg, self.model)
-            if comm.is_main_process():
-                report(self.cfg, self.model, scores)
+    def settled(self) -> bool:
+        """Whether the last evaluation came to its end; without a test set there is none."""
+        return not self.cfg.DATASETS.TEST or (
+            results_part(self.folder, "detection") is not None
+            and has_row(self.folder, self.finished)
+        )
 
     def before_train(self) -> None:
         """Opens the writers, then runs the hooks."""
@@ -154,7 +165,7 @@ class DetectionTrainer(ResumableTrainer, DefaultTrainer):
                 WandbSettings.from_cfg(self.cfg.WANDB),
                 self.start_iter,
             )
-            self.register_hooks([hooks.PeriodicWriter(self._writers, _LOG_PERIOD)])
+            self.register_hooks([MetricsHook(self._writers, _LOG_PERIOD)])
         super().before_train()
 
 
@@ -202,7 +213,7 @@ def report(
 
 
 def evaluate(cfg: CfgNode, model: nn.Module | None = None, resume: bool = False) -> dict[str, Any]:
-    """``--eval-only``: loads the weights, evaluates, and reports.
+    """``--eval-only``: loads the weights, evaluates, and reports in ``OUTPUT_DIR/evaluation``.
 
     Args:
         cfg: the whole configuration.
@@ -227,6 +238,7 @@ def evaluate(cfg: CfgNode, model: nn.Module | None = None, resume: bool = False)
                 "--eval-only needs weights; append e.g. MODEL.WEIGHTS output/run/model_final.pth"
             )
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    cfg = evaluation_config(cfg)
     scores = DetectionTrainer.test(cfg, model)
     return report(cfg, model, scores) if comm.is_main_process() else {}
 

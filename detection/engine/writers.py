@@ -14,6 +14,7 @@ from detectron2.utils.events import (
     get_event_storage,
 )
 
+from detection.engine.metrics import METRICS_FILE, mend_metrics
 from detection.engine.wandb_writer import WandbSettings, WandbWriter
 
 
@@ -32,9 +33,10 @@ def build_run_writers(
         start_iter: TensorBoard hides what an interrupted run wrote at later iterations.
     """
     os.makedirs(output_dir, exist_ok=True)
+    mend_metrics(output_dir)
     writers: list[EventWriter] = [
         CommonMetricPrinter(max_iter),
-        JSONWriter(os.path.join(output_dir, "metrics.json")),
+        JSONWriter(os.path.join(output_dir, METRICS_FILE)),
     ]
     if wandb is not None and wandb.active:
         writers.append(WandbWriter(wandb, output_dir))

@@ -6,6 +6,7 @@ from detectron2.config import CfgNode
 
 from backbones.errors import UserError
 from backbones.latency import LatencyTable
+from detection.engine.random_state import seeded
 from search.profiling.counting import load_table
 from search.selection.runtime import RUNTIME_MODELS, RuntimeModel
 from search.selection.target import check_target
@@ -20,7 +21,8 @@ def build_latency_table(cfg: CfgNode, space: SearchSpace) -> LatencyTable:
         UserError: if there is none of that name, or it is for another image size.
     """
     height, width = cfg.SEARCH.DEPLOY_SIZE
-    table = load_table(cfg.SEARCH.LATENCY_TABLE, space, (height, width))
+    with seeded(cfg.SEED):  # counting builds networks, the first time in a process alone
+        table = load_table(cfg.SEARCH.LATENCY_TABLE, space, (height, width))
     if table.input_size != (height, width):
         raise UserError(
             f"SEARCH.DEPLOY_SIZE is {height}×{width}, but latency table '{table.name}' is for "

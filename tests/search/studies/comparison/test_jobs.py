@@ -101,7 +101,7 @@ def test_every_finished_run_is_read_once(tmp_path: Path, monkeypatch: pytest.Mon
     def finish(job: module.Job) -> None:
         folder = job.commands[-1].folder
         folder.mkdir(parents=True)
-        (folder / "results.json").touch()
+        (folder / "results.json").write_text('{"detection": {}}')
 
     def last_first(stages: list[object], workers: int) -> Iterator[int]:
         assert stages == [jobs[0].commands, jobs[2].commands] and workers == 2
