@@ -5,16 +5,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from backbones import LatencyTable, UserError, predict_runtime
-from backbones.inference import Session, make_engine
+from backbones.inference import ENGINES, Session, make_engine
 from backbones.inference.measurement import Measurement
 from detection.deployment import Deployment
 from search.profiling import announcement, measuring
+from search.profiling.announcement import about
 from search.profiling.evaluation import evaluate_table, scores, se_factors
 from search.profiling.journal import Journal, Visit
 from search.profiling.measuring import Noise, report_noise
@@ -26,7 +30,7 @@ from search.profiling.workload import layer_items, network_item
 from search.selection.runtime import RuntimeModel
 from search.space import SearchSpace
 from search.supernets.decisions import hard_decision
-from tests.search.profiling.conftest import KnownEngine
+from tests.search.profiling.conftest import KnownEngine, KnownProgram
 
 DEPLOYMENT = Deployment("classification", (64, 64))
 
@@ -126,8 +130,11 @@ def test_an_interrupted_profile_goes_on(
 
 
 @pytest.mark.slow
-def test_models_are_converted_on_all_cores(small_space: SearchSpace, tmp_path: Path) -> None:
+def test_models_are_converted_on_all_cores(
+    small_space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Other processes make the model files that the measuring process then loads."""
+    monkeypatch.setattr(Journal, "remove_models", lambda _: None)
     journal = Journal(tmp_path, {})
     items = layer_items(small_space, DEPLOYMENT)[: 2 * announcement.CONVERSIONS_PER_WORKER]
     reference = network_item(small_space.smallest(), DEPLOYMENT)
@@ -143,6 +150,91 @@ def test_another_setting_does_not_mix_in(
     Journal(output.with_suffix(".partial"), {"rounds": 9, "threads": 1})
     with pytest.raises(UserError, match=r"unfinished profile with another .*rounds.*--output"):
         profile(small_space, engine, output)
+
+
+class ConvertingEngine(KnownEngine):
+    """Keeps a file of 1 MB for every module; fails at the modules of a name."""
+
+    converts = True
+    refused = "none"
+
+    def compile(
+        self, build: Callable[[], nn.Module], inputs: Sequence[Tensor], path: Path | None = None
+    ) -> KnownProgram:
+        assert path is not None
+        if self.refused in path.name:
+            raise UserError(f"cannot convert {path.name}")
+        path.write_bytes(bytes(1_000_000))
+        return super().compile(build, inputs)
+
+
+@pytest.fixture
+def converting(monkeypatch: pytest.MonkeyPatch) -> ConvertingEngine:
+    monkeypatch.setitem(ENGINES, "known", ConvertingEngine)
+    monkeypatch.setattr(measuring, "workers_for", lambda _: 1)
+    return ConvertingEngine()
+
+
+def test_a_profile_says_what_it_will_take(
+    small_space: SearchSpace,
+    converting: ConvertingEngine,
+    output: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """2 + 8 × 8 parts, 12 networks and the reference: 79 models, of which some are tried first."""
+    caplog.set_level("INFO")
+    profile(small_space, converting, output)
+    found = re.search(r"(\d+) modules to convert \(about \d+ s, 79 MB on disk", caplog.text)
+    assert found is not None
+    assert 60 < int(found[1]) < 79
+    assert re.search(r"measured\) and 195 visits \(about \d+ s\)", caplog.text)
+    assert list(output.parent.iterdir()) == [output]
+
+
+def test_nothing_is_left_of_a_refused_profile(
+    small_space: SearchSpace,
+    converting: ConvertingEngine,
+    output: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ConvertingEngine, "refused", "tail")
+    with pytest.raises(UserError, match="cannot convert tail"):
+        profile(small_space, converting, output)
+    assert list(output.parent.iterdir()) == []
+
+
+def test_models_are_gone_once_all_is_measured(
+    small_space: SearchSpace,
+    converting: ConvertingEngine,
+    output: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where the table cannot be written, what was measured is kept, in some kilobytes."""
+
+    def fails(*_: object) -> None:
+        raise UserError("the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LatencyTable, "save", fails)
+        with pytest.raises(UserError, match="disk is full"):
+            profile(small_space, converting, output)
+    kept = sorted(path.name for path in output.with_suffix(".partial").iterdir())
+    assert kept == ["setting.json", "visits.jsonl"]
+    profile(small_space, converting, output)
+    assert list(output.parent.iterdir()) == [output]
+
+
+def test_more_networks_than_the_space_has(engine: KnownEngine, output: Path) -> None:
+    space = SearchSpace.load("digits_small")
+    with pytest.raises(UserError, match="'digits_small' has fewer than 100 networks besides 12"):
+        profile_space(space, engine, DEPLOYMENT, output, 1, 12, output.with_name("report.json"))
+    assert list(output.parent.iterdir()) == []
+
+
+def test_durations_in_words() -> None:
+    assert [about(s) for s in (0.1, 42.4, 89, 240, 3700)] == [
+        *("about 1 s", "about 42 s", "about 89 s", "about 4 min", "about 62 min")
+    ]
 
 
 def test_evaluation_leaves_the_fitted_networks_out(
