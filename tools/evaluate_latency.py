@@ -10,6 +10,7 @@ from backbones.latency import LatencyTable
 from detection.engine.cli import run_tool
 from search.profiling.cli import add_profiling_arguments, check_counts, load_space
 from search.profiling.evaluation import SEED, evaluate_table, scores_table
+from search.profiling.report import cautions
 
 
 def parse() -> argparse.Namespace:
@@ -37,6 +38,8 @@ def main(args: argparse.Namespace) -> None:
         args.rounds,
     )
     print(scores_table(report["scores"]))
+    for line in cautions(report):
+        print(line)
     print(f"Wrote {args.output} and {args.output.with_suffix('.png')}")
 
 

@@ -82,6 +82,11 @@ class Journal:
         with self._file.open("a") as file:
             file.write(json.dumps(astuple(visit)) + "\n")
 
+    def remove_models(self) -> None:
+        """Deletes the converted models, once all is measured; visits are kept."""
+        for path in self.folder.glob("*.model"):
+            path.unlink()
+
     def remove(self) -> None:
         """Deletes the folder, once what it was kept for is written."""
         shutil.rmtree(self.folder)

@@ -23,7 +23,8 @@ from search.space import Candidate, Choice, SearchLayer, SearchSpace
 
 Shape = tuple[int, int, int]
 
-_DRAWS_PER_NETWORK = 1000
+_DRAWS = 1000
+"""Draws for every network found after which a space is taken to have no other."""
 
 
 @dataclass(frozen=True)
@@ -167,23 +168,25 @@ def random_networks(
         exclude: networks that must not be among them.
 
     Raises:
-        UserError: if the space has hardly as many.
+        UserError: if the space has not as many.
     """
     rng = random.Random(seed)
     found: dict[str, Architecture] = {}
-    for _ in range(_DRAWS_PER_NETWORK * max(count, 1)):
-        if len(found) == count:
-            return found
+    draws = 0
+    while len(found) < count:
+        draws += 1
+        if draws > _DRAWS * (len(found) + 1):
+            raise UserError(
+                f"search space '{space.name}' has fewer than {count} networks besides "
+                f"{len(exclude)} others; ask for fewer of them (--networks, --evaluation-networks)"
+            )
         choices = space.sample(rng)
         if len(found) % 2:
             choices = [choice and dataclasses.replace(choice, se=0) for choice in choices]
         types = type_names(space, choices)
         if types not in exclude:
             found.setdefault(types, space.architecture(choices, f"random{seed}_{len(found)}"))
-    raise UserError(
-        f"search space '{space.name}' has too few networks for {count} different random ones "
-        f"beside {len(exclude)} others; ask for fewer (--networks, --evaluation-networks)"
-    )
+    return found
 
 
 def type_names(space: SearchSpace, choices: Sequence[Choice]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from detectron2.config import CfgNode
 
 from backbones.errors import UserError
@@ -12,6 +14,8 @@ from search.selection.runtime import RUNTIME_MODELS, RuntimeModel
 from search.selection.target import check_target
 from search.selection.tradeoff import FixedTradeOff, TargetTradeOff
 from search.space import SearchSpace
+
+logger = logging.getLogger(__name__)
 
 
 def build_latency_table(cfg: CfgNode, space: SearchSpace) -> LatencyTable:
@@ -44,7 +48,10 @@ def build_runtime_model(cfg: CfgNode, space: SearchSpace) -> RuntimeModel:
         raise UserError(
             f"unknown SEARCH.RUNTIME_MODEL '{name}'; expected one of {', '.join(RUNTIME_MODELS)}"
         )
-    return RUNTIME_MODELS[name](space, build_latency_table(cfg, space))
+    table = build_latency_table(cfg, space)
+    if table.warning:
+        logger.warning("%s; what is searched on it is no better", table.caution)
+    return RUNTIME_MODELS[name](space, table)
 
 
 def check_targets(cfg: CfgNode, runtime_model: RuntimeModel) -> None:

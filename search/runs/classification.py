@@ -131,8 +131,7 @@ class SearchTrainer(ClassificationTrainer):
             output = Path(self.output_dir)
             found = self.networks.export(architecture, network, scores, output)
             further = {"family": self._family(), "samples": self._samples()}
-            target = self.cfg.SEARCH.TARGET
-            results = search_results(self.runtime_model, target, found, further)
+            results = search_results(self.runtime_model, self.cfg.SEARCH, found, further)
             self.write_results({"search": results})
         return {"val": scores, "found": {"runtime": architecture.provenance["predicted_runtime"]}}
 

@@ -135,7 +135,7 @@ class DetectorSearchTrainer(DetectionTrainer):
         found = self.exported(node.TARGET, output)
         family = [self.exported(t, output / "family" / f"{t:g}") for t in node.FAMILY]
         rows = [found_row(self.space, architecture) for architecture, _, _ in (found, *family)]
-        results = search_results(self.runtime_model, node.TARGET, rows[0], {"family": rows[1:]})
+        results = search_results(self.runtime_model, node, rows[0], {"family": rows[1:]})
         if comm.is_main_process():
             write_results(output, {"search": results})
         _, detector, cfg = found

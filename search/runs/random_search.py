@@ -127,7 +127,7 @@ def run_random_search(cfg: CfgNode) -> None:
     file = output / "candidates" / f"{best:02d}" / "backbone.pth"
     network = Architecture.load(file.with_name("architecture.json"))
     save_backbone(output, network, model_state(read_checkpoint(str(file)), str(file)))
-    found = search_results(model, cfg.SEARCH.TARGET, rows[best], {"candidates": rows})
+    found = search_results(model, cfg.SEARCH, rows[best], {"candidates": rows})
     write_results(output, {"search": found})
     logger.info("Wrote the best of %d candidates to %s", len(rows), output)
 

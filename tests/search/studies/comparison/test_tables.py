@@ -74,6 +74,19 @@ def write_run(
     return folder, results
 
 
+def test_a_comparison_names_tables_that_are_not_to_be_trusted(tmp_path: Path) -> None:
+    rough = {"latency_table": "mine", "table_warning": "rough, as it was measured in 2 rounds"}
+    folders = [write_run(tmp_path / name, 40.0, **rough)[0] for name in ("a", "b")]
+    folders.append(write_run(tmp_path / "c", 41.0)[0])
+    runs = [load_run(folder) for folder in folders]
+    line = "Predicted by latency table 'mine', which is rough, as it was measured in 2 rounds."
+    assert write_comparison(runs, tmp_path / "out").count(line) == 1
+    study = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert study["warnings"] == [line]
+    write_comparison(runs[2:], tmp_path / "trusted")
+    assert "warnings" not in json.loads((tmp_path / "trusted" / "comparison.json").read_text())
+
+
 def test_rows_are_means_over_seeds(tmp_path: Path) -> None:
     boxes = [41.0, 43.5, 40.1]
     folders = [write_run(tmp_path / f"a/seed{i}", box, i)[0] for i, box in enumerate(boxes)]
