@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from backbones.errors import UserError
-from backbones.files import read_json, write_atomic, write_json
+from backbones.files import read_json, safe_name, write_atomic, write_json
 
 
 @dataclass(frozen=True)
@@ -67,14 +67,16 @@ class Journal:
             return
         whole = []
         for line in self._file.read_text().splitlines():
-            with contextlib.suppress(ValueError):  # the line under way when it was killed
+            with contextlib.suppress(
+                ValueError, TypeError, RecursionError
+            ):  # the line under way when it was killed
                 self.visits.append(_parsed(line))
                 whole.append(f"{line}\n")
         write_atomic(self._file, "".join(whole))
 
     def model_path(self, key: str) -> Path:
         """Where an item's converted model is kept."""
-        return self.folder / f"{key}.model"
+        return self.folder / f"{safe_name(key, 'what is measured')}.model"
 
     def add(self, visit: Visit) -> None:
         """Writes one visit down."""

@@ -129,6 +129,17 @@ def test_an_interrupted_profile_goes_on(
     assert again == resumed
 
 
+def test_a_journal_is_data(tmp_path: Path) -> None:
+    """Lines that are no visits count as half written, and no key leads out of its folder."""
+    journal = Journal(tmp_path / "p.partial", {})
+    journal.add(Visit("layer", 0, 1.5))
+    with (tmp_path / "p.partial/visits.jsonl").open("a") as file:
+        file.write("3\n[1]\n" + "[" * 100_000 + "\n")
+    assert Journal(tmp_path / "p.partial", {}).visits == [Visit("layer", 0, 1.5)]
+    with pytest.raises(UserError, match="what is measured is called '../x', which cannot name a"):
+        journal.model_path("../x")
+
+
 @pytest.mark.slow
 def test_models_are_converted_on_all_cores(
     small_space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -79,7 +79,5 @@ def test_random_networks(space: SearchSpace) -> None:
 def test_a_space_with_too_few_networks_is_named() -> None:
     small = SearchSpace.load("digits_small")
     assert len(random_networks(small, 60, seed=0)) == 60
-    with pytest.raises(
-        UserError, match="'digits_small' has fewer than 81 networks"
-    ):
+    with pytest.raises(UserError, match="'digits_small' has fewer than 81 networks"):
         random_networks(small, 81, seed=0)

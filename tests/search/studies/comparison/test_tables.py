@@ -202,6 +202,16 @@ def test_a_run_counts_once(tmp_path: Path) -> None:
         compare([one, same])
 
 
+def test_a_configuration_of_a_run_is_data(tmp_path: Path) -> None:
+    folder, _ = write_run(tmp_path / "a", 1.0)
+    (folder / "config.yaml").write_text(
+        f'SEED: !!python/object/apply:os.system ["touch {tmp_path / "ran"}"]\n'
+    )
+    with pytest.raises(UserError, match="config.yaml' is not the configuration of a run: could"):
+        load_run(folder)
+    assert not (tmp_path / "ran").exists()
+
+
 @pytest.mark.parametrize(
     ("results", "message"),
     [
