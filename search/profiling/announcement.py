@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from backbones.inference import Program
@@ -12,8 +13,8 @@ from backbones.inference.measurement import visit_seconds
 from search.profiling.journal import Journal
 from search.profiling.workload import Item
 
-PROBES = 6
-"""Items that are tried to estimate the rest."""
+PROBES = 3
+"""Items of every kind that are tried to estimate the others."""
 
 CONVERSIONS_PER_WORKER = 4
 """Fewest conversions for which starting another worker process pays."""
@@ -25,10 +26,10 @@ class Work:
 
     Attributes:
         conversions: models to convert.
-        conversion_seconds: all of them take, on all cores.
+        conversion_seconds: all of them take, one after the other.
         visits: to make.
         visit_seconds: all of them take.
-        disk: bytes of all converted models.
+        disk: bytes of all converted models, those there already left out.
     """
 
     conversions: int
@@ -37,14 +38,24 @@ class Work:
     visit_seconds: float
     disk: float
 
+    def __add__(self, other: Work) -> Work:
+        return Work(
+            self.conversions + other.conversions,
+            self.conversion_seconds + other.conversion_seconds,
+            self.visits + other.visits,
+            self.visit_seconds + other.visit_seconds,
+            self.disk + other.disk,
+        )
+
     def __str__(self) -> str:
         visits = f"{self.visits:,} visits ({about(self.visit_seconds)})"
         if not self.conversions:
             return visits
+        seconds = self.conversion_seconds / workers_for(self.conversions)
         megabytes = max(round(self.disk / 1e6), 1)
         return (
-            f"{self.conversions:,} modules to convert ({about(self.conversion_seconds)}, "
-            f"{megabytes:,} MB on disk until all is measured) and {visits}"
+            f"{self.conversions:,} modules to convert ({about(seconds)}, {megabytes:,} MB on disk "
+            f"until all is measured) and {visits}"
         )
 
 
@@ -57,25 +68,37 @@ def about(seconds: float) -> str:
 
 def estimated_work(
     pending: Sequence[Item],
-    missing: Sequence[Item],
+    missing: Collection[str],
     compiled: Callable[[Item], Program],
     journal: Journal,
 ) -> Work:
-    """Tries a few items, spread over all, and estimates from them what is left.
+    """Tries some items of every kind, the first word of their keys, and estimates what is left.
 
     What is converted for that is kept, and does not count as left.
 
     Args:
         pending: the item of every visit to come.
-        missing: items without a converted model; none where the engine converts nothing.
-        compiled: converts and loads an item.
+        missing: keys of items without a converted model; none where nothing is converted.
+        compiled: converts an item and loads it.
         journal: keeps the models.
     """
-    distinct = list({item.key: item for item in pending}.values())
-    distinct.sort(key=lambda item: item.key)
-    tried = distinct[:: max(len(distinct) // PROBES, 1)]
-    waiting = {item.key for item in missing}
+    kinds: dict[str, list[Item]] = {}
+    for item in pending:
+        kinds.setdefault(item.key.partition("_")[0], []).append(item)
+    works = (_work_of_kind(items, missing, compiled, journal) for items in kinds.values())
+    return sum(works, start=Work(0, 0.0, 0, 0.0, 0.0))
+
+
+def _work_of_kind(
+    pending: Sequence[Item],
+    missing: Collection[str],
+    compiled: Callable[[Item], Program],
+    journal: Journal,
+) -> Work:
+    """As :func:`estimated_work`, by the medians of the items tried."""
+    items = list({item.key: item for item in pending}.values())
     preparing, visiting, disk = [], [], []
+    tried = items[:: -(-len(items) // PROBES)]
     for item in tried:
         start = time.perf_counter()
         program = compiled(item)
@@ -83,24 +106,20 @@ def estimated_work(
         session = program.load()
         visiting.append(time.perf_counter() - prepared + visit_seconds(session))
         preparing.append(prepared - start)
-        if item.key in waiting:
+        if item.key in missing:
             disk.append(journal.model_path(item.key).stat().st_size)
-    left = len(waiting) - len(disk)
-    each = _mean(preparing[1:] or preparing)  # the first one imports the converter
-    built = 0 if waiting else len(distinct)
+    wanted = sum(item.key in missing for item in items)
+    left = wanted - len(disk)
+    building = 0 if wanted else len(items) - len(tried)
     return Work(
         left,
-        left * each / workers_for(left),
+        left * statistics.median(preparing),
         len(pending),
-        len(pending) * _mean(visiting) + built * each,
-        len(waiting) * _mean(disk),
+        len(pending) * statistics.median(visiting) + building * statistics.median(preparing),
+        wanted * statistics.median(disk) if disk else 0.0,
     )
 
 
 def workers_for(conversions: int) -> int:
     """Processes that convert at a time; with one, this process converts."""
     return max(min(os.cpu_count() or 1, conversions // CONVERSIONS_PER_WORKER), 1)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0

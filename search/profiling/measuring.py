@@ -72,7 +72,8 @@ def _visit_all(pending: Sequence[tuple[int, Item]], engine: Engine, journal: Jou
     items = [item for _, item in pending]
     missing = _missing(items, engine, journal)
     if pending:
-        work = estimated_work(items, missing, compiled, journal)
+        keys = {item.key for item in missing}
+        work = estimated_work(items, keys, compiled, journal)
         logger.info("%s on %s: %s", engine.title, engine.device, work)
     _convert(_missing(missing, engine, journal), engine, journal)
     with tqdm(pending, desc=f"{engine.title} on {engine.device}", unit="visit") as progress:
