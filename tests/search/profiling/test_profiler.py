@@ -21,7 +21,14 @@ from search.profiling.evaluation import evaluate_table, scores, se_factors
 from search.profiling.journal import Journal, Visit
 from search.profiling.measuring import report_noise
 from search.profiling.networks import measure_architectures, networks_table
-from search.profiling.pace import EVERY, at_one_pace, rolling_median
+from search.profiling.pace import (
+    ANCHORS,
+    EVERY,
+    anchor_items,
+    at_one_pace,
+    drift,
+    rolling_median,
+)
 from search.profiling.profiler import profile_space
 from search.profiling.workload import layer_items, network_item
 from search.selection.runtime import RuntimeModel
@@ -230,6 +237,33 @@ def test_the_pace_between_two_visits_to_the_reference() -> None:
     assert found["x"].runtime == pytest.approx(5)
 
 
+def test_one_odd_visit_to_the_reference_moves_nothing() -> None:
+    """The pace is a median of the neighbours; a disturbance of one visit is its own."""
+    visits = []
+    for index in range(20):
+        visits += [Visit("pace", index, 30.0 if index == 10 else 10.0), Visit("x", index, 5.0)]
+    assert at_one_pace(visits, "pace") == {"x": Measurement(5.0, 0.0)}
+
+
+def test_the_drift_is_the_geometric_mean_over_the_anchors(
+    small_space: SearchSpace, engine: KnownEngine, output: Path
+) -> None:
+    table = profile(small_space, engine, output)
+    assert table.correction is not None
+    anchors = anchor_items(small_space, table, DEPLOYMENT)
+    assert list(anchors) == list(table.correction.networks)[:ANCHORS]
+    factors = [2.0, 0.5, 1.5] + [1.0] * (ANCHORS - 3)
+    found = {
+        item.key: Measurement(factor * table.correction.networks[types], 0.0)
+        for factor, (types, item) in zip(factors, anchors.items(), strict=True)
+    }
+    assert drift(table, anchors, found) == pytest.approx(1.5 ** (1 / ANCHORS))
+    assert drift(table, {}, {}) == 1
+    plain = dataclasses.replace(table, correction=None)
+    assert anchor_items(small_space, plain, DEPLOYMENT) == {}
+    assert drift(plain, anchors, found) == 1
+
+
 def test_a_table_that_tells_no_networks_apart_is_reported(
     small_space: SearchSpace, engine: KnownEngine, output: Path
 ) -> None:
@@ -286,7 +320,12 @@ def test_correction_against_the_normal_equations() -> None:
     expected = np.linalg.solve(weighted.T @ weighted, weighted.sum(0))
     assert [fit.intercept, fit.scale, fit.per_layer] == pytest.approx(expected)
     assert fit.per_se == 0
-    assert 0.3 < fit.error < 1.5  # |noise| of 1 % has mean 0.8 %
+    errors = []
+    for index in range(40):
+        others = np.delete(weighted, index, 0)
+        solution = np.linalg.solve(others.T @ others, others.sum(0))
+        errors.append(abs(features[index, :3] @ solution / measured[index] - 1))
+    assert fit.error == pytest.approx(100 * np.mean(errors))
 
 
 def test_scores_by_hand() -> None:
