@@ -21,7 +21,7 @@ from backbones.network import Trunk
 from backbones.weights import save_checkpoint
 from detection.modeling.backbone import FEATURES, SPNASBackbone, build_trunk, norm_layer
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 ALL = tuple(FEATURES)
 # By hand from the architecture: the stem and the layers whose output has stride 2, 4, 8, 16, 32.
 LAYERS_OF_STAGE = [range(0, 1), range(1, 5), range(5, 9), range(9, 17), range(17, 22)]

@@ -26,7 +26,7 @@ from detection.modeling.timm_backbone import TimmBackbone
 from detection.report import model_cost
 from detection.trainer import DetectionTrainer
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 ALL = ("res2", "res3", "res4", "res5")
 # By hand from ResNet's definition: what each further feature depends on, res1 first.
 RESNET = ("conv1 bn1", "layer1", "layer2", "layer3", "layer4")

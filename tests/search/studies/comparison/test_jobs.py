@@ -30,7 +30,7 @@ from search.studies.comparison.jobs import (
 from search.studies.comparison.runs import DetectorRun
 from tests.miniatures import write_coco
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 CONFIG = "configs/detection/mask_rcnn_spnas_fpn_1x.yaml"
 
 

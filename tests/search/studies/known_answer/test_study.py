@@ -26,7 +26,7 @@ from search.studies.known_answer.truth import Truth
 from search.studies.methods.study import Method
 from search.studies.pages import known_answer_section
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 FACTS = {"command": "python tools/known_answer.py", "hardware": "made up"}
 SPACE = SearchSpace.load("digits_small")
 NETWORKS = ("3x3-1 3x3-1 skip", "3x3-1 5x5-1 skip", "5x5-1 3x3-1 skip")
@@ -183,12 +183,16 @@ def test_real_searches_end_in_the_truth(truth: Truth, images: Path) -> None:
     for method in ("single-path", "random"):
         found = module.search_network(search, method, TARGETS[1], 0)
         assert truth.regret(found["layers"], TARGETS[1]) >= 0
+        runtime = truth.lookup(found["layers"]).runtime
+        assert (1 - search.SEARCH.TOLERANCE) * TARGETS[1] <= runtime <= TARGETS[1] + 1e-4
         assert found["cpu_seconds"] > 0
     table = build_latency_table(search, SPACE)
     architecture = next(iter(all_networks(SPACE).values()))
     scores = module.train_network(classifier, architecture, table, 0)
-    assert 0 <= scores["top1"] <= 100
+    assert scores["top1"] in [100 * right / 16 for right in range(17)]
+    assert scores["runtime"] == round(predict_runtime(architecture, table), 4)
     assert scores == module.train_network(classifier, architecture, table, 0)
+    assert scores["loss"] != module.train_network(classifier, architecture, table, 1)["loss"]
 
 
 @pytest.mark.slow
