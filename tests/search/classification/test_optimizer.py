@@ -12,6 +12,7 @@ from detectron2.config import CfgNode, get_cfg
 from backbones import UserError
 from backbones.paths import config_path
 from search.classification.optimizer import (
+    StaircaseDecay,
     build_lr_scheduler,
     build_optimizer,
     parameter_groups,
@@ -98,6 +99,13 @@ def test_mnasnet_schedule(cfg: CfgNode) -> None:
     cfg.SOLVER.WARMUP_EPOCHS = 350.0
     with pytest.raises(UserError, match=r"WARMUP_EPOCHS is 350; expected less than .* is 350"):
         schedule(cfg)
+
+
+def test_steps_of_the_staircase_are_not_lost_to_rounding() -> None:
+    """49 decays in 49 steps: 1 / 49 · 49 is less than 1 in double precision."""
+    decay = StaircaseDecay(49 * 2.4)
+    for step in range(50):
+        assert decay(step / 49) == pytest.approx(0.97**step)
 
 
 @pytest.mark.parametrize("decay", ["cosine", "exponential"])

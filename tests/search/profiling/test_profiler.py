@@ -241,8 +241,10 @@ def test_one_odd_visit_to_the_reference_moves_nothing() -> None:
     """The pace is a median of the neighbours; a disturbance of one visit is its own."""
     visits = []
     for index in range(20):
-        visits += [Visit("pace", index, 30.0 if index == 10 else 10.0), Visit("x", index, 5.0)]
-    assert at_one_pace(visits, "pace") == {"x": Measurement(5.0, 0.0)}
+        visits.append(Visit("pace", index, 30.0 if index == 10 else 10.0))
+        visits.append(Visit(f"x{index}", 0, 5.0))
+    found = at_one_pace(visits, "pace")
+    assert found == {f"x{index}": Measurement(5.0, 0.0) for index in range(20)}
 
 
 def test_the_drift_is_the_geometric_mean_over_the_anchors(

@@ -118,12 +118,17 @@ def networks_of(space: SearchSpace, model: RuntimeModel) -> list[tuple[float, li
     return networks
 
 
-@pytest.mark.parametrize("target", [40.0, 45.0])
+@pytest.mark.parametrize("target", [40.0, 46.0])
+@pytest.mark.parametrize("seed", range(4))
 def test_a_wide_tolerance_takes_the_best_that_is_fast_enough(
-    tiny: tuple[SearchSpace, RuntimeModel], target: float
+    tiny: tuple[SearchSpace, RuntimeModel], target: float, seed: int
 ) -> None:
+    """Also far below the target: of two seeds, everything at its smallest is the likeliest."""
     space, model = tiny
-    decisions = random_decisions(space, random.Random(5))
+    decisions = random_decisions(space, random.Random(seed))
+    if seed < 2:
+        small = torch.tensor([0.8, 0.2])
+        decisions = [dataclasses.replace(d, kernel=small, expansion=small) for d in decisions]
     values = {
         tuple(choices): sum(
             likelihood(decision, choice, droppable=False)

@@ -202,7 +202,8 @@ def test_a_killed_command_goes_on(images: Path, tmp_path: Path) -> None:
     command += ["--truth", str(output), "CLASSIFICATION.DATASET", str(images)]
     command += ["CLASSIFICATION.NUM_CLASSES", "2", "SOLVER.IMS_PER_BATCH", "4"]
     run = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-    wait_for(output.exists)
+    wait_for(lambda: output.exists() or run.poll() is not None)
+    assert run.poll() is None
     run.send_signal(signal.SIGKILL)
     run.wait()
     before = read_json(output, "truth")
@@ -212,7 +213,7 @@ def test_a_killed_command_goes_on(images: Path, tmp_path: Path) -> None:
     assert after["trials"][: len(before["trials"])] == before["trials"]
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
