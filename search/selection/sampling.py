@@ -61,7 +61,7 @@ def sample_at_target(
                 space.choices(layer)[pick] for layer, pick in zip(space.layers, picks, strict=True)
             ]
     raise UserError(
-        f"no random network of search space '{space.name}' between {lowest:.5g} and {target:.5g} "
+        f"no random network of search space '{space.name}' between {lowest:.4g} and {target:.4g} "
         f"{runtime_model.table.unit} in {_ATTEMPTS} draws; widen the tolerance"
     )
 

@@ -35,7 +35,7 @@ def check_target(
         table = runtime_model.table
         raise UserError(
             f"{key} is {target:g} {table.unit}; the networks of search space "
-            f"'{space.name}' take {smallest:.5g} to {largest:.5g} {table.unit} by latency table "
+            f"'{space.name}' take {smallest:.4g} to {largest:.4g} {table.unit} by latency table "
             f"'{table.name}'"
         )
 

@@ -217,6 +217,70 @@ def test_optional_fields_may_be_missing(backend: str) -> None:
     )
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_area_that_is_missing_is_the_boxs(backend: str) -> None:
+    """40 × 40 pixels are a medium object; 40 would be a small one."""
+    truth = truth_of(instance([10, 10, 40, 40]))
+    del truth["annotations"][0]["area"]
+    found = score(truth, [found_at([10, 10, 40, 40], 0.9)], "bbox", backend)
+    assert found["APm"] == pytest.approx(100)
+    assert math.isnan(found["APs"])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("most", [10, 15, 100])
+def test_the_best_detections_of_an_image_count(backend: str, most: int) -> None:
+    """Of 20 objects in one image, each found, ``most`` are scored: 10 are 51 of 101 recalls."""
+    boxes = [[30 * column, 30 * row, 20, 20] for row in range(4) for column in range(5)]
+    truth = truth_of(*map(instance, boxes))
+    results = [found_at(box, 0.9 - 0.01 * index) for index, box in enumerate(boxes)]
+    found = score(truth, results, "bbox", backend, max_dets=most)
+    recalls = 1 + 100 * min(most, 20) // 20
+    assert found["AP"] == pytest.approx(100 * recalls / 101)
+
+
+def people(seed: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Two classes with 17 keypoints, and noisy detections of them."""
+    rng = np.random.default_rng(seed)
+    truth = truth_of(*(instance([*rng.uniform(0, 60, 2), 70.0, 90.0]) for _ in range(8)))
+    results = []
+    for annotation in truth["annotations"]:
+        annotation["category_id"] = 1 + annotation["id"] % 2
+        annotation["image_id"] = 1 + annotation["id"] // 3 % 2
+        x, y, w, h = annotation["bbox"]
+        points = np.column_stack([x + w * rng.random(17), y + h * rng.random(17), [2] * 17])
+        annotation |= {"keypoints": points.ravel().tolist(), "num_keypoints": 17}
+        points[:, :2] += rng.normal(0, 4, (17, 2))
+        fields = {key: annotation[key] for key in ("image_id", "category_id")}
+        keypoints = points.ravel().tolist()
+        results.append({**fields, "keypoints": keypoints, "score": float(rng.random())})
+    return truth, results
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("sigmas", [(), (0.03,) * 17], ids=["COCO's", "others"])
+def test_keypoints(backend: str, sigmas: tuple[float, ...]) -> None:
+    """There are no small objects, and no table by class."""
+    truth, results = people(1)
+    found = score(truth, results, "keypoints", backend, kpt_oks_sigmas=sigmas)
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO()
+        coco.dataset = copy.deepcopy(truth)
+        coco.createIndex()
+        evaluation = COCOeval(coco, coco.loadRes(copy.deepcopy(results)), "keypoints")
+        if sigmas:
+            evaluation.params.kpt_oks_sigmas = np.array(sigmas)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    names = ("AP", "AP50", "AP75", "APm", "APl")
+    assert list(found) == list(names)
+    expected = [math.nan if value < 0 else 100 * value for value in evaluation.stats[:5]]
+    assert 1 < expected[0] < 99
+    for name, value in zip(names, expected, strict=True):
+        assert found[name] == pytest.approx(value, abs=1e-6, nan_ok=True), name
+
+
 def test_a_single_class_has_no_table_by_class() -> None:
     truth = truth_of(instance([10, 10, 20, 20]))
     truth["categories"] = truth["categories"][:1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -83,10 +84,12 @@ def test_what_cannot_be_done_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     program = make_engine("litert").compile(lambda: module, [torch.randn(1, 16, 8, 8)])
     with pytest.raises(UserError, match="reports no operators"):
         program.operators()
-    if not torch.cuda.is_available():
-        for engine in ("torch", "onnxruntime"):
-            with pytest.raises(UserError, match="--device is cuda"):
-                make_engine(engine, "cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="--device is cuda, but PyTorch finds no CUDA device"):
+        make_engine("torch", "cuda")
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(UserError, match="--device is cuda, but this ONNX Runtime has only CPUExec"):
+        make_engine("onnxruntime", "cuda")
     with pytest.raises(UserError, match=r"'no_such_engine'.*pip install 'spnas\[fast\]'"):
         require("torch", "no_such_engine", extra="fast")
 

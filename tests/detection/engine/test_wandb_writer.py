@@ -234,8 +234,15 @@ def test_a_hanging_finish_is_given_up(
     log_of: Callable[[str], list[str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """W&B answers only once the writer has been closed."""
-    monkeypatch.setattr(wandb_writer, "_FINISH_SECONDS", -9.9)
+    """W&B answers only once the writer has been closed, which was after 70 seconds."""
+    waits: list[float | None] = []
+
+    class Impatient(threading.Thread):
+        def join(self, timeout: float | None = None) -> None:
+            waits.append(timeout)
+            super().join(0.05)
+
+    monkeypatch.setattr(wandb_writer, "threading", SimpleNamespace(Thread=Impatient))
     lines = log_of(LOGGER)
     writer = WandbWriter(OFFLINE, tmp_path)
     fake.run.answer.clear()
@@ -243,7 +250,8 @@ def test_a_hanging_finish_is_given_up(
     assert not fake.run.finished
     fake.run.answer.set()
     (line,) = lines
-    assert "failed to finish (TimeoutError: no answer within 0.1 s)" in line
+    assert "failed to finish (TimeoutError: no answer within 70 s)" in line
+    assert waits == [70]
 
 
 def test_the_server_knows_better(tmp_path: Path, fake: SimpleNamespace) -> None:

@@ -12,6 +12,7 @@ from detectron2.config import CfgNode, get_cfg
 from backbones import UserError
 from backbones.paths import config_path
 from search.classification.optimizer import (
+    StaircaseDecay,
     build_lr_scheduler,
     build_optimizer,
     parameter_groups,
@@ -39,12 +40,38 @@ def supernet(space: SearchSpace) -> Supernet:
 def test_no_decay_on_norms_biases_and_thresholds(cfg: CfgNode, supernet: Supernet) -> None:
     decayed, plain, thresholds = parameter_groups(cfg, supernet)
     assert decayed["weight_decay"] == 1e-5
-    assert all(parameter.dim() > 1 for parameter in decayed["params"])
     assert plain["weight_decay"] == thresholds["weight_decay"] == 0
+    assert decayed["lr"] == plain["lr"] == cfg.SOLVER.BASE_LR
     assert thresholds["lr"] == 10 * cfg.SOLVER.BASE_LR
-    assert len(thresholds["params"]) == 20
-    count = sum(len(group["params"]) for group in (decayed, plain, thresholds))
-    assert count == len(list(supernet.parameters()))
+    own = set(map(id, supernet.thresholds.parameters()))
+    assert len(own) == 20
+    assert set(map(id, thresholds["params"])) == own
+    others = [p for p in supernet.parameters() if id(p) not in own]
+    assert list(map(id, decayed["params"])) == [id(p) for p in others if p.dim() > 1]
+    assert list(map(id, plain["params"])) == [id(p) for p in others if p.dim() == 1]
+    cfg.SOLVER.WEIGHT_DECAY_NORM = 0.25
+    assert [group["weight_decay"] for group in parameter_groups(cfg, supernet)] == [1e-5, 0.25, 0]
+
+
+def test_what_does_not_learn_has_no_group(cfg: CfgNode) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 4))
+    model[0].requires_grad_(False)
+    decayed, plain = parameter_groups(cfg, model)
+    assert decayed["params"] == [model[1].weight]
+    assert plain["params"] == [model[1].bias]
+
+
+def test_sgd_has_no_epsilon(cfg: CfgNode) -> None:
+    """Timm's takes none: one step on one weight, with Nesterov's momentum, by hand."""
+    cfg.SOLVER.OPTIMIZER, cfg.SOLVER.BASE_LR = "sgd", 0.1
+    model = torch.nn.Linear(1, 1, bias=False)
+    before = float(model.weight.detach())
+    optimizer = build_optimizer(cfg, model)
+    (2 * model.weight).sum().backward()
+    optimizer.step()
+    gradient = 2 + 1e-5 * before
+    assert float(model.weight.detach()) == pytest.approx(before - 0.1 * 1.9 * gradient)
+    assert "eps" not in optimizer.defaults
 
 
 def test_the_papers_optimizer(cfg: CfgNode, supernet: Supernet) -> None:
@@ -67,6 +94,18 @@ def test_mnasnet_schedule(cfg: CfgNode) -> None:
         assert factor(epoch / 350) == pytest.approx(0.97 ** (epoch // 2.4))
     assert factor(0.0) == pytest.approx(0.1, rel=1e-3)
     assert factor(0.0) < factor(2.5 / 350) < factor(4.9 / 350)
+    cfg.SOLVER.WARMUP_FACTOR = 0.3
+    assert schedule(cfg)(0.0) == pytest.approx(0.3, rel=1e-3)
+    cfg.SOLVER.WARMUP_EPOCHS = 350.0
+    with pytest.raises(UserError, match=r"WARMUP_EPOCHS is 350; expected less than .* is 350"):
+        schedule(cfg)
+
+
+def test_steps_of_the_staircase_are_not_lost_to_rounding() -> None:
+    """49 decays in 49 steps: 1 / 49 · 49 is less than 1 in double precision."""
+    decay = StaircaseDecay(49 * 2.4)
+    for step in range(50):
+        assert decay(step / 49) == pytest.approx(0.97**step)
 
 
 @pytest.mark.parametrize("decay", ["cosine", "exponential"])

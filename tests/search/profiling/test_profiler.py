@@ -23,7 +23,14 @@ from search.profiling.evaluation import evaluate_table, scores, se_factors
 from search.profiling.journal import Journal, Visit
 from search.profiling.measuring import Noise, report_noise
 from search.profiling.networks import measure_architectures, networks_table
-from search.profiling.pace import EVERY, at_one_pace, rolling_median
+from search.profiling.pace import (
+    ANCHORS,
+    EVERY,
+    anchor_items,
+    at_one_pace,
+    drift,
+    rolling_median,
+)
 from search.profiling.profiler import profile_space
 from search.profiling.report import latency_section
 from search.profiling.workload import layer_items, network_item
@@ -347,6 +354,35 @@ def test_the_pace_between_two_visits_to_the_reference() -> None:
     assert found["x"].runtime == pytest.approx(5)
 
 
+def test_one_odd_visit_to_the_reference_moves_nothing() -> None:
+    """The pace is a median of the neighbours; a disturbance of one visit is its own."""
+    visits = []
+    for index in range(20):
+        visits.append(Visit("pace", index, 30.0 if index == 10 else 10.0))
+        visits.append(Visit(f"x{index}", 0, 5.0))
+    found = at_one_pace(visits, "pace")
+    assert found == {f"x{index}": Measurement(5.0, 0.0) for index in range(20)}
+
+
+def test_the_drift_is_the_geometric_mean_over_the_anchors(
+    small_space: SearchSpace, engine: KnownEngine, output: Path
+) -> None:
+    table = profile(small_space, engine, output)
+    assert table.correction is not None
+    anchors = anchor_items(small_space, table, DEPLOYMENT)
+    assert list(anchors) == list(table.correction.networks)[:ANCHORS]
+    factors = [2.0, 0.5, 1.5] + [1.0] * (ANCHORS - 3)
+    found = {
+        item.key: Measurement(factor * table.correction.networks[types], 0.0)
+        for factor, (types, item) in zip(factors, anchors.items(), strict=True)
+    }
+    assert drift(table, anchors, found) == pytest.approx(1.5 ** (1 / ANCHORS))
+    assert drift(table, {}, {}) == 1
+    plain = dataclasses.replace(table, correction=None)
+    assert anchor_items(small_space, plain, DEPLOYMENT) == {}
+    assert drift(plain, anchors, found) == 1
+
+
 def test_a_table_that_tells_no_networks_apart_is_reported(
     small_space: SearchSpace, engine: KnownEngine, output: Path
 ) -> None:
@@ -375,6 +411,28 @@ def test_tables_of_elsewhere_are_refused(
         evaluate_table(table, space, output.with_name("report.json"))
 
 
+<<<<<<< HEAD
+=======
+def test_correction_against_the_normal_equations() -> None:
+    """Weighted least squares with a known answer, noise, and a column that tells nothing."""
+    rng = np.random.default_rng(0)
+    features = rng.uniform(1, 3, (40, 4))
+    features[:, 0], features[:, 3] = 1, 0
+    measured = features @ [0.2, 1.3, -0.1, 0] * (1 + 0.01 * rng.standard_normal(40))
+    fit = fit_correction({str(i): row for i, row in enumerate(features)}, measured)
+    weighted = features[:, :3] / measured[:, None]
+    expected = np.linalg.solve(weighted.T @ weighted, weighted.sum(0))
+    assert [fit.intercept, fit.scale, fit.per_layer] == pytest.approx(expected)
+    assert fit.per_se == 0
+    errors = []
+    for index in range(40):
+        others = np.delete(weighted, index, 0)
+        solution = np.linalg.solve(others.T @ others, others.sum(0))
+        errors.append(abs(features[index, :3] @ solution / measured[index] - 1))
+    assert fit.error == pytest.approx(100 * np.mean(errors))
+
+
+>>>>>>> w/tests
 def test_scores_by_hand() -> None:
     rows = [
         {"measured": 10.0, "predicted": 11.0},

@@ -15,7 +15,7 @@ from backbones.blocks import MBConv
 from search.selection.runtime import RuntimeModel
 from search.space import SearchSpace
 from search.supernets.decisions import Decision
-from search.supernets.export import export_network
+from search.supernets.export import export_network, exported_state
 from search.supernets.multi_path import MultiPathSupernet
 from search.supernets.one_shot import OneShot
 from search.supernets.single_path import Supernet
@@ -90,8 +90,9 @@ def test_an_export_is_a_network_of_its_own(
     assert network.dropout.p == 0.3
     before = {name: value.clone() for name, value in supernet.state_dict().items()}
     with torch.no_grad():
-        for value in network.state_dict().values():
-            value.fill_(3)
+        for state in (network.state_dict(), exported_state(supernet, choices)):
+            for value in state.values():
+                value.fill_(3)
     for name, value in supernet.state_dict().items():
         assert torch.equal(value, before[name]), name
 

@@ -188,7 +188,7 @@ def test_the_runtime_pulls_thresholds_by_what_options_cost(
     for (layer, thresholds), row in zip(supernet._judged, table.layers, strict=True):
         assert thresholds.values.grad is not None
         kernel, expansion, *se_and_keep = thresholds.values.grad.tolist()
-        cost = row.runtimes
+        cost = {str(layer_type): runtime for layer_type, runtime in row.runtimes.items()}
         added = cost["5x5-6"] - cost["5x5-3"]
         # the table has no SE factors: these cost nothing
         expected = [added, 0, 0] + [cost["5x5-6"]] * layer.layer.droppable

@@ -75,8 +75,32 @@ def test_spreads_and_ranks(rng: random.Random) -> None:
     columns = [[row["top1"][seed] for row in rows] for seed in SEEDS]
     pairs = [spearmanr(a, b).statistic for a, b in itertools.combinations(columns, 2)]
     assert found["rank_correlation"] == pytest.approx(statistics.fmean(pairs))
-    with pytest.raises(UserError, match="raise --seeds"):
-        Truth([TrueNetwork("a", 1.0, {"top1": {0: 1.0}})]).reliability()
+
+
+def test_spreads_by_hand() -> None:
+    """Variances with one degree of freedom less; seeds are paired, whatever their order."""
+    rows = {"a": {0: 1.0, 1: 3.0}, "b": {1: 5.0, 0: 8.0}, "c": {0: 6.0, 1: 9.0}}
+    truth = Truth([TrueNetwork(name, 1.0, {"top1": row}) for name, row in rows.items()])
+    seeds = statistics.fmean(statistics.variance(row.values()) for row in rows.values())
+    means = statistics.variance(statistics.fmean(row.values()) for row in rows.values())
+    found = truth.reliability()
+    assert found["seeds"] == pytest.approx(seeds**0.5)
+    assert found["architectures"] == pytest.approx((means - seeds / 2) ** 0.5)
+    assert found["rank_correlation"] == pytest.approx(0.5)  # ranks 1 3 2 and 1 2 3
+    same = [TrueNetwork(name, 1.0, {"top1": {0: 1.0, 1: 3.0}}) for name in "ab"]
+    assert Truth(same).reliability()["architectures"] == 0
+    for networks in (same[:1], [TrueNetwork(n, 1.0, {"top1": {0: 1.0}}) for n in "ab"]):
+        with pytest.raises(UserError, match="at least two of each: raise --seeds"):
+            Truth(networks).reliability()
+
+
+def test_a_network_exactly_at_the_target_is_fast_enough() -> None:
+    """Also where the target went through a file, which rounds it."""
+    truth = Truth([TrueNetwork("a", 2.0, {"top1": {0: 50.0}})])
+    for target in (2.0, 2.0 - 1e-9):
+        assert truth.regret("a", target) == 0
+    with pytest.raises(UserError, match="no network within inf % below 1.999"):
+        truth.band(1.999)
 
 
 def test_seeds_alone_are_no_spread_of_architectures(rng: random.Random) -> None:

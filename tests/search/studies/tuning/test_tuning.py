@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from optuna.trial import TrialState
 
 from backbones import UserError
 from search.config import load_search_config
+from search.runs.classification import SearchTrainer
+from search.studies.tuning import worker as worker_module
 from search.studies.tuning.objective import Outcome, objective_value, search_outcome
 from search.studies.tuning.report import (
     full_trials,
@@ -98,23 +101,39 @@ def test_a_finished_study_is_not_continued(storage: Any) -> None:
     assert len(work(task, storage, fail).trials) == 3
 
 
-def test_the_last_point_of_a_grid_is_not_searched_twice(storage: Any) -> None:
+class Pauses:
+    """In place of the worker's ``time``: hands every pause over, which ends when the test says."""
+
+    def __init__(self) -> None:
+        self.begun: queue.Queue[float] = queue.Queue()
+        self.over: queue.Queue[None] = queue.Queue()
+
+    def sleep(self, seconds: float) -> None:
+        self.begun.put(seconds)
+        self.over.get(timeout=120)
+
+
+def test_the_last_point_of_a_grid_is_not_searched_twice(
+    storage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While another worker has it under way, there is nothing left to begin."""
+    pauses = Pauses()
+    monkeypatch.setattr(worker_module, "time", pauses)
     task = TuningTask("grid", 80.0, 8, dataclasses.replace(FIDELITIES, max_epochs=3))
     study = open_study(task, storage)
     elsewhere = study.ask()
     worker = threading.Thread(target=work, args=(task, storage, evaluate, 0.05), daemon=True)
     worker.start()
-    deadline = time.monotonic() + 60
-    while epochs_spent(study.trials) < 8 * (2 + 3) - 3 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(0.5)
-    assert len(study.trials) == 16
+    for _ in range(3):  # it looks again, and finds nothing again
+        assert pauses.begun.get(timeout=120) == 0.05
+        assert len(study.trials) == 16
+        pauses.over.put(None)
     points = {(trial.params["lambda"], trial.params["epochs"]) for trial in study.trials[1:]}
     assert len(points) == 15
-    assert worker.is_alive()
+    assert pauses.begun.get(timeout=120) == 0.05
     storage.set_trial_state_values(elsewhere._trial_id, TrialState.COMPLETE, [80.0])
-    worker.join(30)
+    pauses.over.put(None)
+    worker.join(120)
     assert not worker.is_alive()
     assert len(study.trials) == 16
 
@@ -147,7 +166,7 @@ WORKER = """
 import sys, time
 from search.studies.tuning.solvers import Fidelities
 from search.studies.tuning.worker import TuningTask, open_storage, work
-from tests.search.tuning.test_tuning import known
+from tests.search.studies.tuning.test_tuning import known
 
 def evaluate(weight, epochs, seed, report):
     with open(sys.argv[2], "a") as log:
@@ -174,12 +193,14 @@ def test_two_workers_share_a_study_and_one_is_killed(tmp_path: Path, storage: An
 
     victim = start("victim", 3600)
     other = start("other", 0.3)
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "victim").exists() and time.monotonic() < deadline:
-        time.sleep(0.2)
+    deadline = time.monotonic() + 300
+    while not (tmp_path / "victim").exists():
+        assert time.monotonic() < deadline
+        assert victim.poll() is None
+        time.sleep(0.05)
     os.kill(victim.pid, signal.SIGKILL)
     victim.wait()
-    assert other.wait(timeout=120) == 0
+    assert other.wait(timeout=300) == 0
     (lost,) = (tmp_path / "victim").read_text().split()
     made = (tmp_path / "other").read_text().split()
     assert lost in made
@@ -188,7 +209,7 @@ def test_two_workers_share_a_study_and_one_is_killed(tmp_path: Path, storage: An
     assert sorted(states) == ["COMPLETE"] * 8 + ["FAIL"]
 
 
-def test_a_real_search_reports_every_epoch(images: Path) -> None:
+def test_a_real_search_reports_every_epoch(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two epochs on a few images: what Eq. 19 sees is what results of the search say."""
     options = [
         *("CLASSIFICATION.DATASET", str(images), "CLASSIFICATION.NUM_CLASSES", "2"),
@@ -197,11 +218,20 @@ def test_a_real_search_reports_every_epoch(images: Path) -> None:
     ]
     cfg = load_search_config("search/digits.yaml", options)
     seen: list[Outcome] = []
+    written: list[dict[str, Any]] = []
+    write = SearchTrainer.write_results
+
+    def kept(self: SearchTrainer, results: dict[str, Any]) -> None:
+        written.append(results["search"])
+        write(self, results)
+
+    monkeypatch.setattr(SearchTrainer, "write_results", kept)
     last = search_outcome(cfg, report_every_epoch=True)(0.3, 2, 0, seen.append)
     assert [outcome.epochs for outcome in seen] == [1, 2]
     assert seen[-1] == last
-    assert 30 < last.runtime < 132
-    assert 0 <= last.accuracy <= 100
+    (results,) = written
+    assert results["predicted_runtime"] == pytest.approx(last.runtime, abs=1e-3)
+    assert results["val"]["top1"] == last.accuracy
     seen.clear()
     search_outcome(cfg, report_every_epoch=False)(0.3, 1, 0, seen.append)
     assert [outcome.epochs for outcome in seen] == [1]
