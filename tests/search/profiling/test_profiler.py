@@ -411,28 +411,6 @@ def test_tables_of_elsewhere_are_refused(
         evaluate_table(table, space, output.with_name("report.json"))
 
 
-<<<<<<< HEAD
-=======
-def test_correction_against_the_normal_equations() -> None:
-    """Weighted least squares with a known answer, noise, and a column that tells nothing."""
-    rng = np.random.default_rng(0)
-    features = rng.uniform(1, 3, (40, 4))
-    features[:, 0], features[:, 3] = 1, 0
-    measured = features @ [0.2, 1.3, -0.1, 0] * (1 + 0.01 * rng.standard_normal(40))
-    fit = fit_correction({str(i): row for i, row in enumerate(features)}, measured)
-    weighted = features[:, :3] / measured[:, None]
-    expected = np.linalg.solve(weighted.T @ weighted, weighted.sum(0))
-    assert [fit.intercept, fit.scale, fit.per_layer] == pytest.approx(expected)
-    assert fit.per_se == 0
-    errors = []
-    for index in range(40):
-        others = np.delete(weighted, index, 0)
-        solution = np.linalg.solve(others.T @ others, others.sum(0))
-        errors.append(abs(features[index, :3] @ solution / measured[index] - 1))
-    assert fit.error == pytest.approx(100 * np.mean(errors))
-
-
->>>>>>> w/tests
 def test_scores_by_hand() -> None:
     rows = [
         {"measured": 10.0, "predicted": 11.0},
