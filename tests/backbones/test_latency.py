@@ -114,6 +114,18 @@ def test_skipped_layers_and_negative_sums_cost_nothing(table: LatencyTable) -> N
     assert predict_runtime(base, cheaper) == table.constant.runtime
 
 
+def test_a_block_of_another_kind_is_not_covered(table: LatencyTable) -> None:
+    """A depthwise-separable layer has the name of an MBConv of expansion 1, and is none."""
+    row = table.layers[1]
+    rows = list(table.layers)
+    rows[1] = dataclasses.replace(row, runtimes={**row.runtimes, "3x3-1": 1.0})
+    wider = dataclasses.replace(table, layers=tuple(rows))
+    for op, expected in (("mbconv", set()), ("ds", {"layers[2]"})):
+        spec = dataclasses.replace(mbconv(3, 1), op=op)
+        other = uniform(lambda i, spec=spec: spec if i == 2 else mbconv(3, 3))
+        assert set(layer_runtimes(other, wider)[1]) == expected
+
+
 def test_odd_images_round_up(table: LatencyTable) -> None:
     """Every convolution of stride 2 gives half of the pixels, rounded up."""
     base = load_architecture("spnas_100")
