@@ -14,7 +14,7 @@ from fvcore.common.checkpoint import _filter_reused_missing_keys
 from torch import nn
 
 from backbones.errors import UserError, first_of
-from backbones.files import write_atomic
+from backbones.files import safe_name, write_atomic
 from backbones.weights import model_state, read_checkpoint, save_checkpoint
 from detection.engine.plain_pickle import read_pickle
 
@@ -253,7 +253,8 @@ def last_iteration(output_dir: str | os.PathLike[str]) -> int | None:
     tag = Path(output_dir) / "last_checkpoint"
     if not tag.is_file():
         return None
-    content = read_checkpoint(tag.with_name(tag.read_text().strip()))
+    name = safe_name(tag.read_text().strip(), f"the checkpoint in '{tag}'")
+    content = read_checkpoint(tag.with_name(name))
     return int(content["iteration"]) if "iteration" in content else None
 
 

@@ -126,6 +126,13 @@ def test_last_checkpoint_without_its_file(tmp_path: Path) -> None:
         Checkpointer(_model(), tmp_path).resume_or_load("", resume=True)
 
 
+@pytest.mark.parametrize("name", ["", "../model.pth", "/tmp/model.pth"])
+def test_a_last_checkpoint_that_names_no_file_of_the_run(tmp_path: Path, name: str) -> None:
+    (tmp_path / "last_checkpoint").write_text(name)
+    with pytest.raises(UserError, match=f"last_checkpoint' is called '{name}', which cannot name"):
+        last_iteration(tmp_path)
+
+
 def test_a_broken_last_checkpoint_has_older_ones(tmp_path: Path) -> None:
     checkpointer = Checkpointer(_model(), tmp_path)
     for iteration in (1, 3, 5):
