@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from backbones import LatencyTable, LayerSpec, UserError
-from backbones.latency import Correction, LayerRuntimes, input_sizes
+from backbones.latency import LayerRuntimes, input_sizes
 from search.selection.runtime import RuntimeModel
 from search.selection.target import runtime_range, select_at_target
 from search.space import SearchSpace, Stage
@@ -140,9 +140,13 @@ def test_selection_is_exact(space: SearchSpace, table: LatencyTable, block: int)
 def test_a_table_without_positive_runtimes_is_refused(
     space: SearchSpace, table: LatencyTable
 ) -> None:
-    inverted = Correction(-60.0, 0.76, 1.8, 0.0, {}, 1.0)
+    """Every layer can be skipped, and what is left costs nothing."""
+    drawn = (random.Random(seed) for seed in range(20))
+    droppable = next(s for s in (small_space(space, rng) for rng in drawn) if len(s.stages) == 1)
+    made_up = made_up_table(droppable, table, random.Random(0))
+    free = dataclasses.replace(made_up.constant, runtime=0.0)
     with pytest.raises(UserError, match="expected a runtime above 0: profile the device again"):
-        RuntimeModel(space, dataclasses.replace(table, correction=inverted))
+        RuntimeModel(droppable, dataclasses.replace(made_up, constant=free))
 
 
 def test_merged_states_cost_at_most_their_width(
