@@ -113,6 +113,7 @@ def build_test_loader(cfg: CfgNode, name: str) -> DataLoader[Record]:
     """
     records = load_records(name)
     check_class_count(cfg, name)
+    _log.info("Evaluating on %s: %d images", name, len(records))
     if cfg.MODEL.LOAD_PROPOSALS:
         position = list(cfg.DATASETS.TEST).index(name)
         load_proposals_into_dataset(records, cfg.DATASETS.PROPOSAL_FILES_TEST[position])
@@ -147,6 +148,8 @@ def load_training_records(cfg: CfgNode) -> list[Record]:
             f"no image of {', '.join(names)} has an annotated object; add annotations, or set "
             "DATALOADER.FILTER_EMPTY_ANNOTATIONS False to train on empty images"
         )
+    objects = sum(len(record.get("annotations", ())) for record in records)
+    _log.info("Training on %s: %d images, %d objects", ", ".join(names), len(records), objects)
     classes = MetadataCatalog.get(names[0]).get("thing_classes")
     if classes is not None and "annotations" in records[0]:
         check_metadata_consistency("thing_classes", names)

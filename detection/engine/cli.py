@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from detectron2.engine import launch
 from detectron2.utils import comm
-from detectron2.utils.logger import setup_logger
 from torch.multiprocessing.spawn import ProcessExitedException
 
 from backbones.arguments import argument_parser
 from backbones.errors import UserError
 from backbones.files import write_atomic
 from detection.engine.config_file import load_config
+from detection.engine.console import FILE_ONLY, log_to
 from detection.engine.user_errors import user_message
 
 __all__ = ["argument_parser", "load_config", "run", "run_tool"]
@@ -56,7 +56,9 @@ def _ending(after_interruption: str) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        _exit(f"error: {user_message(error)}", EXIT_USER_ERROR)
+        message = f"error: {user_message(error)}"
+        logging.getLogger(__name__).error(message, extra=FILE_ONLY)  # its place is the last line
+        _exit(message, EXIT_USER_ERROR)
     except KeyboardInterrupt:
         _exit(f"interrupted; {after_interruption}", EXIT_INTERRUPTED)
 
@@ -95,7 +97,7 @@ def _call(main: Callable[..., object], args: argparse.Namespace) -> None:
     # What is logged before the run folder is open goes to the console, not to stderr.
     for name in ("detection", "search"):
         if not logging.getLogger(name).handlers:
-            setup_logger(name=name, distributed_rank=comm.get_rank())
+            log_to(name, rank=comm.get_rank())
     main(args)
 
 

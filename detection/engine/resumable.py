@@ -48,6 +48,10 @@ class ResumableTrainer(TrainerBase):
         with without_tracebacks_of_user_errors():
             return super().train(*args, **kwargs)
 
+    def progress_note(self) -> str:
+        """What a line of progress on the console says at its end, beside the losses."""
+        return ""
+
     def catch_up(self) -> None:
         """What is due after the last iteration, where an earlier process did not get to it.
 

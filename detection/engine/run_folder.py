@@ -6,7 +6,9 @@ import argparse
 import fcntl
 import logging
 import os
+import shlex
 import socket
+import sys
 from pathlib import Path
 from typing import IO
 
@@ -15,12 +17,11 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
-from detectron2.utils.logger import setup_logger
 
 from backbones.errors import UserError
 from backbones.files import write_atomic
+from detection.engine.console import FILE_ONLY, LOGGERS, log_to
 
-LOGGERS = ("detectron2", "fvcore", "backbones", "detection", "search")
 _TRACES = ("last_checkpoint", "metrics.json", "results.json")
 
 # Open for the life of the process: closing a file gives its lock up.
@@ -68,18 +69,11 @@ def open_run(cfg: CfgNode, args: argparse.Namespace) -> Path:
 def start_logging(folder: Path, rank: int = 0) -> None:
     """Sends the project's, Detectron2's and fvcore's loggers to the console and ``log.txt``.
 
-    Only rank 0 writes to the console. Calling it again, for another run in the same process,
-    moves the loggers there.
+    Only rank 0 writes to the console, and there only what people read while they wait. Calling
+    it again, for another run in the same process, moves the loggers there.
     """
-    # Detectron2 remembers which handlers it made and never removes one, so that a second call
-    # would print every line twice.
-    setup_logger.cache_clear()
     for name in LOGGERS:
-        logger = logging.getLogger(name)
-        for handler in logger.handlers[:]:
-            if type(handler) is logging.StreamHandler:
-                logger.removeHandler(handler)
-        setup_logger(str(folder), distributed_rank=rank, name=name)
+        log_to(name, folder, rank)
 
 
 def _claim(folder: Path, may_be_used: bool) -> None:
@@ -129,8 +123,13 @@ def _cannot_write(folder: Path, error: OSError) -> str:
 
 def _log_start(cfg: CfgNode, args: argparse.Namespace, folder: Path) -> None:
     logger = logging.getLogger(__name__)
-    logger.info("Rank %d of %d processes", comm.get_rank(), comm.get_world_size())
-    logger.info("Device: %s", cfg.MODEL.DEVICE)
-    logger.info("Environment:\n%s", collect_env_info())
-    logger.info("Command line arguments: %s", args)
-    logger.info("Configuration, also in '%s':\n%s", folder / "config.yaml", cfg.dump())
+    rank, count = comm.get_rank(), comm.get_world_size()
+    logger.info("%s", shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
+    processes = f", {count} processes" if count > 1 else ""
+    where = folder / "log.txt"
+    logger.info("Run in '%s' on %s%s; more in '%s'", folder, cfg.MODEL.DEVICE, processes, where)
+    logger.info("Rank %d of %d processes", rank, count, extra=FILE_ONLY)
+    logger.info("Environment:\n%s", collect_env_info(), extra=FILE_ONLY)
+    logger.info("Command line arguments: %s", args, extra=FILE_ONLY)
+    written = folder / "config.yaml"
+    logger.info("Configuration, also in '%s':\n%s", written, cfg.dump(), extra=FILE_ONLY)

@@ -123,7 +123,11 @@ class RunTrainer(ResumableTrainer):
     def build_writers(self) -> list[EventWriter]:
         """Console, ``metrics.json``, TensorBoard and W&B; called on rank 0 at the start."""
         return build_run_writers(
-            self.output_dir, self.max_iter, self.wandb_settings, self.start_iter
+            self.output_dir,
+            self.max_iter,
+            self.wandb_settings,
+            self.start_iter,
+            self.progress_note,
         )
 
     def resume_or_load(self, path: str = "", resume: bool = False) -> None:
@@ -143,6 +147,8 @@ class RunTrainer(ResumableTrainer):
             self.start_iter = self.iter + 1
             self._adopt_checkpoints()
             logger.info("Resuming at iteration %d of %d", self.start_iter, self.max_iter)
+        elif not path:
+            logger.info("Training starts from the weights that the model was built with")
 
     def train(self) -> None:
         """Trains from ``start_iter`` to ``max_iter``."""

@@ -88,4 +88,6 @@ def _load(model: Classifier, path: str, architecture: Architecture) -> bool:
             "'%s' has no classifier of %d classes: it starts afresh", path, model.num_classes
         )
     load_weights(model, state, path, () if whole else ("classifier.",))
+    loaded = [name for name in state if whole or not name.startswith("classifier.")]
+    logger.info("Loaded %d tensors from %s", len(loaded), path)
     return whole

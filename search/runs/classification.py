@@ -20,6 +20,7 @@ from search.classification.trainer import ClassificationTrainer
 from search.runs.build import build_runtime_model, build_tradeoff, check_targets
 from search.runs.formulations.registry import supernet_formulation
 from search.runs.found import FoundNetworks, search_results
+from search.runs.runtime_loss import search_note
 from search.space import SearchSpace
 
 logger = logging.getLogger(__name__)
@@ -64,6 +65,10 @@ class SearchTrainer(ClassificationTrainer):
             self.parts[0],
             Subset(build_dataset(cfg, "train", augment=False), self.parts[1].indices),
         )
+
+    def progress_note(self) -> str:
+        """Runtime, budget and λ beside the losses."""
+        return search_note(self.tradeoff, self.runtime_model.table.unit)
 
     def run_step(self) -> None:
         """One step over weights and decisions."""
