@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -161,10 +162,14 @@ def init_weights(module: nn.Module, residual_scale: float = 0.0) -> None:
 def scale_residual_branches(module: nn.Module, scale: float) -> None:
     """Sets the weight of the last norm of every residual branch, where that is a parameter.
 
+    A block has a residual branch where its attribute ``residual`` is True; ``project`` is its last
+    convolution with its norm.
+
     The weight of a frozen norm is none: zero would switch its branch off for good.
     """
     for child in module.modules():
-        if isinstance(child, MBConv) and child.residual:
-            weight = dict(child.project.norm.named_parameters()).get("weight")
+        if getattr(child, "residual", False):
+            project = cast(ConvNormAct, child.project)
+            weight = dict(project.norm.named_parameters()).get("weight")
             if weight is not None:
                 nn.init.constant_(weight, scale)

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and JSON that is read as plain data."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from backbones.errors import UserError
+
+_MAX_DEPTH = 100
+_MAX_DIGITS = 20
+_MAX_NAME = 200
 
 
 @contextlib.contextmanager
@@ -57,17 +61,20 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
 
 def read_json(path: str | os.PathLike[str], kind: str) -> Any:
-    """Reads a JSON file.
+    """Reads a JSON file in UTF-8, with or without a byte-order mark.
 
     Args:
         path: the file.
         kind: what the file should be, for the error message ("architecture", "latency table").
 
     Raises:
-        UserError: if the file does not exist, cannot be read, or is not JSON.
+        UserError: if the file does not exist, cannot be read, is not JSON (NaN and infinity are
+            not), or holds integers of more than 20 digits or more than 100 levels of nesting.
     """
     try:
-        return json.loads(Path(path).read_text())
+        text = Path(path).read_text(encoding="utf-8-sig")
+        value = json.loads(text, parse_int=_integer, parse_constant=_refuse_constant)
+        _check_depth(value)
     except FileNotFoundError:
         raise UserError(f"no {kind} file at '{path}'; check the path") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -77,6 +84,61 @@ def read_json(path: str | os.PathLike[str], kind: str) -> Any:
             f"the {kind} file '{path}' is not valid JSON (line {error.lineno}, column "
             f"{error.colno}: {error.msg}); mend it or export it again"
         ) from None
+    except RecursionError:
+        raise UserError(
+            f"the {kind} file '{path}' is nested too deeply; expected at most {_MAX_DEPTH} levels"
+        ) from None
+    except ValueError as error:
+        raise UserError(
+            f"the {kind} file '{path}' is not valid JSON ({error}); mend it or export it again"
+        ) from None
+    return value
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _MAX_DIGITS:
+        raise ValueError(f"the number {digits[:_MAX_DIGITS]}… has {len(digits)} digits")
+    return int(digits)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number")
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        level = [
+            child
+            for item in level
+            if isinstance(item, dict | list)
+            for child in (item.values() if isinstance(item, dict) else item)
+        ]
+    if level:
+        raise RecursionError
+
+
+def safe_name(name: str, what: str) -> str:
+    """A name that becomes the name of a file or a folder, and so must not lead out of its folder.
+
+    Args:
+        name: as a user, or a file, gives it.
+        what: is called so, for the error message ("the row", "the network").
+
+    Returns:
+        ``name``.
+
+    Raises:
+        UserError: if it is empty, too long, ``.`` or ``..``, or has a separator or a control
+            character.
+    """
+    separators = any(mark in name for mark in "/\\") or not name.isprintable()
+    if separators or name in ("", ".", "..") or len(name.encode()) > _MAX_NAME:
+        raise UserError(
+            f"{what} is called {name[:_MAX_NAME]!r}, which cannot name a file; expected at most "
+            f"{_MAX_NAME} characters without / and \\, and neither '.' nor '..'"
+        )
+    return name
 
 
 def leaves(tree: Any, prefix: str = "") -> dict[str, Any]:

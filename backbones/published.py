@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from importlib import import_module
+from pickle import UnpicklingError
 from types import ModuleType
 from typing import Any
 
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 SCHEMES = ("timm://", "torchvision://")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+_TENSORS_ALONE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 
 def find_published(address: str) -> PublishedWeights:
@@ -106,12 +108,23 @@ def own_state(architecture: Architecture, state: StateDict, where: str) -> State
 
 @contextlib.contextmanager
 def downloading(what: str, way_out: str) -> Iterator[None]:
-    """Turns what a failed download raises into a UserError."""
+    """Turns what a failed download raises into a UserError.
+
+    PyTorch reads the downloaded file as tensors and plain data alone, whatever the library asks
+    for (torchvision asks for any pickle).
+    """
+    before = os.environ.get(_TENSORS_ALONE)
+    os.environ[_TENSORS_ALONE] = "1"
     try:
         yield
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, UnpicklingError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"could not download {what} ({reason}); {way_out}") from None
+    finally:
+        if before is None:
+            del os.environ[_TENSORS_ALONE]
+        else:
+            os.environ[_TENSORS_ALONE] = before
 
 
 def warn_of_normalisation(what: str, mean: Sequence[float], std: Sequence[float]) -> None:

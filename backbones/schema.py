@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import types
 import typing
@@ -153,6 +154,7 @@ def _parse_value(hint: Any, value: Any, where: str) -> Any:
     allowed = {float: (int, float), int: (int,), str: (str,), bool: (bool,)}[hint]
     matches = isinstance(value, allowed) and (hint is bool or not isinstance(value, bool))
     expect(matches, where, value, {float: "a number", int: "an integer"}.get(hint, hint.__name__))
+    expect(hint is not float or math.isfinite(value), where, value, "a finite number")
     return value
 
 

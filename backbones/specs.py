@@ -68,7 +68,7 @@ class LayerSpec:
 
     def expanded_channels(self, in_channels: int) -> int:
         """Channels of the depthwise convolution for ``in_channels`` input channels."""
-        return self._rounded(in_channels * self.expansion) if self.op == "mbconv" else in_channels
+        return in_channels if self.op == "ds" else self._rounded(in_channels * self.expansion)
 
     def squeeze_channels(self, in_channels: int) -> int:
         """Channels between the two SE convolutions; 0 without SE."""

@@ -58,6 +58,7 @@ class ModelCost:
         measured_with: the engine, the device and the image size of that.
         detector_runtime: of the whole detector on one image of ``input_size``, in ms, as PyTorch
             runs it on the device of the evaluation.
+        table_warning: why the table is not to be trusted; None where nothing is known against it.
     """
 
     backbone: str
@@ -73,6 +74,7 @@ class ModelCost:
     measured_runtime: float | None = None
     measured_with: str | None = None
     detector_runtime: float | None = None
+    table_warning: str | None = None
 
 
 def count_macs(module: nn.Module, *shapes: tuple[int, int, int]) -> int:
@@ -146,6 +148,7 @@ def model_cost(
         measured_runtime=measured,
         measured_with=how,
         detector_runtime=detector_runtime(model, input_size),
+        table_warning=(table.warning or None) if table else None,
     )
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -22,12 +21,15 @@ from backbones.errors import UserError
 from detection.checkpointing import DetectorCheckpointer, mention_backbone_beside
 from detection.data.checks import Record, check_test_sets
 from detection.data.loader import build_test_loader, build_train_loader, skip_batches
-from detection.engine.results import RESULTS_FILE, write_results
+from detection.engine.metrics import MetricsHook, has_row
+from detection.engine.random_state import seeded
+from detection.engine.results import results_part, write_results
+from detection.engine.run_folder import evaluation_config
 from detection.engine.trainer import ResumableTrainer, unwrap_ddp
 from detection.engine.wandb_writer import WandbSettings, WandbWriter
 from detection.engine.writers import build_run_writers
 from detection.evaluation import build_evaluator
-from detection.modeling.meta_arch import meta_architecture
+from detection.modeling.meta_arch import check_registered_names
 from detection.report import check_cost_options, final_results, final_rows, final_table
 
 OPTIMIZERS = ("SGD", "AdamW")
@@ -68,9 +70,9 @@ class DetectionTrainer(ResumableTrainer, DefaultTrainer):
         """The detector; on a CPU in the memory layout of ``MODEL.SPNAS.CHANNELS_LAST``.
 
         Raises:
-            UserError: if there is no such meta-architecture.
+            UserError: if a part of the model has no such name.
         """
-        meta_architecture(cfg)
+        check_registered_names(cfg)
         model: nn.Module = super().build_model(cfg)
         if cfg.MODEL.SPNAS.CHANNELS_LAST and cfg.MODEL.DEVICE == "cpu":
             model = model.to(memory_format=torch.channels_last)
@@ -109,6 +111,15 @@ class DetectionTrainer(ResumableTrainer, DefaultTrainer):
         """COCO metrics, and drawings for the logs."""
         return build_evaluator(cfg, dataset_name)
 
+    @classmethod
+    def test(
+        cls, cfg: CfgNode, model: nn.Module, evaluators: Sequence[DatasetEvaluator] | None = None
+    ) -> dict[str, Any]:
+        """Detectron2's; what it draws depends on ``SEED`` alone."""
+        with seeded(cfg.SEED):
+            scores: dict[str, Any] = super().test(cfg, model, evaluators)
+        return scores
+
     def build_hooks(self) -> list[HookBase]:
         """Detectron2's hooks; the writers follow when the training starts, the report before."""
         self.checkpointer = DetectorCheckpointer(
@@ -142,12 +153,12 @@ class DetectionTrainer(ResumableTrainer, DefaultTrainer):
             _log.info("MODEL.WEIGHTS is empty: training starts from the model as it was built")
         mention_backbone_beside(self.cfg)
 
-    def catch_up(self) -> None:
-        """Evaluates where the last evaluation of a complete run did not come to its end."""
-        if self.cfg.DATASETS.TEST and not Path(self.cfg.OUTPUT_DIR, RESULTS_FILE).exists():
-            scores = self.test(self.cfg, self.model)
-            if comm.is_main_process():
-                report(self.cfg, self.model, scores)
+    def settled(self) -> bool:
+        """Whether the last evaluation came to its end; without a test set there is none."""
+        return not self.cfg.DATASETS.TEST or (
+            results_part(self.folder, "detection") is not None
+            and has_row(self.folder, self.finished)
+        )
 
     def before_train(self) -> None:
         """Opens the writers, then runs the hooks."""
@@ -159,7 +170,7 @@ class DetectionTrainer(ResumableTrainer, DefaultTrainer):
                 self.start_iter,
                 self.progress_note,
             )
-            self.register_hooks([hooks.PeriodicWriter(self._writers, _LOG_PERIOD)])
+            self.register_hooks([MetricsHook(self._writers, _LOG_PERIOD)])
         super().before_train()
 
 
@@ -207,7 +218,7 @@ def report(
 
 
 def evaluate(cfg: CfgNode, model: nn.Module | None = None, resume: bool = False) -> dict[str, Any]:
-    """``--eval-only``: loads the weights, evaluates, and reports.
+    """``--eval-only``: loads the weights, evaluates, and reports in ``OUTPUT_DIR/evaluation``.
 
     Args:
         cfg: the whole configuration.
@@ -232,6 +243,7 @@ def evaluate(cfg: CfgNode, model: nn.Module | None = None, resume: bool = False)
                 "--eval-only needs weights; append e.g. MODEL.WEIGHTS output/run/model_final.pth"
             )
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    cfg = evaluation_config(cfg)
     scores = DetectionTrainer.test(cfg, model)
     return report(cfg, model, scores) if comm.is_main_process() else {}
 

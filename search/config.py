@@ -128,5 +128,8 @@ def _add_search(cfg: CfgNode) -> None:
     # What the network found maximises under the target: the "log_odds" of what it switches on, or
     # its "likelihood" (search/supernets/decisions.py).
     node.SELECTION = "likelihood"
+    # Measure the network found, where the table's device and engine are at hand: some seconds at
+    # the end of a search. Studies leave it out.
+    node.MEASURE = True
     # Training batches to estimate the batch-norm statistics of the network found.
     node.CALIBRATION_BATCHES = 100

@@ -26,6 +26,7 @@ def parse() -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     from backbones.latency import LatencyTable
     from search.profiling.evaluation import evaluate_table, scores_table
+    from search.profiling.report import cautions
 
     check_counts(args, least_networks=2)
     report = evaluate_table(
@@ -37,6 +38,8 @@ def main(args: argparse.Namespace) -> None:
         args.rounds,
     )
     print(scores_table(report["scores"]))
+    for line in cautions(report):
+        print(line)
     print(f"Wrote {args.output} and {args.output.with_suffix('.png')}")
 
 

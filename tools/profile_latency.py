@@ -10,6 +10,8 @@ from backbones.errors import UserError
 from backbones.files import write_json
 from search.profiling.cli import add_profiling_arguments, check_counts, image_size, load_space
 
+QUICK_ROUNDS, QUICK_NETWORKS = 3, 8
+
 EPILOG = """
 examples:
   a table of this CPU for the paper's space, one thread, ONNX Runtime:
@@ -57,6 +59,12 @@ def parse() -> argparse.Namespace:
         help="random networks that the table's correction is fitted on; 0 leaves it out "
         "(default: 32)",
     )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help=f"a rough table in a minute or two, marked as such: --rounds {QUICK_ROUNDS} "
+        f"--networks {QUICK_NETWORKS}",
+    )
     parser.add_argument("--output", type=Path, help="JSON file to write")
     parser.add_argument(
         "--evaluation",
@@ -95,6 +103,8 @@ def main(args: argparse.Namespace) -> None:
     from search.profiling.networks import measure_architectures, networks_table, operators_table
     from search.profiling.profiler import profile_space
 
+    if args.quick:
+        args.rounds, args.networks = QUICK_ROUNDS, QUICK_NETWORKS
     check_counts(args, least_networks=0)
     if args.evaluation_networks < 2:
         raise UserError(f"--evaluation-networks is {args.evaluation_networks}; expected 2 or more")
@@ -104,7 +114,7 @@ def main(args: argparse.Namespace) -> None:
     if not args.architectures:
         if args.output is None:
             raise UserError("--output is missing: the table to write, e.g. configs/latency/my.json")
-        profile_space(
+        table = profile_space(
             load_space(args),
             engine,
             deployment,
@@ -114,12 +124,12 @@ def main(args: argparse.Namespace) -> None:
             args.evaluation,
             args.evaluation_networks,
         )
-        print(f"Wrote {args.output}")
+        print(f"Wrote {args.output}{f', {table.warning}' if table.warning else ''}")
         return
     architectures = [load_architecture(name) for name in args.architectures]
-    table = LatencyTable.load(args.table) if args.table else None
+    known = LatencyTable.load(args.table) if args.table else None
     space = load_space(args)
-    rows = measure_architectures(architectures, engine, deployment, args.rounds, table, space)
+    rows = measure_architectures(architectures, engine, deployment, args.rounds, known, space)
     print(networks_table(rows))
     for architecture in architectures if args.breakdown else ():
         print(f"\n{architecture.name}\n{operators_table(architecture, engine, deployment)}")

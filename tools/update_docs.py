@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Makes the result tables of README.md and docs/*.md, and their plots, from docs/results/*.json."""
+"""Makes the tables of README.md and docs/*.md, and the plots of docs/results/*.json."""
 
 from __future__ import annotations
 

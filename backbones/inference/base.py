@@ -41,7 +41,11 @@ class Session(abc.ABC):
         """The outputs of one inference, in the layout of the PyTorch module."""
 
     def times(self, count: int) -> list[float]:
-        """Wall-clock ms of ``count`` inferences, one by one."""
+        """Wall-clock ms of ``count`` inferences, one by one.
+
+        A session whose library has a number of threads for the whole process sets the engine's
+        for the time being.
+        """
         found = []
         for _ in range(count):
             start = time.perf_counter()
@@ -82,12 +86,19 @@ class Engine(abc.ABC):
 
     name: str
     title: str
-    converts: bool = True
-    """Whether it keeps a converted model in a file."""
+    devices: tuple[str, ...] = ("cpu",)
+    """Where it can run networks."""
+    converts: bool = False
+    """Whether ``compile`` keeps a converted model in ``path``."""
 
     def __init__(self, device: str = "cpu", threads: int = 1) -> None:
         if threads < 1:
             raise UserError(f"--threads is {threads}; expected 1 or more")
+        if device not in self.devices:
+            raise UserError(
+                f"--device is {device}; {self.title} runs on {' or '.join(self.devices)} here: use "
+                f"--device {self.devices[0]}"
+            )
         self.device = device
         self.threads = threads
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from backbones.errors import UserError, require
+from backbones.errors import require
 from backbones.inference.base import Engine, Program, Session, converted, flatten
 
 
@@ -62,11 +62,10 @@ class LiteRTEngine(Engine):
 
     name = "litert"
     title = "LiteRT"
+    converts = True
 
     def __init__(self, device: str = "cpu", threads: int = 1) -> None:
         super().__init__(device, threads)
-        if device != "cpu":
-            raise UserError(f"--device is {device}; LiteRT runs on the CPU here: use --device cpu")
         require("ai_edge_litert", "litert_torch", extra="litert")
 
     @override

@@ -34,19 +34,28 @@ class Measurement:
         return cls(middle, (high - low) / 2 / middle)
 
 
-def visit(session: Session, milliseconds: float = 30.0, fewest: int = 2, most: int = 50) -> float:
+VISIT_MILLISECONDS = 30.0
+FEWEST, MOST = 2, 50
+
+
+def visit(session: Session) -> float:
     """Runtime of one inference in ms: the median over one short visit to the session.
 
     Visits to different networks are made in turns, so that all of them meet the same
-    disturbances, and the caches and the clock of the processor as the others left them.
-
-    Args:
-        session: the network.
-        milliseconds: how long to stay, after one inference that warms up.
-        fewest: inferences to time, however long they take.
-        most: inferences to time, however short they are.
+    disturbances, and the caches and the clock of the processor as the others left them. After one
+    inference that warms up, a visit times ``VISIT_MILLISECONDS`` of them, ``FEWEST`` however long
+    they take and ``MOST`` however short they are.
     """
     session.times(1)  # packs weights, fills caches
     (first,) = session.times(1)
-    count = min(max(round(milliseconds / first), fewest), most)
-    return statistics.median([first, *session.times(count - 1)])
+    return statistics.median([first, *session.times(_inferences(first) - 1)])
+
+
+def visit_seconds(session: Session) -> float:
+    """How long a visit takes, by two inferences."""
+    _, runtime = session.times(2)
+    return (1 + _inferences(runtime)) * runtime / 1e3
+
+
+def _inferences(runtime: float) -> int:
+    return min(max(round(VISIT_MILLISECONDS / runtime), FEWEST), MOST)

@@ -94,6 +94,8 @@ class OnnxRuntimeEngine(Engine):
 
     name = "onnxruntime"
     title = "ONNX Runtime"
+    devices = tuple(_PROVIDERS)
+    converts = True
 
     def __init__(self, device: str = "cpu", threads: int = 1) -> None:
         super().__init__(device, threads)

@@ -94,7 +94,7 @@ class TorchEngine(Engine):
 
     name = "torch"
     title = "PyTorch"
-    converts = False
+    devices = ("cpu", "cuda")
 
     def __init__(self, device: str = "cpu", threads: int = 1) -> None:
         super().__init__(device, threads)

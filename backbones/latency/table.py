@@ -12,10 +12,14 @@ from typing import Any
 from backbones.architecture import Activation, HeadSpec, LayerSpec, StemSpec
 from backbones.errors import UserError
 from backbones.files import write_json
+from backbones.latency.correction import Correction, LeastCosts
 from backbones.layer_types import SKIP, LayerType
 from backbones.schema import Upgrades, load_versioned, named_file, to_json
 
 SCHEMA_VERSION = 2
+
+_LATER = ("activation", "correction_refused", "noise", "warning")
+"""Fields that tables of this schema were without at first."""
 
 
 @dataclass(frozen=True)
@@ -77,32 +81,6 @@ class LayerRuntimes:
 
 
 @dataclass(frozen=True)
-class Correction:
-    """What whole networks take beside the sum of their separately measured parts.
-
-    A layer that runs alone pays for a call of its own and finds its input in another cache and
-    layout. The corrected runtime of a network is ``intercept + scale · sum + per_layer · (layers
-    not skipped) + per_se · (layers with SE)``: a sum over parts as well, so the search sees it.
-
-    Attributes:
-        intercept: in the table's unit.
-        scale: of every part.
-        per_layer: in the table's unit, for every searchable layer that is not skipped.
-        per_se: in the table's unit, for every searchable layer with squeeze-and-excitation.
-        networks: measured runtime of every network that it was fitted on, by the types of its
-            searchable layers.
-        error: mean absolute error over them in percent, each predicted by a fit to the others.
-    """
-
-    intercept: float
-    scale: float
-    per_layer: float
-    per_se: float
-    networks: Mapping[str, float] = field(hash=False)
-    error: float
-
-
-@dataclass(frozen=True)
 class LatencyTable:
     """Runtimes of all candidates on one device, at one image size.
 
@@ -121,9 +99,14 @@ class LatencyTable:
         activation: of the searchable layers.
         date: of the measurement (ISO 8601).
         correction: from sums of layers to whole networks; None where sums are taken as they are.
+        correction_refused: why the correction that was fitted is not taken; empty where there is
+            one, or none was fitted.
+        noise: median spread of all that was measured; None where it is not known.
+        warning: why the figures are not to be trusted; empty where nothing is known against them.
 
     Raises:
-        UserError: if a figure is negative or not finite, or there is no layer.
+        UserError: if a figure is negative or not finite, there is no layer, or the correction
+            makes more of a network count as faster.
     """
 
     name: str
@@ -140,6 +123,9 @@ class LatencyTable:
     activation: Activation = "relu"
     date: str = ""
     correction: Correction | None = None
+    correction_refused: str = ""
+    noise: float | None = None
+    warning: str = ""
 
     def __post_init__(self) -> None:
         where = f"latency table '{self.name}'"
@@ -160,11 +146,37 @@ class LatencyTable:
                 value = getattr(self.correction, name)
                 if not math.isfinite(value):
                     raise UserError(f"{where}: correction: {name} is {value}; expected a number")
+            if fault := self.correction.turns_round(self.least):
+                raise UserError(
+                    f"{where}: correction: {fault}; profile the device again when nothing else "
+                    "runs on it, or delete the correction from the file to take plain sums"
+                )
 
     @property
     def task(self) -> str:
         """``detection`` where the constant part has a feature pyramid, else ``classification``."""
         return "detection" if self.constant.fpn_channels else "classification"
+
+    @property
+    def least(self) -> LeastCosts:
+        """The smallest costs among the parts, as measured."""
+        added = [
+            runtime - row.runtimes[plain]
+            for row in self.layers
+            for candidate, runtime in row.runtimes.items()
+            if candidate.has_se
+            and (plain := dataclasses.replace(candidate, se_ratio=0)) in row.runtimes
+        ]
+        return LeastCosts(
+            self.constant.runtime,
+            min((min(row.runtimes.values(), default=0.0) for row in self.layers), default=0.0),
+            max(min(added, default=0.0), 0.0),
+        )
+
+    @property
+    def caution(self) -> str:
+        """The warning in a sentence that names the table; empty without one."""
+        return f"latency table '{self.name}' is {self.warning}" if self.warning else ""
 
     @property
     def corrected_constant(self) -> float:
@@ -193,10 +205,11 @@ class LatencyTable:
         return table
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; ReLU, which tables had before they named an activation, is left out."""
+        """JSON-ready; what tables were without at first is left out at its default."""
         data = {"schema_version": SCHEMA_VERSION, **to_json(self)}
-        if self.activation == "relu":
-            del data["activation"]
+        for item in dataclasses.fields(self):
+            if item.name in _LATER and data[item.name] == item.default:
+                del data[item.name]
         return data
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import json
 import math
 import numbers
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from backbones.errors import UserError, first_of
+from backbones.files import read_json
 from detection.modeling.meta_arch import num_classes, num_classes_key, wants_masks
 
 Record = dict[str, Any]
@@ -21,13 +22,20 @@ Record = dict[str, Any]
 
 _MAX_FILES_LOOKED_UP = 1000
 
+# Keys of a record that are paths, and those of the folders that they are in.
+_ROOTS = {
+    "file_name": "image_root",
+    "sem_seg_file_name": "sem_seg_root",
+    "pan_seg_file_name": "panoptic_root",
+}
+
 
 def load_records(name: str) -> list[Record]:
     """Loads a registered data set, and sees that it has images and that they are there.
 
     Raises:
         UserError: if the name is unknown, the annotation file is missing or broken, the data set
-            is empty, or an image is missing.
+            is empty, or an image is missing or, by its annotation file, outside the image folder.
     """
     check_registered(name)
     where = _annotation_file(name)
@@ -40,7 +48,7 @@ def load_records(name: str) -> list[Record]:
         ) from None
     except UserError:
         raise
-    except (json.JSONDecodeError, AssertionError, KeyError, TypeError, ValueError) as error:
+    except (AssertionError, KeyError, RecursionError, TypeError, ValueError) as error:
         _check_registered_classes(name, where)
         reason = str(error.args[0] if error.args else error).splitlines()[0]
         raise UserError(
@@ -52,6 +60,7 @@ def load_records(name: str) -> list[Record]:
             f"data set '{name}' is empty: '{where}' lists no images; check the file, or name "
             "another data set in DATASETS.TRAIN and DATASETS.TEST"
         )
+    _check_places(name, records)
     _check_images(name, records)
     return records
 
@@ -132,9 +141,9 @@ def _check_registered_classes(name: str, path: str) -> None:
     """Insists, for a file that could not be loaded, on the classes that the name stands for."""
     registered = MetadataCatalog.get(name).get("thing_classes")
     try:
-        categories = json.loads(Path(path).read_text())["categories"]
+        categories = read_json(path, "annotation")["categories"]
         listed = [item["name"] for item in sorted(categories, key=lambda item: item["id"])]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (UserError, KeyError, TypeError):
         return
     if registered is not None and listed != list(registered):
         raise UserError(
@@ -183,6 +192,34 @@ def _is_box(box: Any) -> bool:
         return len(box) in (4, 5) and all(map(math.isfinite, box))
     except TypeError:
         return False
+
+
+def _check_places(name: str, records: Sequence[Record]) -> None:
+    """Insists, where an annotation file names the images, on paths below the image folder.
+
+    Data sets that are registered by a function of their own may have images anywhere.
+    """
+    metadata = MetadataCatalog.get(name)
+    if metadata.get("json_file") is None:
+        return
+    for key, root_key in _ROOTS.items():
+        root = metadata.get(root_key)
+        for record in records if root is not None else ():
+            if key in record and not _is_below(str(root), str(record[key])):
+                raise UserError(
+                    f"data set '{name}': the image {record.get('image_id')} of "
+                    f"'{_annotation_file(name)}' has the file_name '{record[key]}', which leads "
+                    f"out of the image folder '{root}'; write paths relative to that folder, or "
+                    "register the data set with the folder that holds all its images"
+                )
+
+
+def _is_below(root: str, path: str) -> bool:
+    """Whether a path stays in a folder by its text; links in the folder are its owner's."""
+    inside = path[len(root) :] if path.startswith(root) else path
+    if ".." in Path(inside).parts:
+        return False
+    return "://" in root or Path(os.path.abspath(path)).is_relative_to(os.path.abspath(root))
 
 
 def _check_images(name: str, records: Sequence[Record]) -> None:

@@ -26,6 +26,7 @@ from typing import Any
 import filelock
 
 from backbones.errors import UserError
+from backbones.files import read_json
 from detection.data.digits_writer import (
     CLASSES,
     SCALES,
@@ -119,8 +120,8 @@ def prepare_digits(
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """The manifest of the data set in ``folder``, or None if there is no readable one."""
     try:
-        manifest = json.loads((folder / _MANIFEST).read_text())
-    except (OSError, ValueError):
+        manifest = read_json(folder / _MANIFEST, "manifest")
+    except UserError:
         return None
     return manifest if isinstance(manifest, dict) else None
 

@@ -13,7 +13,6 @@ from detectron2.data.build import (
     check_metadata_consistency,
     filter_images_with_few_keypoints,
     filter_images_with_only_crowd_annotations,
-    load_proposals_into_dataset,
     print_instances_class_histogram,
     trivial_batch_collator,
     worker_init_reset_seed,
@@ -25,6 +24,7 @@ from torch.utils.data import DataLoader, Sampler
 from backbones.errors import UserError
 from detection.data.checks import Record, check_annotations, check_class_count, load_records
 from detection.data.mapper import CheckedDatasetMapper
+from detection.data.proposals import add_proposals
 from detection.engine.sampler import ResumableSampler
 
 _log = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ def build_test_loader(cfg: CfgNode, name: str) -> DataLoader[Record]:
     _log.info("Evaluating on %s: %d images", name, len(records))
     if cfg.MODEL.LOAD_PROPOSALS:
         position = list(cfg.DATASETS.TEST).index(name)
-        load_proposals_into_dataset(records, cfg.DATASETS.PROPOSAL_FILES_TEST[position])
+        add_proposals(name, records, cfg.DATASETS.PROPOSAL_FILES_TEST[position])
     loader: DataLoader[Record] = build_detection_test_loader(
         records,
         mapper=CheckedDatasetMapper(cfg, is_train=False),
@@ -140,7 +140,7 @@ def load_training_records(cfg: CfgNode) -> list[Record]:
         check_class_count(cfg, name)
         check_annotations(cfg, name, loaded)
         if cfg.MODEL.LOAD_PROPOSALS:
-            load_proposals_into_dataset(loaded, cfg.DATASETS.PROPOSAL_FILES_TRAIN[position])
+            add_proposals(name, loaded, cfg.DATASETS.PROPOSAL_FILES_TRAIN[position])
         records += loaded
     records = _filtered(cfg, records)
     if not records:

@@ -18,6 +18,7 @@ from backbones.errors import UserError, first_of
 from backbones.files import write_atomic
 from backbones.weights import model_state, read_checkpoint, save_checkpoint
 from detection.engine.console import FILE_ONLY
+from detection.engine.plain_pickle import read_pickle
 
 logger = logging.getLogger(__name__)
 
@@ -28,9 +29,9 @@ _FROM_CONFIG = frozenset({"pixel_mean", "pixel_std"})
 class Checkpointer(DetectionCheckpointer):
     """Detectron2's checkpointer with checks.
 
-    Files are replaced atomically, ``.pth`` files are read without running code in them, and
-    tensors without a home are named. ``.pkl`` files of Detectron2's model zoo and files with
-    ``matching_heuristics`` work as in Detectron2.
+    Files are replaced atomically and read without running code in them, and tensors without a
+    home are named. ``.pkl`` files of Detectron2's model zoo, ``.pyth`` files of pycls, and files
+    with ``matching_heuristics`` work as in Detectron2.
 
     Attributes:
         strict: whether a model file must fit completely. Resuming always insists on that.
@@ -153,17 +154,25 @@ class Checkpointer(DetectionCheckpointer):
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         name = filename.split("?")[0]
-        if name.endswith((".pkl", ".pyth")):
-            try:
-                return super()._load_file(filename)
-            except Exception as error:  # unpickling a broken file raises almost anything
-                raise UserError(
-                    f"cannot read the checkpoint '{self._path}' ({type(error).__name__}: "
-                    f"{error}); it is truncated or of another kind: copy or download it again"
-                ) from error
+        if name.endswith(".pkl"):
+            return self._load_pickle(filename)
+        if name.endswith(".pyth"):  # pycls'; no one else has the suffix
+            state = read_checkpoint(filename).get("model_state")
+            return _matched(self._path, state, "pycls", "num_batches_tracked")
         if hasattr(DetectionCheckpointer, "_torch_load"):
             return super()._load_file(filename)  # the main branch; it calls _torch_load below
         return self._torch_load(filename)
+
+    def _load_pickle(self, filename: str) -> dict[str, Any]:
+        """A file of Detectron2's model zoo, or of Caffe2's, which says nothing of itself."""
+        content = read_pickle(filename, "checkpoint")
+        if not isinstance(content, dict):
+            return _matched(self._path, content, "Caffe2", "_momentum")
+        if {"model", "__author__"} <= set(content):
+            self.logger.info("Reading a file from '%s'", content["__author__"])
+            _check_state(self._path, content["model"])
+            return content
+        return _matched(self._path, content.get("blobs", content), "Caffe2", "_momentum")
 
     def _torch_load(self, filename: str) -> dict[str, Any]:
         try:
@@ -264,6 +273,31 @@ def plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+
+
+def _matched(path: str, state: Any, author: str, unused: str) -> dict[str, Any]:
+    """Weights whose tensors have other names, as Detectron2 wants them for matching.
+
+    Args:
+        path: for error messages.
+        state: arrays or tensors by name.
+        author: decides how names are converted.
+        unused: end of the names that are left out.
+    """
+    _check_state(path, state)
+    kept = {name: value for name, value in state.items() if not name.endswith(unused)}
+    return {"model": kept, "__author__": author, "matching_heuristics": True}
+
+
+def _check_state(path: str, state: Any) -> None:
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, np.ndarray | torch.Tensor)
+        for name, value in state.items()
+    ):
+        raise UserError(
+            f"the checkpoint '{path}' holds no model weights (arrays by name); expected a file of "
+            "Detectron2's, Caffe2's or pycls's model zoo"
+        )
 
 
 def _without_counters(names: Iterable[str]) -> list[str]:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import argparse
 import difflib
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode, downgrade_config, get_cfg, upgrade_config
+from detectron2.config.compat import guess_version
 from detectron2.utils import comm
-from fvcore.common.config import BASE_KEY
 
 from backbones.errors import UserError
 from backbones.paths import config_path
+from detection.engine.plain_yaml import load_with_bases, one_line
 
 logger = logging.getLogger(__name__)
 
@@ -62,26 +61,36 @@ def find_config_file(name: str) -> Path:
 def merge_file(cfg: CfgNode, path: Path) -> None:
     """Merges a YAML file with its ``_BASE_`` files into ``cfg``.
 
-    Like Detectron2, it runs the Python tags in a file (some of the model zoo's have them):
-    configurations are code and want the same trust.
+    As in Detectron2, but the files are data: a Python tag in one of them is refused, not run.
 
     Raises:
         UserError: naming the file and the key or line at fault.
     """
-    _check_yaml(path, ())
-    try:
-        values = CfgNode.load_yaml_with_base(str(path), allow_unsafe=True)
-    except (yaml.YAMLError, AssertionError, OSError, TypeError, AttributeError) as error:
-        raise UserError(f"cannot read the configuration '{path}': {_one_line(error)}") from None
+    where = f"the configuration '{path}'"
+    values = load_with_bases(str(path))
     # Detectron2 renames the keys of older versions itself.
     current = values.get("VERSION", cfg.VERSION) == cfg.VERSION
     for key, value in _leaves(values, cfg) if current else ():
-        _check_key(cfg, key, f"the configuration '{path}'")
-        _check_type(cfg, key, value, f"the configuration '{path}'")
+        _check_key(cfg, key, where)
+        _check_type(cfg, key, value, where)
     try:
-        cfg.merge_from_file(str(path))
+        _merge_version(cfg, CfgNode(values), str(path))
     except (KeyError, ValueError, AssertionError, AttributeError, TypeError) as error:
-        raise UserError(f"cannot use the configuration '{path}': {_one_line(error)}") from None
+        raise UserError(f"cannot use {where}: {one_line(error)}") from None
+
+
+def _merge_version(cfg: CfgNode, loaded: CfgNode, name: str) -> None:
+    """What ``CfgNode.merge_from_file`` does with a file that it has read."""
+    version = loaded.get("VERSION") or guess_version(loaded, name)
+    if version == cfg.VERSION:
+        cfg.merge_from_other_cfg(loaded)
+        return
+    logger.warning("%s is of Detectron2's configuration version %s; it is upgraded", name, version)
+    old = downgrade_config(cfg, to_version=version)
+    old.merge_from_other_cfg(loaded)
+    new = upgrade_config(old)
+    cfg.clear()
+    cfg.update(new)
 
 
 def merge_options(cfg: CfgNode, options: Sequence[str]) -> None:
@@ -108,29 +117,6 @@ def merge_options(cfg: CfgNode, options: Sequence[str]) -> None:
         _check_key(cfg, key, "the command line")
         _check_type(cfg, key, value, "the command line")
         cfg.merge_from_list([key, value])
-
-
-def _check_yaml(path: Path, parents: tuple[Path, ...]) -> None:
-    """Checks syntax and existence along the ``_BASE_`` chain, without building any values."""
-    where = f"the configuration '{path}'" + (f", the _BASE_ of '{parents[-1]}'" if parents else "")
-    if path.resolve() in [parent.resolve() for parent in parents]:
-        raise UserError(f"{where}, is its own _BASE_; remove one of the references")
-    try:
-        node = yaml.compose(path.read_text(), Loader=yaml.SafeLoader)
-    except FileNotFoundError:
-        raise UserError(f"{where}, does not exist; check the path after _BASE_") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {where}: {error}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{where} is not valid YAML: {_one_line(error)}") from None
-    if not isinstance(node, yaml.MappingNode):
-        raise UserError(f"{where} holds no settings; expected lines of the form KEY: VALUE")
-    for key, value in node.value:
-        if key.value == BASE_KEY:
-            for base in value.value if isinstance(value, yaml.SequenceNode) else [value]:
-                name = os.path.expanduser(str(base.value))
-                if "://" not in name:
-                    _check_yaml(path.parent / name, (*parents, path))
 
 
 def _leaves(values: Any, cfg: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -160,7 +146,7 @@ def _check_key(cfg: CfgNode, key: str, where: str) -> None:
         try:
             cfg.raise_key_rename_error(key)
         except KeyError as error:
-            raise UserError(f"{where} sets an old key: {_one_line(error)}") from None
+            raise UserError(f"{where} sets an old key: {one_line(error)}") from None
     if cfg.key_is_deprecated(key) or _lookup(cfg, key)[0]:
         return
     known = {name.upper(): name for name, _ in _leaves(cfg, cfg)}
@@ -172,7 +158,7 @@ def _check_key(cfg: CfgNode, key: str, where: str) -> None:
 def _check_type(cfg: CfgNode, key: str, value: Any, where: str) -> None:
     """Applies yacs's rule: the type of the default, lists and tuples being the same."""
     known, default = _lookup(cfg, key)
-    value = CfgNode._decode_cfg_value(value) if isinstance(value, str) else value
+    value = _decoded(key, value, where) if isinstance(value, str) else value
     if isinstance(default, CfgNode) and not isinstance(value, Mapping):
         raise UserError(f"{where} sets '{key}' to {value!r}, but it is a section of keys")
     if not known or default is None or value is None or isinstance(default, CfgNode):
@@ -187,6 +173,18 @@ def _check_type(cfg: CfgNode, key: str, value: Any, where: str) -> None:
     )
 
 
+def _decoded(key: str, text: str, where: str) -> Any:
+    """Text as yacs reads it: a Python literal, which cannot call anything, or else itself."""
+    try:
+        return CfgNode._decode_cfg_value(text)
+    except (TypeError, MemoryError, RecursionError) as error:
+        shown = text if len(text) <= 50 else f"{text[:50]}…"
+        raise UserError(
+            f"{where} sets '{key}' to '{shown}', which is no value ({one_line(error)}); expected "
+            "a number, text, a list, or quotes around it"
+        ) from None
+
+
 def _choose_device(cfg: CfgNode, args: argparse.Namespace) -> None:
     if not cfg.MODEL.DEVICE.startswith("cuda"):
         return
@@ -199,7 +197,3 @@ def _choose_device(cfg: CfgNode, args: argparse.Namespace) -> None:
     if comm.is_main_process():
         logger.warning("MODEL.DEVICE is '%s', but %s: running on the CPU", cfg.MODEL.DEVICE, reason)
     cfg.MODEL.DEVICE = "cpu"
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error.args[0] if isinstance(error, KeyError) else error).split())

@@ -1,12 +1,15 @@
-"""The random states of a process as plain data, so that they survive a safe checkpoint."""
+"""The random states of a process: saved as plain data, and set aside for a while."""
 
 from __future__ import annotations
 
+import contextlib
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
+from detectron2.utils import comm
 
 
 def capture_random_state() -> dict[str, Any]:
@@ -44,3 +47,24 @@ def restore_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if state["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """What is drawn in the block depends on the seed alone; what follows goes on as without it.
+
+    Calibration and evaluation draw augmentation, dropout and the seeds of loader workers. In such
+    a block they draw the same whether a run came there without a break, resumed, or to evaluate.
+
+    Args:
+        seed: ``cfg.SEED``; every rank draws numbers of its own. Below 0 counts as 0.
+    """
+    before = capture_random_state()
+    own = max(seed, 0) + comm.get_rank()
+    random.seed(own)
+    np.random.seed(own)
+    torch.manual_seed(own)  # of every device
+    try:
+        yield
+    finally:
+        restore_random_state(before)

@@ -39,6 +39,22 @@ def write_results(output_dir: str | os.PathLike[str], results: Mapping[str, Any]
     return path
 
 
+def results_part(folder: str | os.PathLike[str], part: str) -> Any:
+    """A part of a run's ``results.json``; None where the file or the part is missing or broken.
+
+    A file that is cut says nothing of the run: it counts as not there.
+
+    Args:
+        folder: of the run.
+        part: its key, e.g. ``detection``.
+    """
+    try:
+        results = read_json(Path(folder) / RESULTS_FILE, "results")
+    except UserError:
+        return None
+    return results.get(part) if isinstance(results, dict) else None
+
+
 def to_json(value: Any) -> Any:
     """Plain JSON data: no tensors, no NumPy types, no NaN.
 

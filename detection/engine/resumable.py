@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from detectron2.engine import DefaultTrainer, TrainerBase, hooks
 from detectron2.engine.train_loop import HookBase
 from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
 
+from detection.engine.metrics import has_row, recent_scalars, restore_scalars
 from detection.engine.random_state import capture_random_state, restore_random_state
 from detection.engine.user_errors import without_tracebacks_of_user_errors
 
@@ -30,33 +33,52 @@ class ResumableTrainer(TrainerBase):
     loader for an evaluation draws a seed) is undone before the next one, because a run resumed
     between the two would not have drawn it.
 
+    What is due behind a checkpoint and the end of the process came before, is done when the run
+    is resumed: the evaluation of that iteration and its row in ``metrics.json``, and all that
+    follows the last iteration.
+
     Use it alone or in front of another trainer:
     ``class DetectionTrainer(ResumableTrainer, DefaultTrainer)``.
+
+    Attributes:
+        finished: iterations of training that are done, in this process and in those before it.
     """
 
+    finished: int = 0
     _step_states: list[dict[str, Any]] | None = None
     _loaded_state: dict[str, Any] | None = None
+    _loaded_scalars: Mapping[str, Any] = {}
     _checkpoint_periods: frozenset[int] = frozenset()
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As in the base class; a run that is already complete only catches up."""
+        """As in the base class; of a run that is complete, only what is missing behind its end."""
         start, end = (*args, *kwargs.values()) or (self.start_iter, self.max_iter)
-        if 0 < start >= end:
-            logger.info("All %d iterations are done: nothing to train", end)
-            self.catch_up()
-            return None
         with without_tracebacks_of_user_errors():
-            return super().train(*args, **kwargs)
+            if not 0 < start >= end:
+                return super().train(*args, **kwargs)
+            logger.info("All %d iterations are done: nothing to train", end)
+            if not comm.all_gather(self.settled())[0]:
+                self._settle(start)
+        return None
 
     def progress_note(self) -> str:
         """What a line of progress on the console says at its end, beside the losses."""
         return ""
 
-    def catch_up(self) -> None:
-        """What is due after the last iteration, where an earlier process did not get to it.
+    def settled(self) -> bool:
+        """Whether all that a complete run leaves behind its last iteration is there.
 
-        A final evaluation can fail, for a broken image, with the training complete.
+        An earlier process may not have got to it: a final evaluation can fail, for a broken image,
+        with the training complete.
         """
+        return True
+
+    def _settle(self, finished: int) -> None:
+        """What the loop does behind its last iteration."""
+        with EventStorage(finished) as self.storage:
+            self.before_train()
+            self.iter = finished
+            self.after_train()
 
     def before_train(self) -> None:
         """Runs the hooks, then continues the random stream of the checkpoint, if any."""
@@ -68,12 +90,35 @@ class ResumableTrainer(TrainerBase):
         super().before_train()
         # Detectron2's main branch makes the iterator, which draws a seed, when it is first used.
         getattr(getattr(self, "_trainer", None), "_data_loader_iter", None)
+        if self.start_iter > 0:
+            self._catch_up()
         if self._loaded_state is not None:
             restore_random_state(self._loaded_state)
             self._loaded_state = None
 
+    def _catch_up(self) -> None:
+        """What follows a checkpoint in its own step, where the row of that step is missing."""
+        iteration, present = self.start_iter - 1, self.iter
+        written = comm.all_gather(has_row(self.folder, iteration))[0]
+        # without a further step, what is restored would be written once more
+        if not (written and self.start_iter >= self.max_iter):
+            restore_scalars(self.storage, self._loaded_scalars, written)
+        if written:
+            return
+        self.iter = self.storage.iter = iteration
+        for hook in self._hooks:
+            if isinstance(hook, hooks.EvalHook | hooks.PeriodicWriter):
+                hook.after_step()
+        self.iter = self.storage.iter = present
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return Path(self.checkpointer.save_dir)
+
     def after_step(self) -> None:
         """Runs the hooks without letting them disturb the random stream."""
+        self.finished = self.iter + 1
         state = capture_random_state()
         if comm.get_world_size() == 1:
             self._step_states = [state]
@@ -90,6 +135,8 @@ class ResumableTrainer(TrainerBase):
         inner = getattr(self, "_trainer", None)
         if inner is not None:
             state["_trainer"] = inner.state_dict()
+        if (storage := getattr(self, "storage", None)) is not None:
+            state["scalars"] = recent_scalars(storage)
         if self._step_states is not None:
             state["random_states"] = self._step_states
         elif comm.get_world_size() == 1:
@@ -101,7 +148,9 @@ class ResumableTrainer(TrainerBase):
         state = dict(state_dict)
         hook_states = state.pop("hooks", {})
         random_states = state.pop("random_states", None)
+        self._loaded_scalars = state.pop("scalars", {})
         super().load_state_dict(state)
+        self.finished = self.iter + 1
         self._load_hook_states(hook_states)
         inner = getattr(self, "_trainer", None)
         # Detectron2 0.6 forgets its inner trainer, the main branch has just loaded it.

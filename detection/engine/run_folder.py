@@ -6,6 +6,7 @@ import argparse
 import fcntl
 import logging
 import os
+import re
 import shlex
 import socket
 import sys
@@ -22,33 +23,40 @@ from backbones.errors import UserError
 from backbones.files import write_atomic
 from detection.engine.console import FILE_ONLY, LOGGERS, log_to
 
+EVALUATION_FOLDER = "evaluation"
+"""Below a run's folder: of ``--eval-only``, which leaves all else in it as it is."""
+
 _TRACES = ("last_checkpoint", "metrics.json", "results.json")
+
+# What `backbones.files.atomic_path` names files that are not whole yet.
+_UNFINISHED = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")
 
 # Open for the life of the process: closing a file gives its lock up.
 _locks: dict[Path, IO[str]] = {}
 
 
 def open_run(cfg: CfgNode, args: argparse.Namespace) -> Path:
-    """Prepares ``cfg.OUTPUT_DIR`` for a run and returns it; every rank calls this.
+    """Prepares the folder of a run and returns it; every rank calls this.
+
+    It is ``cfg.OUTPUT_DIR``, or ``evaluation`` in it for a run that only evaluates.
 
     What Detectron2's ``default_setup`` does: creates the folder, logs to the console and to
     ``log.txt``, logs environment, arguments and configuration, writes ``config.yaml``, seeds the
     random generators (``SEED`` plus the rank). Before that it claims the folder: it refuses one
     where another process works, and one with the results of an earlier run unless the run is to
-    be resumed or only evaluated.
+    be resumed or only evaluated. Unfinished files of a process that was killed are removed.
 
     Raises:
         UserError: if the folder is taken, used, or cannot be written.
     """
-    folder = Path(cfg.OUTPUT_DIR).expanduser()
     eval_only = bool(getattr(args, "eval_only", False))
+    folder = Path((evaluation_config(cfg) if eval_only else cfg).OUTPUT_DIR).expanduser()
     resume = bool(getattr(args, "resume", False))
     message = None
     if comm.is_main_process():
         try:
             _claim(folder, may_be_used=resume or eval_only)
-            if not (eval_only and (folder / "config.yaml").exists()):
-                write_atomic(folder / "config.yaml", cfg.dump())
+            write_atomic(folder / "config.yaml", cfg.dump())
         except UserError as error:
             message = str(error)
         except OSError as error:
@@ -66,6 +74,14 @@ def open_run(cfg: CfgNode, args: argparse.Namespace) -> Path:
     return folder
 
 
+def evaluation_config(cfg: CfgNode) -> CfgNode:
+    """The configuration with ``OUTPUT_DIR/evaluation`` as its folder, for ``--eval-only``."""
+    own = cfg.clone()
+    own.defrost()
+    own.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, EVALUATION_FOLDER)
+    return own
+
+
 def start_logging(folder: Path, rank: int = 0) -> None:
     """Sends the project's, Detectron2's and fvcore's loggers to the console and ``log.txt``.
 
@@ -79,6 +95,8 @@ def start_logging(folder: Path, rank: int = 0) -> None:
 def _claim(folder: Path, may_be_used: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     _lock(folder)
+    if folder.resolve() / ".lock" in _locks:
+        _remove_unfinished(folder)
     traces = [name for name in _TRACES if (folder / name).exists()]
     traces += sorted(path.name for path in folder.glob("*.pth"))
     if traces and not may_be_used:
@@ -86,6 +104,14 @@ def _claim(folder: Path, may_be_used: bool) -> None:
             f"OUTPUT_DIR '{folder}' holds an earlier run ({', '.join(traces[:3])}); continue it "
             "with --resume, or name another folder: OUTPUT_DIR output/other"
         )
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Removes what a killed process was writing, but not below a folder of another run."""
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not Path(place, name, ".lock").exists()]
+        for name in filter(_UNFINISHED.fullmatch, files):
+            Path(place, name).unlink(missing_ok=True)
 
 
 def _lock(folder: Path) -> None:

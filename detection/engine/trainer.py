@@ -17,6 +17,7 @@ from torch import nn
 
 from backbones.errors import UserError
 from detection.engine.checkpoint import Checkpointer
+from detection.engine.metrics import MetricsHook
 from detection.engine.resumable import ResumableTrainer
 from detection.engine.wandb_writer import WandbSettings, WandbWriter
 from detection.engine.writers import build_run_writers
@@ -159,7 +160,7 @@ class RunTrainer(ResumableTrainer):
         if comm.is_main_process() and not self._writers:
             os.makedirs(self.output_dir, exist_ok=True)
             self._writers = self.build_writers()
-            self.register_hooks([hooks.PeriodicWriter(self._writers, self.log_period)])
+            self.register_hooks([MetricsHook(self._writers, self.log_period)])
         super().before_train()
 
     def _adopt_checkpoints(self) -> None:

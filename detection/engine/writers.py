@@ -15,6 +15,7 @@ from detectron2.utils.events import (
 )
 
 from detection.engine.console import ProgressPrinter
+from detection.engine.metrics import METRICS_FILE, mend_metrics
 from detection.engine.wandb_writer import WandbSettings, WandbWriter
 
 
@@ -35,9 +36,10 @@ def build_run_writers(
         note: what to add to every line of progress on the console.
     """
     os.makedirs(output_dir, exist_ok=True)
+    mend_metrics(output_dir)
     writers: list[EventWriter] = [
         ProgressPrinter(max_iter, note),
-        JSONWriter(os.path.join(output_dir, "metrics.json")),
+        JSONWriter(os.path.join(output_dir, METRICS_FILE)),
     ]
     if wandb is not None and wandb.active:
         writers.append(WandbWriter(wandb, output_dir))

@@ -10,7 +10,17 @@ from __future__ import annotations
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.modeling import META_ARCH_REGISTRY, ROI_HEADS_REGISTRY
+from detectron2.modeling import (
+    ANCHOR_GENERATOR_REGISTRY,
+    BACKBONE_REGISTRY,
+    META_ARCH_REGISTRY,
+    ROI_BOX_HEAD_REGISTRY,
+    ROI_HEADS_REGISTRY,
+    ROI_KEYPOINT_HEAD_REGISTRY,
+    ROI_MASK_HEAD_REGISTRY,
+    RPN_HEAD_REGISTRY,
+    SEM_SEG_HEADS_REGISTRY,
+)
 from detectron2.modeling.meta_arch import GeneralizedRCNN, RetinaNet
 from detectron2.modeling.roi_heads import Res5ROIHeads, StandardROIHeads
 
@@ -21,22 +31,55 @@ _SECTIONS: dict[type, str] = {RetinaNet: "RETINANET", GeneralizedRCNN: "ROI_HEAD
 """Where the detectors have their number of classes, below ``MODEL``."""
 
 
+_REGISTRIES = {
+    "META_ARCHITECTURE": META_ARCH_REGISTRY,
+    "BACKBONE.NAME": BACKBONE_REGISTRY,
+    "ANCHOR_GENERATOR.NAME": ANCHOR_GENERATOR_REGISTRY,
+    "RPN.HEAD_NAME": RPN_HEAD_REGISTRY,
+    "ROI_HEADS.NAME": ROI_HEADS_REGISTRY,
+    "ROI_BOX_HEAD.NAME": ROI_BOX_HEAD_REGISTRY,
+    "ROI_MASK_HEAD.NAME": ROI_MASK_HEAD_REGISTRY,
+    "ROI_KEYPOINT_HEAD.NAME": ROI_KEYPOINT_HEAD_REGISTRY,
+    "SEM_SEG_HEAD.NAME": SEM_SEG_HEADS_REGISTRY,
+}
+"""What Detectron2 looks names up in, by their keys below ``MODEL``."""
+
+
+def check_registered_names(cfg: CfgNode) -> None:
+    """Insists on names of model parts that Detectron2 knows; empty ones are not looked up.
+
+    Raises:
+        UserError: naming the key and the names that are like the one given.
+    """
+    for key in _REGISTRIES:
+        _check_name(cfg, key)
+
+
 def meta_architecture(cfg: CfgNode) -> Any:
     """The class or function that ``MODEL.META_ARCHITECTURE`` names.
 
     Raises:
         UserError: if none is registered by that name, naming those that are called alike.
     """
-    name = cfg.MODEL.META_ARCHITECTURE
-    if name not in META_ARCH_REGISTRY:
-        known = sorted(registered for registered, _ in META_ARCH_REGISTRY)
-        near = " or ".join(map(repr, nearest(name, known)))
-        hint = f"did you mean {near}?" if near else f"expected one of {', '.join(known)}."
-        raise UserError(
-            f"unknown MODEL.META_ARCHITECTURE '{name}'; {hint} Your own is registered with "
-            "detectron2.modeling.META_ARCH_REGISTRY, in a module that is imported first"
-        )
-    return META_ARCH_REGISTRY.get(name)
+    _check_name(cfg, "META_ARCHITECTURE")
+    return META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
+
+
+def _check_name(cfg: CfgNode, key: str) -> None:
+    registry = _REGISTRIES[key]
+    name: Any = cfg.MODEL
+    for part in key.split("."):
+        name = name[part]
+    if not name or name in registry:
+        return
+    known = sorted(registered for registered, _ in registry)
+    near = " or ".join(map(repr, nearest(name, known)))
+    hint = f"did you mean {near}?" if near else f"expected one of {', '.join(known)}."
+    raise UserError(
+        f"unknown MODEL.{key} '{name}'; {hint} One of your own is registered with Detectron2's "
+        "registry in a module of detection/modeling/heads, or in one that a script of yours "
+        "imports first"
+    )
 
 
 def num_classes_key(cfg: CfgNode) -> str | None:

@@ -12,15 +12,17 @@ from detectron2.utils import comm
 from fvcore.nn.precise_bn import update_bn_stats
 from torch import nn
 
+from detection.engine.random_state import seeded
 from search.classification.data import ImageSet, build_train_loader
 
-_AFTER_TRAINING = 10**6
-"""First iteration of the loader for calibration: beyond any training, so its batches are other
-ones than those of any training step."""
+_ORDER = 10**6
+"""Order of the images for calibration: another one than that of any training."""
 
 
 def calibrated(network: nn.Module, cfg: CfgNode, dataset: ImageSet, batches: int) -> nn.Module:
     """Re-estimates a network's batch-norm statistics and returns it in eval mode.
+
+    The batches, augmentation and dropout included, depend on configuration and seed alone.
 
     Shared weights leave running statistics that are a mixture over all networks that they were
     trained in; the mean over batches that this network sees takes their place.
@@ -33,8 +35,9 @@ def calibrated(network: nn.Module, cfg: CfgNode, dataset: ImageSet, batches: int
     """
     if batches:
         device = next(network.parameters()).device
-        loader = build_train_loader(cfg, dataset, _AFTER_TRAINING)
-        estimate_statistics(network, (images.to(device) for images, _ in loader), batches)
+        with seeded(cfg.SEED):
+            loader = build_train_loader(cfg, dataset, order=_ORDER)
+            estimate_statistics(network, (images.to(device) for images, _ in loader), batches)
     return network.eval()
 
 

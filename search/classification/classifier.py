@@ -16,6 +16,8 @@ from backbones.network import Classifier, build_classifier
 from backbones.published import load_state
 from backbones.weights import load_weights
 from detection.deployment import predicted_runtime
+from detection.engine.results import write_results
+from detection.engine.run_folder import evaluation_config
 from search.classification.data import count_classes
 from search.classification.trainer import ClassificationTrainer
 
@@ -27,6 +29,8 @@ class ClassifierTrainer(ClassificationTrainer):
 
     A classifier of another class count in the weights is left out.
     """
+
+    part = "classification"
 
     def __init__(self, cfg: CfgNode) -> None:
         architecture = load_architecture(cfg.MODEL.SPNAS.ARCH).scaled(cfg.MODEL.SPNAS.WIDTH_MULT)
@@ -42,14 +46,15 @@ class ClassifierTrainer(ClassificationTrainer):
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Accuracy; at the end of the training also exports the averaged network."""
         results = super().evaluate()
-        if self.complete and comm.is_main_process():
-            save_backbone(self.output_dir, self.architecture, self.averaged_model.state_dict())
-            logger.info("Wrote architecture.json and backbone.pth to %s", self.output_dir)
-        self.write_results({"classification": self._summary(results["val"])})
+        if self.complete:
+            if comm.is_main_process():
+                save_backbone(self.output_dir, self.architecture, self.averaged_model.state_dict())
+                logger.info("Wrote architecture.json and backbone.pth to %s", self.output_dir)
+            self.write_results({self.part: self._summary(results["val"])})
         return results
 
     def evaluate_only(self) -> dict[str, dict[str, float]]:
-        """Accuracy of ``MODEL.WEIGHTS`` as they are.
+        """Accuracy of ``MODEL.WEIGHTS`` as they are, into ``OUTPUT_DIR/evaluation``.
 
         Raises:
             UserError: if there are none, or they have no classifier of the data's class count.
@@ -63,7 +68,9 @@ class ClassifierTrainer(ClassificationTrainer):
                 "data set that it was trained on, or train on this one first"
             )
         results = super().evaluate()
-        self.write_results({"classification": self._summary(results["val"])})
+        if comm.is_main_process():
+            folder = evaluation_config(self.cfg).OUTPUT_DIR
+            write_results(folder, {self.part: self._summary(results["val"])})
         return results
 
     def _summary(self, scores: dict[str, float]) -> dict[str, object]:

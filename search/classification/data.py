@@ -215,13 +215,22 @@ def per_process_batch(cfg: CfgNode) -> int:
     return checked_batch(cfg) // comm.get_world_size()
 
 
-def build_train_loader(cfg: CfgNode, dataset: ImageSet, start_iter: int = 0) -> DataLoader[Any]:
-    """Endless shuffled batches of this process, from iteration ``start_iter`` on."""
+def build_train_loader(
+    cfg: CfgNode, dataset: ImageSet, start_iter: int = 0, order: int = 0
+) -> DataLoader[Any]:
+    """Endless shuffled batches of this process.
+
+    Args:
+        cfg: batch size, loader processes and seed.
+        dataset: the images.
+        start_iter: iteration of the first batch.
+        order: 0 is that of the training; others are other ones.
+    """
     batch = per_process_batch(cfg)
     sampler = ResumableSampler(
         len(dataset),
         shuffle=True,
-        seed=max(cfg.SEED, 0),
+        seed=max(cfg.SEED, 0) + order,
         start=start_iter * cfg.SOLVER.IMS_PER_BATCH,
     )
     return DataLoader(

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,8 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from backbones.exported import ARCHITECTURE_FILE
-from detection.engine.results import RESULTS_FILE, write_results
+from detection.engine.metrics import has_row
+from detection.engine.results import results_part, write_results
 from detection.engine.trainer import RunTrainer, wrap_ddp
 from detection.engine.wandb_writer import WandbSettings
 from search.classification.accuracy import evaluate
@@ -42,7 +43,12 @@ class ClassificationTrainer(RunTrainer):
         cfg: the configuration, with the keys of ``add_search_config``.
         model: images (N, 3, H, W) → logits (N, C).
         checkpointables: further state of a subclass.
+
+    Attributes:
+        part: of ``results.json`` that a complete training writes, behind all its other files.
     """
+
+    part: ClassVar[str]
 
     def __init__(
         self, cfg: CfgNode, model: nn.Module, checkpointables: Mapping[str, Any] | None = None
@@ -107,7 +113,7 @@ class ClassificationTrainer(RunTrainer):
     @property
     def complete(self) -> bool:
         """Whether the last iteration is done, in this process or in one before a resume."""
-        return self.iter + 1 >= self.max_iter or self.start_iter >= self.max_iter
+        return self.finished >= self.max_iter
 
     def losses(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Named terms whose sum is minimised: the label-smoothed cross entropy.
@@ -124,11 +130,13 @@ class ClassificationTrainer(RunTrainer):
         self._batches = self.train_batches(self.start_iter)
         super().before_train()
 
-    def catch_up(self) -> None:
-        """Evaluates and exports where the last evaluation of a complete run did not come to it."""
-        files = (RESULTS_FILE, ARCHITECTURE_FILE)
-        if not all(Path(self.output_dir, name).exists() for name in files):
-            self.evaluate()
+    def settled(self) -> bool:
+        """Whether the last evaluation came to its end, with the network exported."""
+        return (
+            results_part(self.folder, self.part) is not None
+            and Path(self.folder, ARCHITECTURE_FILE).exists()
+            and has_row(self.folder, self.finished)
+        )
 
     def train_batches(self, start_iter: int) -> Iterator[Any]:
         """Endless batches from iteration ``start_iter`` on."""

@@ -22,6 +22,13 @@ def add_profiling_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rounds", type=int, default=16, help="visits to everything, in turns (default: 16)"
     )
+    parser.add_argument(
+        "opts",
+        nargs=argparse.REMAINDER,
+        metavar="KEY VALUE",
+        help="keys of the configuration to change, after all other arguments, such as "
+        "SEARCH.SPACE my_space.json",
+    )
 
 
 def load_space(args: argparse.Namespace) -> SearchSpace:
@@ -29,7 +36,7 @@ def load_space(args: argparse.Namespace) -> SearchSpace:
     from search.config import load_search_config
     from search.space import SearchSpace
 
-    cfg = load_search_config(args.config_file, ["MODEL.DEVICE", "cpu"])
+    cfg = load_search_config(args.config_file, [*args.opts, "MODEL.DEVICE", "cpu"])
     return SearchSpace.load(cfg.SEARCH.SPACE)
 
 

@@ -45,14 +45,16 @@ class Conditions:
         versions: of the engine, by package.
         seed: of the random networks.
         rounds: visits to each.
-        noise: median spread of all measurements.
+        noise: median spread of all measurements; None where each was made once.
+        warning: why they are not to be trusted; empty where nothing is known against them.
         drift: how much slower the machine was than when the table was made.
     """
 
     versions: Mapping[str, str]
     seed: int
     rounds: int
-    noise: float
+    noise: float | None
+    warning: str = ""
     drift: float = 1.0
 
 
@@ -116,11 +118,11 @@ def evaluate_table(
     anchors = anchor_items(space, table, deployment)
     measured = [*items.values(), *anchors.values()]
     found = measure(measured, reference_item(deployment), engine, journal, rounds)
-    noise = report_noise(found)
+    noise = report_noise(found, rounds)
     slower = drift(table, anchors, found)
     logger.info("The machine is %.3f × as slow as when the table was made", slower)
     by_types = {types: found[item.key] for types, item in items.items()}
-    how = Conditions(engine.versions(), seed, rounds, noise, slower)
+    how = Conditions(engine.versions(), seed, rounds, noise.median, noise.warning, slower)
     report = write_evaluation(table, space, drawn, by_types, how, output)
     journal.remove()
     return report
@@ -162,6 +164,8 @@ def write_evaluation(
         **provenance(threads=table.threads),
         "table": table.name,
         "table_source": table.source,
+        "table_warning": table.warning,
+        "correction_refused": table.correction_refused,
         "device": table.device,
         "engine": table.engine,
         "threads": table.threads,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from backbones.errors import UserError
-from backbones.files import read_json, write_atomic, write_json
+from backbones.files import read_json, safe_name, write_atomic, write_json
 
 
 @dataclass(frozen=True)
@@ -67,20 +67,27 @@ class Journal:
             return
         whole = []
         for line in self._file.read_text().splitlines():
-            with contextlib.suppress(ValueError):  # the line under way when it was killed
+            with contextlib.suppress(
+                ValueError, TypeError, RecursionError
+            ):  # the line under way when it was killed
                 self.visits.append(_parsed(line))
                 whole.append(f"{line}\n")
         write_atomic(self._file, "".join(whole))
 
     def model_path(self, key: str) -> Path:
         """Where an item's converted model is kept."""
-        return self.folder / f"{key}.model"
+        return self.folder / f"{safe_name(key, 'what is measured')}.model"
 
     def add(self, visit: Visit) -> None:
         """Writes one visit down."""
         self.visits.append(visit)
         with self._file.open("a") as file:
             file.write(json.dumps(astuple(visit)) + "\n")
+
+    def remove_models(self) -> None:
+        """Deletes the converted models, once all is measured; visits are kept."""
+        for path in self.folder.glob("*.model"):
+            path.unlink()
 
     def remove(self) -> None:
         """Deletes the folder, once what it was kept for is written."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
+from backbones.errors import UserError
 from backbones.inference import Engine, Program, make_engine
 from backbones.inference.measurement import NOISY, Measurement, visit
+from search.profiling.announcement import estimated_work, workers_for
 from search.profiling.journal import Journal, Visit
 from search.profiling.pace import EVERY, at_one_pace
 from search.profiling.workload import Item
@@ -20,8 +22,8 @@ from search.workers import in_processes
 
 logger = logging.getLogger(__name__)
 
-CONVERSIONS_PER_WORKER = 4
-"""Fewest conversions for which starting another worker process pays."""
+FEW_ROUNDS = 5
+"""Visits to everything below which a median and a spread are rough."""
 
 
 def measure(
@@ -29,8 +31,8 @@ def measure(
 ) -> dict[str, Measurement]:
     """Visits every item once per round, in a new order each time, with the reference in between.
 
-    Models are converted first, with nothing measured beside it. Visits that the journal has are
-    not made again.
+    How long it will take is said first. Models are then converted, with nothing measured beside
+    it, and deleted once all is measured. Visits that the journal has are not made again.
 
     Args:
         items: what to measure.
@@ -48,15 +50,34 @@ def measure(
         for round_, item in _plan(items, reference, rounds)
         if (item.key, round_) not in made
     ]
-    _convert_missing([item for _, item in pending], engine, journal)
+    try:
+        _visit_all(pending, engine, journal)
+    except UserError:
+        if not journal.visits:
+            journal.remove()
+        raise
+    journal.remove_models()
+    return at_one_pace(journal.visits, reference.key)
+
+
+def _visit_all(pending: Sequence[tuple[int, Item]], engine: Engine, journal: Journal) -> None:
+    """Announces, converts and makes the visits that are left."""
     programs: dict[str, Program] = {}
+
+    def compiled(item: Item) -> Program:
+        if item.key not in programs:
+            programs[item.key] = _compile(engine, item, journal.model_path(item.key))
+        return programs[item.key]
+
+    items = [item for _, item in pending]
+    missing = _missing(items, engine, journal)
+    if pending:
+        work = estimated_work(items, missing, compiled, journal)
+        logger.info("%s on %s: %s", engine.title, engine.device, work)
+    _convert(_missing(missing, engine, journal), engine, journal)
     with tqdm(pending, desc=f"{engine.title} on {engine.device}", unit="visit") as progress:
         for round_, item in progress:
-            if item.key not in programs:
-                path = journal.model_path(item.key)
-                programs[item.key] = _compile(engine, item, path)
-            journal.add(Visit(item.key, round_, visit(programs[item.key].load())))
-    return at_one_pace(journal.visits, reference.key)
+            journal.add(Visit(item.key, round_, visit(compiled(item).load())))
 
 
 def _plan(items: Sequence[Item], reference: Item, rounds: int) -> Iterator[tuple[int, Item]]:
@@ -70,24 +91,25 @@ def _plan(items: Sequence[Item], reference: Item, rounds: int) -> Iterator[tuple
             yield round_, item
 
 
-def _convert_missing(items: Sequence[Item], engine: Engine, journal: Journal) -> None:
-    """Converts the items that have no model file yet, in parallel processes."""
-    missing = {
-        item.key: item
-        for item in items
-        if engine.converts and not journal.model_path(item.key).exists()
-    }
-    workers = min(os.cpu_count() or 1, len(missing) // CONVERSIONS_PER_WORKER)
+def _missing(items: Sequence[Item], engine: Engine, journal: Journal) -> list[Item]:
+    """The items, each once, that have no model file yet."""
+    distinct = {item.key: item for item in items if engine.converts}
+    return [item for key, item in distinct.items() if not journal.model_path(key).exists()]
+
+
+def _convert(items: Sequence[Item], engine: Engine, journal: Journal) -> None:
+    """Converts many items in parallel processes; few are converted when they are visited."""
+    workers = workers_for(len(items))
     if workers < 2:
         return
     setting = (engine.name, engine.device, engine.threads)
-    arguments = [(setting, item, journal.model_path(key)) for key, item in missing.items()]
-    done = in_processes(_convert, arguments, workers)
+    arguments = [(setting, item, journal.model_path(item.key)) for item in items]
+    done = in_processes(_convert_one, arguments, workers)
     for _ in tqdm(done, "Converting", len(arguments), unit="model"):
         pass
 
 
-def _convert(setting: tuple[str, str, int], item: Item, path: Path) -> None:
+def _convert_one(setting: tuple[str, str, int], item: Item, path: Path) -> None:
     _compile(make_engine(*setting), item, path)
 
 
@@ -96,25 +118,48 @@ def _compile(engine: Engine, item: Item, path: Path) -> Program:
     return engine.compile(item.build, item.inputs(), path)
 
 
-def report_noise(measurements: Mapping[str, Measurement]) -> float:
-    """Logs the spread of repeated measurements, as a warning where it is too large.
+@dataclass(frozen=True)
+class Noise:
+    """How well figures repeat, and whether that is good enough.
 
-    Returns:
-        The median spread.
+    Attributes:
+        median: spread of the measurements; None where each was made once.
+        warning: why they are not to be trusted; empty where nothing is known against them.
+    """
+
+    median: float | None
+    warning: str
+
+
+def report_noise(measurements: Mapping[str, Measurement], rounds: int) -> Noise:
+    """The verdict on measurements, logged as well.
+
+    Args:
+        measurements: by key.
+        rounds: visits to each.
     """
     spreads = sorted(measurement.spread for measurement in measurements.values())
     middle = spreads[len(spreads) // 2]
     noisy = [key for key, found in measurements.items() if found.spread > NOISY]
-    logger.info(
-        "The figures repeat to ±%.1f %% (median), ±%.1f %% (worst)", 100 * middle, 100 * spreads[-1]
-    )
-    if middle > NOISY or len(noisy) > len(spreads) / 10:
-        logger.warning(
-            "This machine is too noisy to trust the figures: %d of %d repeat worse than ±%.0f %% "
-            "(%s). Stop what else runs here, or raise --rounds, and measure again.",
-            len(noisy),
-            len(spreads),
-            100 * NOISY,
-            ", ".join(noisy[:3]),
+    found = []
+    if rounds < FEW_ROUNDS:
+        times = "round" if rounds == 1 else "rounds"
+        found.append(f"rough, as it was measured in {rounds} {times}")
+    if rounds > 1:
+        logger.info(
+            "The figures repeat to ±%.1f %% (median), ±%.1f %% (worst)",
+            100 * middle,
+            100 * spreads[-1],
         )
-    return middle
+    if middle > NOISY or len(noisy) > len(spreads) / 10:
+        found.append(
+            f"too noisy to trust, as {len(noisy)} of {len(spreads)} figures repeat worse than "
+            f"±{100 * NOISY:g} %"
+        )
+    if found:
+        logger.warning(
+            "What was measured here is %s. Stop what else runs on this machine, or raise --rounds, "
+            "and measure again.",
+            "; ".join(found),
+        )
+    return Noise(middle if rounds > 1 else None, "; ".join(found))

@@ -71,7 +71,7 @@ def measure_architectures(
         journal = Journal(Path(folder) / "profile", {})
         measured = [*items, *anchors.values()]
         found = measure(measured, reference_item(deployment), engine, journal, rounds)
-    report_noise(found)
+    report_noise(found, rounds)
     slower = drift(table, anchors, found) if table and anchors else None
     rows: list[dict[str, Any]] = []
     for item, architecture in zip(items, architectures, strict=True):

@@ -18,8 +18,9 @@ from detection.deployment import Deployment
 from search.profiling.correction import fit_correction, network_features
 from search.profiling.evaluation import SEED, Conditions, scores_table, write_evaluation
 from search.profiling.journal import Journal
-from search.profiling.measuring import measure, report_noise
+from search.profiling.measuring import FEW_ROUNDS, measure, report_noise
 from search.profiling.pace import reference_item
+from search.profiling.report import cautions
 from search.profiling.workload import (
     Item,
     constant_items,
@@ -65,40 +66,44 @@ def profile_space(
         evaluation_networks: how many.
 
     Raises:
-        UserError: if an unfinished profile with another setting is in the way.
+        UserError: if an unfinished profile with another setting is in the way, or the space has
+            not as many networks.
     """
     start = time.monotonic()
-    journal = Journal(output.with_suffix(".partial"), _setting(space, engine, deployment, rounds))
     networks = random_networks(space, correction_networks, CORRECTION_SEED)
     parts = [*constant_items(space, deployment), *layer_items(space, deployment)]
-    wholes = {
-        types: network_item(architecture, deployment) for types, architecture in networks.items()
-    }
-    unseen = (
-        random_networks(space, evaluation_networks, SEED, exclude=list(networks))
-        if evaluation
-        else {}
-    )
+    wholes = {types: network_item(network, deployment) for types, network in networks.items()}
+    further = evaluation_networks if evaluation else 0
+    unseen = random_networks(space, further, SEED, exclude=list(networks))
     tests = {types: network_item(network, deployment) for types, network in unseen.items()}
     items = [*parts, *wholes.values(), *tests.values()]
+    journal = Journal(output.with_suffix(".partial"), _setting(space, engine, deployment, rounds))
     found = measure(items, reference_item(deployment), engine, journal, rounds)
-    noise = report_noise(found)
+    noise = report_noise(found, rounds)
     table = _table(space, engine, deployment, output.stem, found)
     if networks:
         table = with_correction(table, networks, wholes, found)
-    minutes = (time.monotonic() - start) / 60
-    source = f"tools/profile_latency.py, {rounds} rounds; its last start took {minutes:.1f} minutes"
-    if unseen:
-        source += f", with the {len(unseen)} networks that it is judged on"
-    table = dataclasses.replace(table, source=source)
+    source = _source(rounds, (time.monotonic() - start) / 60, len(unseen))
+    table = dataclasses.replace(table, source=source, noise=noise.median, warning=noise.warning)
     table.save(output)
     if evaluation:
         measured = {types: found[item.key] for types, item in tests.items()}
-        how = Conditions(engine.versions(), SEED, rounds, noise)
+        how = Conditions(engine.versions(), SEED, rounds, noise.median, noise.warning)
         report = write_evaluation(table, space, unseen, measured, how, evaluation)
         logger.info("Wrote %s\n%s", evaluation, scores_table(report["scores"]))
+        for line in cautions(report):
+            logger.warning("%s", line)
     journal.remove()
     return table
+
+
+def _source(rounds: int, minutes: float, unseen: int) -> str:
+    rough = ", rough" if rounds < FEW_ROUNDS else ""
+    judged = f", with the {unseen} networks that it is judged on" if unseen else ""
+    return (
+        f"tools/profile_latency.py, {rounds} rounds{rough}; its last start took {minutes:.1f} "
+        f"minutes{judged}"
+    )
 
 
 def _setting(
@@ -154,7 +159,7 @@ def with_correction(
     items: Mapping[str, Item],
     found: Mapping[str, Measurement],
 ) -> LatencyTable:
-    """The table with a correction fitted on whole networks, where that predicts better.
+    """The table with a correction fitted on whole networks, or with why it has none.
 
     Args:
         table: without a correction.
@@ -170,24 +175,12 @@ def with_correction(
             found_types, list(runtimes.values()), table.constant.runtime
         )
     measured = [found[items[types].key].runtime for types in networks]
-    correction = fit_correction(features, measured)
-    plain = [row[1] / whole - 1 for row, whole in zip(features.values(), measured, strict=True)]
-    plain_error = 100 * sum(map(abs, plain)) / len(plain)
-    logger.info(
-        "Correction from %d networks: %.3f ms + %.3f × sum + %.4f ms per layer + %.4f ms per SE "
-        "layer; mean error %.2f %% on networks left out of the fit (%.2f %% for the plain sum)",
-        len(measured),
-        correction.intercept,
-        correction.scale,
-        correction.per_layer,
-        correction.per_se,
-        correction.error,
-        plain_error,
-    )
-    if correction.error > plain_error:
+    correction, refused = fit_correction(features, measured, table.least)
+    if refused:
         logger.warning(
-            "The correction is left out: it predicts worse than the plain sum. Raise --rounds or "
-            "--networks, or measure on a quieter machine, if the sum is not good enough."
+            "The correction is left out, and networks are predicted by plain sums: %s. Raise "
+            "--rounds or --networks, or measure on a quieter machine, if the sum is not good "
+            "enough.",
+            refused,
         )
-        return table
-    return dataclasses.replace(table, correction=correction)
+    return dataclasses.replace(table, correction=correction, correction_refused=refused)

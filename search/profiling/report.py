@@ -8,6 +8,20 @@ from typing import Any
 from tabulate import tabulate
 
 
+def cautions(report: Mapping[str, Any]) -> list[str]:
+    """What speaks against a table and against its evaluation, a line each.
+
+    Args:
+        report: what ``evaluate_table`` returned; older ones do not say.
+    """
+    found = {
+        f"table '{report['table']}' is": report.get("table_warning"),
+        f"table '{report['table']}' has no correction:": report.get("correction_refused"),
+        f"what table '{report['table']}' was judged by is": report.get("warning"),
+    }
+    return [f"{what} {why}" for what, why in found.items() if why]
+
+
 def latency_section(*reports: Mapping[str, Any]) -> str:
     """How well tables predict whole networks."""
     rows = []
@@ -32,4 +46,5 @@ def latency_section(*reports: Mapping[str, Any]) -> str:
     found = tabulate(rows, headers, tablefmt="github", disable_numparse=True)
     made = [f"`{report['command']}`; {report['table_source']}." for report in reports]
     setting = f"{reports[0]['device']}, {reports[0]['threads']} thread."
-    return "\n\n".join([found, setting, *made])
+    warnings = [f"{line}." for report in reports for line in cautions(report)]
+    return "\n\n".join([found, setting, *warnings, *made])

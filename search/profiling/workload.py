@@ -23,6 +23,9 @@ from search.space import Candidate, Choice, SearchLayer, SearchSpace
 
 Shape = tuple[int, int, int]
 
+_DRAWS = 1000
+"""Draws for every network found after which a space is taken to have no other."""
+
 
 @dataclass(frozen=True)
 class Item:
@@ -163,10 +166,20 @@ def random_networks(
         count: how many.
         seed: of the draw.
         exclude: networks that must not be among them.
+
+    Raises:
+        UserError: if the space has not as many.
     """
     rng = random.Random(seed)
     found: dict[str, Architecture] = {}
+    draws = 0
     while len(found) < count:
+        draws += 1
+        if draws > _DRAWS * (len(found) + 1):
+            raise UserError(
+                f"search space '{space.name}' has fewer than {count} networks besides "
+                f"{len(exclude)} others; ask for fewer of them (--networks, --evaluation-networks)"
+            )
         choices = space.sample(rng)
         if len(found) % 2:
             choices = [choice and dataclasses.replace(choice, se=0) for choice in choices]

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+
 from detectron2.config import CfgNode
 
 from backbones.errors import UserError
 from backbones.latency import LatencyTable
+from detection.engine.random_state import seeded
 from search.profiling.counting import load_table
 from search.selection.runtime import RUNTIME_MODELS, RuntimeModel
 from search.selection.target import check_target
 from search.selection.tradeoff import FixedTradeOff, TargetTradeOff
 from search.space import SearchSpace
+
+logger = logging.getLogger(__name__)
 
 
 def build_latency_table(cfg: CfgNode, space: SearchSpace) -> LatencyTable:
@@ -20,7 +25,8 @@ def build_latency_table(cfg: CfgNode, space: SearchSpace) -> LatencyTable:
         UserError: if there is none of that name, or it is for another image size.
     """
     height, width = cfg.SEARCH.DEPLOY_SIZE
-    table = load_table(cfg.SEARCH.LATENCY_TABLE, space, (height, width))
+    with seeded(cfg.SEED):  # counting builds networks, the first time in a process alone
+        table = load_table(cfg.SEARCH.LATENCY_TABLE, space, (height, width))
     if table.input_size != (height, width):
         raise UserError(
             f"SEARCH.DEPLOY_SIZE is {height}×{width}, but latency table '{table.name}' is for "
@@ -42,7 +48,10 @@ def build_runtime_model(cfg: CfgNode, space: SearchSpace) -> RuntimeModel:
         raise UserError(
             f"unknown SEARCH.RUNTIME_MODEL '{name}'; expected one of {', '.join(RUNTIME_MODELS)}"
         )
-    return RUNTIME_MODELS[name](space, build_latency_table(cfg, space))
+    table = build_latency_table(cfg, space)
+    if table.warning:
+        logger.warning("%s; what is searched on it is no better", table.caution)
+    return RUNTIME_MODELS[name](space, table)
 
 
 def check_targets(cfg: CfgNode, runtime_model: RuntimeModel) -> None:

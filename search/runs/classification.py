@@ -9,17 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
+from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
 from torch.utils.data import Subset
 
 from backbones.architecture import Architecture
 from backbones.errors import UserError
+from detection.engine.results import write_results
+from detection.engine.run_folder import evaluation_config
 from search.classification.data import build_dataset, count_classes
 from search.classification.trainer import ClassificationTrainer
 from search.runs.build import build_runtime_model, build_tradeoff, check_targets
 from search.runs.formulations.registry import supernet_formulation
-from search.runs.found import FoundNetworks, search_results
+from search.runs.found import FoundNetworks, found_row, search_results
 from search.runs.runtime_loss import search_note
 from search.space import SearchSpace
 
@@ -39,6 +42,8 @@ class SearchTrainer(ClassificationTrainer):
     thresholds at other times than the model that it averages.
     """
 
+    part = "search"
+
     def __init__(self, cfg: CfgNode) -> None:
         if cfg.CLASSIFICATION.EMA_DECAY:
             raise UserError(
@@ -46,7 +51,6 @@ class SearchTrainer(ClassificationTrainer):
                 "from the live supernet, set it to 0"
             )
         self.formulation = supernet_formulation(cfg)
-        self.formulation.check(cfg)
         self.space = SearchSpace.load(cfg.SEARCH.SPACE)
         self.runtime_model = build_runtime_model(cfg, self.space).to(cfg.MODEL.DEVICE)
         check_targets(cfg, self.runtime_model)
@@ -65,6 +69,7 @@ class SearchTrainer(ClassificationTrainer):
             self.parts[0],
             Subset(build_dataset(cfg, "train", augment=False), self.parts[1].indices),
         )
+        self.formulation.check(self)
 
     def progress_note(self) -> str:
         """Runtime, budget and λ beside the losses."""
@@ -116,7 +121,7 @@ class SearchTrainer(ClassificationTrainer):
             target: runtime to select at; 0 takes the supernet's own decisions.
         """
         choices = self.formulation.choose(self, target, self.networks.fitness)
-        return self.networks.described(choices, self.iter + 1 if self.iter else self.start_iter)
+        return self.networks.described(choices, self.finished)
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Accuracy of the network found, after estimating its batch-norm statistics.
@@ -131,15 +136,15 @@ class SearchTrainer(ClassificationTrainer):
             output = Path(self.output_dir)
             found = self.networks.export(architecture, network, scores, output)
             further = {"family": self._family(), "samples": self._samples()}
-            target = self.cfg.SEARCH.TARGET
-            results = search_results(self.runtime_model, target, found, further)
+            results = search_results(self.runtime_model, self.cfg.SEARCH, found, further)
             self.write_results({"search": results})
         return {"val": scores, "found": {"runtime": architecture.provenance["predicted_runtime"]}}
 
     def evaluate_only(self) -> None:
         """Accuracy of the network that a search ended with, or would end with now.
 
-        The search is the one in ``OUTPUT_DIR``, else the supernet in ``MODEL.WEIGHTS``.
+        The search is the one in ``OUTPUT_DIR``, else the supernet in ``MODEL.WEIGHTS``. Its files
+        stay as they are; the results are in ``OUTPUT_DIR/evaluation``.
 
         Raises:
             UserError: if there is neither.
@@ -150,7 +155,11 @@ class SearchTrainer(ClassificationTrainer):
                 "folder of one, or the model_final.pth of one as MODEL.WEIGHTS"
             )
         self.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=True)
-        self.evaluate()
+        architecture = self.found(self.cfg.SEARCH.TARGET)
+        _, scores = self.networks.judged(architecture, self.val_data)
+        if comm.is_main_process():
+            row = {**found_row(self.space, architecture), "val": scores}
+            write_results(evaluation_config(self.cfg).OUTPUT_DIR, {self.part: row})
 
     def _family(self) -> list[dict[str, Any]]:
         """The networks of ``SEARCH.FAMILY``, exported."""
@@ -159,7 +168,7 @@ class SearchTrainer(ClassificationTrainer):
 
     def _samples(self) -> list[dict[str, Any]]:
         """``SEARCH.SAMPLES`` networks drawn from the decisions' distribution, exported."""
-        drawn = self.networks.sampled(self.iter + 1) if self.cfg.SEARCH.SAMPLES else []
+        drawn = self.networks.sampled(self.finished) if self.cfg.SEARCH.SAMPLES else []
         return [self._exported(a, Path("samples", f"{i:02d}")) for i, a in enumerate(drawn)]
 
     def _exported(self, architecture: Architecture, folder: Path) -> dict[str, Any]:

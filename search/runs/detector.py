@@ -19,7 +19,8 @@ from backbones.errors import UserError
 from backbones.exported import ARCHITECTURE_FILE, save_backbone
 from backbones.weights import load_weights
 from detection.checkpointing import backbone_prefix
-from detection.engine.results import RESULTS_FILE, write_results
+from detection.engine.random_state import seeded
+from detection.engine.results import results_part, write_results
 from detection.engine.trainer import unwrap_ddp
 from detection.trainer import DetectionTrainer, FinalReport, report
 from search.classification.calibration import estimate_statistics
@@ -62,6 +63,7 @@ class DetectorSearchTrainer(DetectionTrainer):
         self.runtime_model = build_runtime_model(cfg, self.space).to(cfg.MODEL.DEVICE)
         check_targets(cfg, self.runtime_model)
         self.checkpointer.add_checkpointable("tradeoff", self.tradeoff)
+        self.formulation.check(self)
         self.detector.register_forward_hook(self._with_runtime)
 
     @classmethod
@@ -84,7 +86,7 @@ class DetectorSearchTrainer(DetectionTrainer):
             for hook in super().build_hooks()
             if not isinstance(hook, hooks.EvalHook | FinalReport)
         ]
-        return [*kept, _ExportFound()]
+        return [*kept, hooks.EvalHook(0, self.export)]
 
     @property
     def progress(self) -> float:
@@ -112,11 +114,13 @@ class DetectorSearchTrainer(DetectionTrainer):
             self.formulation.log(self)
         super().after_step()
 
-    def catch_up(self) -> None:
-        """Exports where a complete search did not come to it."""
-        folder = Path(self.cfg.OUTPUT_DIR)
-        if not all((folder / name).exists() for name in (RESULTS_FILE, ARCHITECTURE_FILE)):
-            self.export()
+    def settled(self) -> bool:
+        """Whether the network found is exported, and its detector evaluated."""
+        return (
+            super().settled()
+            and results_part(self.folder, "search") is not None
+            and Path(self.folder, ARCHITECTURE_FILE).exists()
+        )
 
     def choices(self, target: float) -> list[Choice]:
         """The network that the search would end with now.
@@ -126,19 +130,24 @@ class DetectorSearchTrainer(DetectionTrainer):
         """
         return decided(self.cfg, self.runtime_model, self.supernet, target)
 
-    def export(self) -> None:
-        """Writes the network found with its detector's AP, and those of ``SEARCH.FAMILY``."""
+    def export(self) -> dict[str, Any]:
+        """Writes the network found with its detector's AP, and those of ``SEARCH.FAMILY``.
+
+        Returns:
+            What :meth:`test` returns; nothing without a test set.
+        """
         node, output = self.cfg.SEARCH, Path(self.cfg.OUTPUT_DIR)
         found = self.exported(node.TARGET, output)
         family = [self.exported(t, output / "family" / f"{t:g}") for t in node.FAMILY]
         rows = [found_row(self.space, architecture) for architecture, _, _ in (found, *family)]
-        results = search_results(self.runtime_model, node.TARGET, rows[0], {"family": rows[1:]})
+        results = search_results(self.runtime_model, node, rows[0], {"family": rows[1:]})
         if comm.is_main_process():
             write_results(output, {"search": results})
         _, detector, cfg = found
         scores = self.test(cfg, detector) if cfg.DATASETS.TEST else {}
         if scores and comm.is_main_process():
             report(cfg, detector, scores, self.wandb_writer)
+        return scores
 
     def exported(self, target: float, folder: Path) -> tuple[Architecture, nn.Module, CfgNode]:
         """Writes the network at a target into a folder.
@@ -154,9 +163,8 @@ class DetectorSearchTrainer(DetectionTrainer):
             The architecture, its detector in eval mode, and the detector's configuration.
         """
         choices = self.choices(target)
-        iterations = min(self.iter + 1, self.max_iter)
         data = ", ".join(self.cfg.DATASETS.TRAIN)
-        architecture = described(self.cfg, self.runtime_model, choices, iterations, data)
+        architecture = described(self.cfg, self.runtime_model, choices, self.finished, data)
         if comm.is_main_process():
             folder.mkdir(parents=True, exist_ok=True)
             architecture.save(folder / ARCHITECTURE_FILE)
@@ -183,14 +191,6 @@ class DetectorSearchTrainer(DetectionTrainer):
         if not detector.training:
             return None
         return {**losses, **self.formulation.losses(self)}
-
-
-class _ExportFound(HookBase):
-    """Exports when the search is complete, while the writers are still open."""
-
-    def after_train(self) -> None:
-        if self.trainer.iter >= self.trainer.max_iter:
-            self.trainer.export()
 
 
 def supernet_backbone(detector: nn.Module) -> SupernetBackbone:
@@ -227,13 +227,16 @@ def detector_state(detector: nn.Module, choices: Sequence[Choice]) -> dict[str, 
 def calibrate_detector(detector: nn.Module, cfg: CfgNode, batches: int) -> None:
     """Estimates a detector's batch-norm statistics on training images; leaves it in eval mode.
 
+    What is drawn, of augmentation and of proposals, depends on configuration and seed alone.
+
     Args:
         detector: its statistics are changed.
         cfg: of the training loader.
         batches: to estimate on; 0 leaves the statistics as they are.
     """
     if batches:
-        loader = DetectionTrainer.build_train_loader(cfg)
-        with EventStorage():  # the heads log while they train
+        # the heads log while they train
+        with seeded(cfg.SEED), EventStorage():
+            loader = DetectionTrainer.build_train_loader(cfg)
             estimate_statistics(detector, loader, batches)
     detector.eval()

@@ -20,6 +20,7 @@ from backbones.latency import predict_runtime
 from search.classification.accuracy import evaluate
 from search.classification.calibration import calibrated
 from search.classification.data import ImageSet, build_val_loader
+from search.runs.measured import measured_row, table_facts
 from search.selection.runtime import RuntimeModel
 from search.selection.sampling import sample_decisions
 from search.selection.target import runtime_range, select_at_target
@@ -191,7 +192,7 @@ def described(
 
 def search_results(
     runtime_model: RuntimeModel,
-    target: float,
+    node: CfgNode,
     found: Mapping[str, Any],
     further: Mapping[str, Sequence[Mapping[str, Any]]],
 ) -> dict[str, Any]:
@@ -199,11 +200,11 @@ def search_results(
 
     Args:
         runtime_model: of the space that was searched.
-        target: runtime that was asked for; 0 if none was.
+        node: ``cfg.SEARCH``.
         found: the row of the network found.
         further: rows of further networks, by what they are.
     """
-    space, table = runtime_model.space, runtime_model.table
+    space, table, target = runtime_model.space, runtime_model.table, node.TARGET
     smallest, largest = runtime_range(space, runtime_model)
     logger.info("Searched layers:\n%s", layer_table(runtime_model, found["layers"]))
     runtime, against = found["predicted_runtime"], ""
@@ -225,6 +226,8 @@ def search_results(
         "runtime_range": [smallest, largest],
         "unit": table.unit,
         "latency_table": table.name,
+        **table_facts(table),
+        **(measured_row(space, found, table) if node.MEASURE else {}),
         **{name: rows for name, rows in further.items() if rows},
     }
 

@@ -20,10 +20,10 @@ from torch.utils.data import Subset
 from backbones.architecture import Architecture
 from backbones.errors import UserError
 from backbones.exported import save_backbone
-from backbones.files import read_json
 from backbones.latency import predict_runtime
 from backbones.weights import model_state, read_checkpoint
-from detection.engine.results import write_results
+from detection.engine.random_state import seeded
+from detection.engine.results import results_part, write_results
 from search.classification.classifier import ClassifierTrainer
 from search.classification.data import build_dataset, split_images
 from search.profiling.counting import load_table
@@ -127,7 +127,7 @@ def run_random_search(cfg: CfgNode) -> None:
     file = output / "candidates" / f"{best:02d}" / "backbone.pth"
     network = Architecture.load(file.with_name("architecture.json"))
     save_backbone(output, network, model_state(read_checkpoint(str(file)), str(file)))
-    found = search_results(model, cfg.SEARCH.TARGET, rows[best], {"candidates": rows})
+    found = search_results(model, cfg.SEARCH, rows[best], {"candidates": rows})
     write_results(output, {"search": found})
     logger.info("Wrote the best of %d candidates to %s", len(rows), output)
 
@@ -135,8 +135,7 @@ def run_random_search(cfg: CfgNode) -> None:
 def _candidate_scores(
     cfg: CfgNode, space: SearchSpace, network: Architecture, folder: Path
 ) -> dict[str, float]:
-    results = folder / "results.json"
-    if not results.exists():
+    if results_part(folder, CandidateTrainer.part) is None:
         epochs = candidate_epochs(cfg, space, network)
         candidate = cfg.clone()
         candidate.defrost()
@@ -149,9 +148,11 @@ def _candidate_scores(
             folder.mkdir(parents=True, exist_ok=True)
             network.save(folder / "candidate.json")
         comm.synchronize()
-        trainer = CandidateTrainer(candidate)
-        trainer.resume_or_load("", resume=True)
-        trainer.train()
+        # each from the seed: the same whether or not others were trained before in this process
+        with seeded(cfg.SEED):
+            trainer = CandidateTrainer(candidate)
+            trainer.resume_or_load("", resume=True)
+            trainer.train()
         comm.synchronize()
-    scores: dict[str, float] = read_json(results, "results")["classification"]["val"]
+    scores: dict[str, float] = results_part(folder, CandidateTrainer.part)["val"]
     return scores

@@ -51,18 +51,15 @@ def evolve(
     Raises:
         UserError: if the population has less than 2 networks, or none has the target runtime.
     """
-    if population < 2 or generations < 0:
-        raise UserError(
-            f"SEARCH.EVOLUTION.POPULATION is {population} and GENERATIONS {generations}; expected "
-            "2 or more networks and 0 or more generations"
-        )
+    members = first_generation(
+        space, runtime_model, target, rng, population, generations, tolerance
+    )
     in_band = _band(space, runtime_model, target, tolerance)
 
     def drawn() -> Network:
         return tuple(sample_at_target(space, runtime_model, target, rng, tolerance))
 
     judged: dict[Network, float] = {}
-    members = [drawn() for _ in range(population)]
     for generation in range(generations + 1):
         for network in members:
             if network not in judged:
@@ -76,6 +73,30 @@ def evolve(
             ]
     best = max(judged, key=judged.__getitem__)
     return list(best)
+
+
+def first_generation(
+    space: SearchSpace,
+    runtime_model: RuntimeModel,
+    target: float,
+    rng: random.Random,
+    population: int,
+    generations: int,
+    tolerance: float,
+) -> list[Network]:
+    """The networks that an evolution starts with; arguments and errors are those of `evolve`.
+
+    Where this succeeds before the supernet is trained, it does so afterwards, by the same draws.
+    """
+    if population < 2 or generations < 0:
+        raise UserError(
+            f"SEARCH.EVOLUTION.POPULATION is {population} and GENERATIONS {generations}; expected "
+            "2 or more networks and 0 or more generations"
+        )
+    return [
+        tuple(sample_at_target(space, runtime_model, target, rng, tolerance))
+        for _ in range(population)
+    ]
 
 
 def _band(

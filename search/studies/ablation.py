@@ -72,6 +72,8 @@ class KernelTrainer(ClassificationTrainer):
         UserError: if no batch is left to estimate statistics from.
     """
 
+    part = "kernels"
+
     def __init__(self, cfg: CfgNode, space: SearchSpace) -> None:
         if cfg.SEARCH.CALIBRATION_BATCHES < 1:
             raise UserError(
@@ -117,7 +119,7 @@ class KernelTrainer(ClassificationTrainer):
             loader = build_val_loader(self.cfg, self.val_data)
             scores[name] = evaluate(self.network(name), loader)
             logger.info("%s kernels: top-1 %.2f %%", name, scores[name]["top1"])
-        self.write_results({"kernels": scores})
+        self.write_results({self.part: scores})
         return scores
 
 

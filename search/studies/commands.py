@@ -15,6 +15,14 @@ from pathlib import Path
 import torch
 
 from backbones.errors import UserError
+from detection.engine.results import results_part
+
+_PARTS = {
+    "search_net.py": "search",
+    "train_classifier.py": "classification",
+    "train_net.py": "detection",
+}
+"""What a tool's run writes into ``results.json`` at its end."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +45,8 @@ class Command:
 
     @property
     def finished(self) -> bool:
-        """Whether the run has come to its end, which its results are."""
-        return (self.folder / "results.json").exists()
+        """Whether the run has come to its end, which its results are; a cut file is none."""
+        return results_part(self.folder, _PARTS[self.script]) is not None
 
     def words(self) -> list[str]:
         """What follows ``python``; with ``--resume`` a second call goes on where it was."""

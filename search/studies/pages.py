@@ -1,4 +1,4 @@
-"""The result tables of README.md and ``docs/*.md``, generated from the studies' results."""
+"""The tables of README.md and ``docs/*.md``, generated from the studies' results and the code."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from backbones.errors import UserError
 from backbones.files import read_json
 from search.profiling.report import latency_section
+from search.runs.formulations.registry import formulations_table
 from search.studies.ablation import ablation_section
 from search.studies.benchmarks.coco_scoring import scoring_section
 from search.studies.benchmarks.search_step import search_step_section, search_steps_section
@@ -27,7 +28,7 @@ _MARKER = re.compile(r"^<!-- (/?)([\w-]+) -->$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Section:
-    """What stands between ``<!-- name -->`` and ``<!-- /name -->``.
+    """Results between ``<!-- name -->`` and ``<!-- /name -->``.
 
     Attributes:
         files: the studies below ``docs/results``, as a pattern without ``.json``.
@@ -57,14 +58,30 @@ class Section:
         return "\n\n".join([text, *plots])
 
 
+@dataclass(frozen=True)
+class CodeSection:
+    """What the code itself says, between such markers.
+
+    Attributes:
+        table: of what there is.
+    """
+
+    table: Callable[[], str]
+
+    def render(self, results: Path, link: str) -> str:
+        """The table, whatever the results."""
+        return self.table()
+
+
 _METHODS_PLOT = "accuracy, and runtime over the target, by method"
 
-SECTIONS = {
+SECTIONS: dict[str, Section | CodeSection] = {
     "demo": Section("demo", demo_section),
     "comparison-summary": Section("comparison", comparison_summary),
     "comparison": Section(
         "comparison", comparison_section, "AP of boxes and masks against runtime"
     ),
+    "formulations": CodeSection(formulations_table),
     "compare-search": Section("compare-search", study_section, _METHODS_PLOT),
     "targets": Section("targets", study_section, _METHODS_PLOT),
     "targets-three-epochs": Section("targets-three-epochs", study_section),

@@ -120,13 +120,15 @@ def trial_config(
     Args:
         cfg: of all trials.
         seed: of this one.
-        folder: where it runs, without W&B; None leaves both as they are.
+        folder: where it runs, without W&B and without measuring what it finds; None leaves all
+            three as they are.
         options: further keys and their values, in turns.
     """
     cfg = cfg.clone()
     cfg.defrost()
     if folder is not None:
         cfg.merge_from_list(["OUTPUT_DIR", str(folder), "WANDB.ENABLED", "False"])
+        cfg.SEARCH.MEASURE = False
     cfg.merge_from_list(list(options))
     cfg.SEED = seed
     return cfg
@@ -135,5 +137,6 @@ def trial_config(
 def recipe(cfg: CfgNode, *sections: str) -> dict[str, Any]:
     """The configuration keys that determine the result of a training or a search."""
     keys: dict[str, Any] = {name: dict(cfg[name]) for name in ("CLASSIFICATION", *sections)}
+    keys.get("SEARCH", {}).pop("MEASURE", None)
     keys["SOLVER"] = {key: cfg.SOLVER[key] for key in SOLVER_KEYS}
     return keys

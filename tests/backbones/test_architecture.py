@@ -85,7 +85,7 @@ def change(data: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("stem.kernel_size", 2, "stem.kernel_size is 2"),
         ("head.activation", "gelu", "activation is 'gelu'; expected one of 'relu'"),
         ("schema_version", 9, "schema_version is 9, this release reads 1"),
-        ("norm_eps", float("nan"), "norm_eps is nan"),
+        ("norm_eps", float("nan"), "norm_eps is nan; expected a finite number"),
         ("name", "", "name is ''"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from pytorchcv.model_provider import get_model as pytorchcv_model
 from torch import nn
 
 from backbones import UserError, convert_weights, create_model, list_published, load_architecture
-from backbones.published import find_published, own_state, published_for
+from backbones.published import downloading, find_published, own_state, published_for
 from backbones.weights import save_checkpoint
 
 ADDRESSES = sorted(list_published())
@@ -121,6 +122,23 @@ def test_a_tag_names_other_weights(
 def test_wrong_addresses(library: dict[str, nn.Module], address: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         create_model("mobilenetv2_100", pretrained=address)
+
+
+def test_downloaded_files_are_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torchvision asks PyTorch to unpickle anything that its server, or its cache, holds."""
+
+    class Runs:
+        def __reduce__(self) -> Any:
+            return os.system, (f"touch {tmp_path / 'ran'}",)
+
+    torch.save({"weight": Runs()}, tmp_path / "evil.pth")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    address = (tmp_path / "evil.pth").as_uri()
+    refused = pytest.raises(UserError, match="could not download the weights .*; use others")
+    with refused, downloading("the weights", "use others"):
+        torch.hub.load_state_dict_from_url(address, progress=False, weights_only=False)
+    assert not (tmp_path / "ran").exists()
+    assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
 
 
 @pytest.mark.parametrize(

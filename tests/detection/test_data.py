@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import itertools
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.build import load_proposals_into_dataset
+from detectron2.structures import BoxMode
 from PIL import Image
 
 from backbones import UserError
@@ -19,6 +23,7 @@ from detection.data.loader import (
     BatchesByAspectRatio,
     build_test_loader,
     build_train_loader,
+    load_training_records,
     skip_batches,
 )
 from detection.data.mapper import CheckedDatasetMapper
@@ -141,6 +146,80 @@ def test_missing_image(register: Register, own_json: Path) -> None:
     (own_json.parent / "3.jpg").unlink()
     with pytest.raises(UserError, match=r"no image '.*3.jpg', which '.*annotations.json' lists"):
         load_records(register(own_json))
+
+
+@pytest.mark.parametrize(
+    "place", ["../outside.jpg", "deeper/../../outside.jpg", "{}", "../own/0.jpg"]
+)
+def test_images_outside_the_folder(
+    register: Register, own_json: Path, tmp_path: Path, place: str
+) -> None:
+    """An annotation file is data: it cannot have files read that are not in its image folder."""
+    (own_json.parent / "deeper").mkdir()
+    Image.new("RGB", (96, 72)).save(tmp_path / "outside.jpg")
+    content = json.loads(own_json.read_text())
+    content["images"][2]["file_name"] = place.format(tmp_path / "outside.jpg")
+    own_json.write_text(json.dumps(content))
+    name = register(own_json)
+    with pytest.raises(UserError, match=rf"'{name}': the image 102 of '{own_json}' has the file_n"):
+        load_records(name)
+
+
+def test_images_inside_the_folder(register: Register, own_json: Path, tmp_path: Path) -> None:
+    """By a relative path, by an absolute one, and by a link that its owner made."""
+    (own_json.parent / "deeper").mkdir()
+    for index, place in enumerate(("deeper/0.jpg", str(own_json.parent / "1.jpg"), "link/2.jpg")):
+        content = json.loads(own_json.read_text())
+        content["images"][index]["file_name"] = place
+        own_json.write_text(json.dumps(content))
+    (own_json.parent / "0.jpg").rename(own_json.parent / "deeper/0.jpg")
+    (tmp_path / "elsewhere").mkdir()
+    (own_json.parent / "2.jpg").rename(tmp_path / "elsewhere/2.jpg")
+    (own_json.parent / "link").symlink_to(tmp_path / "elsewhere")
+    assert len(load_records(register(own_json))) == 6
+
+
+def test_images_of_a_data_set_in_python() -> None:
+    """A function may name images anywhere: it is the user's own code."""
+    DatasetCatalog.register("in_python", lambda: [{"file_name": __file__, "image_id": 0}])
+    MetadataCatalog.get("in_python").image_root = "nowhere"
+    try:
+        assert len(load_records("in_python")) == 1
+    finally:
+        DatasetCatalog.remove("in_python")
+        MetadataCatalog.remove("in_python")
+
+
+def test_annotations_nested_too_deeply(register: Register, own_json: Path) -> None:
+    own_json.write_text("[" * 100_000)
+    with pytest.raises(UserError, match="is not valid COCO JSON .RecursionError"):
+        load_records(register(own_json))
+
+
+def test_proposals_are_data(tiny_cfg: CfgNode, tmp_path: Path) -> None:
+    ids = list(range(100, 106))
+    boxes = [np.array([[0, 0, 5, 5], [0, 0, 9, 9]], np.float32)] * len(ids)
+    scores = [np.array([0.1, 0.7], np.float32)] * len(ids)
+    found = {"indexes": ids, "boxes": boxes, "scores": scores, "bbox_mode": BoxMode.XYXY_ABS}
+    path = tmp_path / "proposals.pkl"
+    path.write_bytes(pickle.dumps(found))
+    tiny_cfg.MODEL.LOAD_PROPOSALS = True
+    tiny_cfg.DATASETS.PROPOSAL_FILES_TRAIN = (str(path),)
+    tiny_cfg.DATASETS.PROPOSAL_FILES_TEST = (str(path),)
+    theirs = load_proposals_into_dataset(load_records("tiny_train"), str(path))
+    for ours, record in zip(load_training_records(tiny_cfg), theirs, strict=False):
+        assert ours["proposal_boxes"].tolist() == record["proposal_boxes"].tolist()
+        assert ours["proposal_objectness_logits"][0] == np.float32(0.7)
+        assert ours["proposal_bbox_mode"] is BoxMode.XYXY_ABS
+    build_test_loader(tiny_cfg, "tiny_val")
+    for content, message in (
+        ({"ids": ids}, "holds no 'ids', 'boxes' and"),
+        ({**found, "indexes": ids[:3]}, "has none for the image 103"),
+        ({**found, "ids": print}, r"is a pickle that holds '(builtins|__builtin__).print'"),
+    ):
+        path.write_bytes(pickle.dumps(content))
+        with pytest.raises(UserError, match=message):
+            build_test_loader(tiny_cfg, "tiny_val")
 
 
 @pytest.mark.parametrize("is_train", [True, False])

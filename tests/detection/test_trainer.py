@@ -19,6 +19,7 @@ from detection.checkpointing import DetectorCheckpointer, backbone_prefix
 from detection.modeling.backbone import build_trunk
 from detection.modeling.pretrained import PublishedWeightsHandler
 from detection.trainer import DetectionTrainer, check_solver, report
+from tests.run_contents import contents
 
 TrainNet = Callable[..., tuple[int, str]]
 
@@ -73,14 +74,15 @@ def test_train_resume_and_evaluate(train_net: TrainNet, tmp_path: Path) -> None:
         *("MODEL.WEIGHTS", str(whole / "model_final.pth")),
     )
     assert code == 0, output
-    for task, scores in results_of(tmp_path / "eval")["scores"]["tiny_val"].items():
+    for task, scores in results_of(tmp_path / "eval" / "evaluation")["scores"]["tiny_val"].items():
         assert scores == pytest.approx(found["scores"]["tiny_val"][task], abs=1e-6, nan_ok=True)
 
     # As in Detectron2, --resume evaluates the last checkpoint of the run, not MODEL.WEIGHTS.
-    (whole / "results.json").unlink()
+    before = contents(whole)
     code, output = train_net("--eval-only", "--resume", "OUTPUT_DIR", str(whole), *options)
     assert code == 0, output
-    again = results_of(whole)
+    assert contents(whole, "evaluation") == before
+    again = results_of(whole / "evaluation")
     assert again["scores"] == found["scores"]
     assert again["cost"].pop("detector_runtime") > 0  # a measurement
     assert again["cost"].items() <= found["cost"].items()
@@ -221,7 +223,7 @@ def test_evaluating_a_model_that_does_not_fit(train_net: TrainNet, tmp_path: Pat
     assert code == 2
     assert "belongs to another number of classes or another arch" in output
     assert "Traceback" not in output
-    assert not (tmp_path / "run" / "results.json").exists()
+    assert not (tmp_path / "run" / "evaluation" / "results.json").exists()
 
 
 def test_a_broken_image_keeps_what_is_written(
@@ -238,11 +240,14 @@ def test_a_broken_image_keeps_what_is_written(
     assert "Traceback" not in output
     assert model_of(tmp_path / "run" / "model_final.pth")
     assert not (tmp_path / "run" / "results.json").exists()
+    assert "bbox/AP" not in (tmp_path / "run" / "metrics.json").read_text()
     image.write_bytes(whole)
     code, output = train_net("--resume", "DATASETS.TEST", f"('{own}',)")
     assert code == 0, output
     assert "nothing to train" in output
     assert set(results_of(tmp_path / "run")["scores"][own]) == {"bbox", "segm"}
+    (*_, last) = (tmp_path / "run" / "metrics.json").read_text().splitlines()
+    assert {"bbox/AP", "segm/AP"} <= set(json.loads(last))
 
 
 def test_worker_processes_report_in_one_line(

@@ -144,12 +144,14 @@ class SupernetFormulation(Formulation):
         run.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
         run.train()
 
-    def check(self, cfg: CfgNode) -> None:
-        """Insists on what the formulation needs.
+    def check(self, search: Search) -> None:
+        """Insists, before the first step, on a network at every target of the search.
 
         Raises:
-            UserError: naming the key.
+            UserError: if there is none, or the configuration lacks what the formulation needs.
         """
+        for target in targets(search.cfg):
+            decided(search.cfg, search.runtime_model, search.supernet, target)
 
     def build_supernet(
         self,
@@ -213,3 +215,8 @@ class SupernetFormulation(Formulation):
             fitness: of a network.
         """
         return decided(search.cfg, search.runtime_model, search.supernet, target)
+
+
+def targets(cfg: CfgNode) -> list[float]:
+    """The runtimes to end at: ``SEARCH.TARGET``, where there is one, and ``SEARCH.FAMILY``."""
+    return [target for target in (cfg.SEARCH.TARGET, *cfg.SEARCH.FAMILY) if target]

@@ -12,8 +12,8 @@ from torch.utils.data import Subset
 
 from backbones.errors import UserError
 from search.classification.data import ImageSet, split_images
-from search.runs.formulations.base import Fitness, Parts, Search, SupernetFormulation
-from search.selection.evolution import evolve
+from search.runs.formulations.base import Fitness, Parts, Search, SupernetFormulation, targets
+from search.selection.evolution import evolve, first_generation
 from search.space import Choice
 
 
@@ -24,12 +24,23 @@ class Uniform(SupernetFormulation):
     kind = "uniform"
     schedule = "weights alone, in every step those of a network drawn uniformly"
 
-    def check(self, cfg: CfgNode) -> None:
-        """Insists on a target."""
-        if not cfg.SEARCH.TARGET:
+    def check(self, search: Search) -> None:
+        """Insists on a target, and on what the evolution starts with there."""
+        node = search.cfg.SEARCH
+        if not node.TARGET:
             raise UserError(
-                f"SEARCH.FORMULATION '{cfg.SEARCH.FORMULATION}' has no λ; set SEARCH.TARGET to the "
+                f"SEARCH.FORMULATION '{node.FORMULATION}' has no λ; set SEARCH.TARGET to the "
                 "runtime to search for"
+            )
+        for target in targets(search.cfg):
+            first_generation(
+                search.space,
+                search.runtime_model,
+                target,
+                random.Random(search.cfg.SEED),
+                node.EVOLUTION.POPULATION,
+                node.EVOLUTION.GENERATIONS,
+                node.TOLERANCE,
             )
 
     def parts(self, cfg: CfgNode, images: ImageSet) -> Parts:

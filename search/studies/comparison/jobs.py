@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from backbones.architecture import Architecture
 from backbones.errors import UserError
+from backbones.files import safe_name
 from backbones.inference import Engine
 from backbones.latency import LatencyTable
 from detection.deployment import Deployment, measured_with
@@ -50,16 +51,16 @@ def entries(config_files: Sequence[str], architectures: Sequence[str]) -> list[E
         architectures: names or paths of networks for every detector; ``NAME=PATH`` names the row.
 
     Raises:
-        UserError: if two rows have one name.
+        UserError: if two rows have one name, or one has a name that cannot name its folder.
     """
     found = []
     for file in config_files:
         if not architectures:
             found.append(Entry(network_name(load_search_config(file)), file))
         for item in architectures:
-            name, _, path = item.rpartition("=")
-            found.append(Entry(name or Path(path).stem, file, path))
-    names = [entry.name for entry in found]
+            name, named, path = item.rpartition("=")
+            found.append(Entry(name if named else Path(path).stem, file, path))
+    names = [safe_name(entry.name, "a row") for entry in found]
     if twice := [name for name in names if names.count(name) > 1]:
         raise UserError(
             f"two rows are called '{twice[0]}'; name them apart: --architectures NAME=PATH, or "
@@ -89,7 +90,7 @@ def random_entries(
     found = []
     for index in range(networks):
         architecture = draw_architecture(trial_config(search_cfg, index))
-        file = output / f"{architecture.name}.json"
+        file = output / f"{safe_name(architecture.name, 'a network')}.json"
         architecture.save(file)
         found.append(Entry("random", config_file, str(file), architecture.name, index % seeds))
     return found

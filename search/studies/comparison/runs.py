@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from backbones.architecture import Architecture
 from backbones.errors import UserError
 from backbones.files import differing, leaves, read_json
 from backbones.zoo import load_architecture
+from detection.engine.metrics import read_metrics
 from detection.report import ModelCost
 from detection.scoring import METRICS
 
@@ -25,6 +25,9 @@ PER_RUN = (
 )
 """Keys in which compared runs may differ: the network, what its weights were trained with, and the
 run. W&B's and the number of loader processes may differ as well."""
+
+_NEEDED = ("MODEL.SPNAS.ARCH", "MODEL.SPNAS.WIDTH_MULT", "SEED", "SOLVER.IMS_PER_BATCH")
+"""Keys that are read by name; those of a file that is cut end before them."""
 
 _FREE = ("WANDB.", "DATALOADER.NUM_WORKERS")
 
@@ -67,10 +70,7 @@ def load_run(folder: Path, name: str | None = None, classifier: Path | None = No
     Raises:
         UserError: if the folder holds no finished detector, or one of several test sets.
     """
-    results = read_json(folder / "results.json", "results of a run of tools/train_net.py")
-    if "detection" not in results:
-        raise UserError(f"'{folder}' is not a run of tools/train_net.py; its results are of others")
-    found = results["detection"]
+    found = _finished(folder, "detection", "train_net.py")
     if len(found["scores"]) != 1:
         raise UserError(
             f"'{folder}' was evaluated on {', '.join(found['scores'])}; runs are compared on one "
@@ -81,8 +81,8 @@ def load_run(folder: Path, name: str | None = None, classifier: Path | None = No
     own = folder.parent.name if folder.name.startswith("seed") else folder.name
     top: dict[str, float] = {}
     if classifier is not None:
-        trained = read_json(classifier / "results.json", "results of a classifier")
-        top = {key: trained["classification"]["val"][key] for key in ("top1", "top5")}
+        trained = _finished(classifier, "classification", "train_classifier.py")
+        top = {key: trained["val"][key] for key in ("top1", "top5")}
     return DetectorRun(
         folder=folder,
         name=name or own,
@@ -100,27 +100,37 @@ def load_run(folder: Path, name: str | None = None, classifier: Path | None = No
     )
 
 
+def _finished(folder: Path, part: str, tool: str) -> Any:
+    """A part of the results of a run that has come to its end."""
+    results = read_json(folder / "results.json", f"results of a run of tools/{tool}")
+    if not isinstance(results, dict) or not isinstance(results.get(part), dict):
+        raise UserError(f"'{folder}' is not a run of tools/{tool}; its results are of others")
+    return results[part]
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """``config.yaml`` of a run folder by dotted keys.
 
     Raises:
-        UserError: if there is none, or it is no YAML.
+        UserError: if there is none, or it is no YAML, or a part of it is missing.
     """
     path = folder / "config.yaml"
     try:
-        return leaves(yaml.safe_load(path.read_text()))
-    except (OSError, yaml.YAMLError) as error:
+        config = leaves(yaml.safe_load(path.read_text()))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"'{path}' is not the configuration of a run: {reason}") from None
+    if missing := [key for key in _NEEDED if key not in config]:
+        raise UserError(
+            f"'{path}' is not the whole configuration of a run: it has no {missing[0]}; write it "
+            "again by the run's command with --resume"
+        )
+    return config
 
 
 def training_speed(folder: Path, batch: int) -> float | None:
     """Images a second, by the median iteration in ``metrics.json``."""
-    path = folder / "metrics.json"
-    if not path.exists():
-        return None
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    times = [row["time"] for row in rows if row.get("time")]
+    times = [row["time"] for row in read_metrics(folder) if row.get("time")]
     return batch / statistics.median(times) if times else None
 
 

@@ -235,21 +235,34 @@ def write_comparison(
     rows = compare(runs)
     known = paper_results() if paper else None
     tables = [classification_table(rows, known), detection_table(rows, known)]
+    warnings = table_warnings(rows)
     note = [f"† as printed in {known['source']}; its recipe is another one."] if known else []
-    text = "\n\n".join([*map(markdown, tables), *note]) + "\n"
+    text = "\n\n".join([*map(markdown, tables), *warnings, *note]) + "\n"
     threads = command_threads(workers) if workers > 1 else None
     facts = provenance(workers=workers, threads=threads)
-    write_json(folder / "comparison.json", {**facts, "rows": rows})
+    warned = {"warnings": warnings} if warnings else {}
+    write_json(folder / "comparison.json", {**facts, **warned, "rows": rows})
     write_atomic(folder / "comparison.md", text)
     write_atomic(folder / "comparison.csv", comma_separated(rows))
     plot_comparison(rows, folder / "comparison.png")
     return text
 
 
+def table_warnings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence for every latency table among the rows that is not to be trusted."""
+    costs = [row["cost"] for row in rows]
+    found = [
+        f"Predicted by latency table '{cost['latency_table']}', which is {cost['table_warning']}."
+        for cost in costs
+        if cost.get("table_warning")
+    ]
+    return list(dict.fromkeys(found))
+
+
 def comparison_section(study: Mapping[str, Any]) -> str:
     """Backbones under one detector (Tables I and III)."""
     tables = [build(study["rows"], None) for build in (classification_table, detection_table)]
-    return "\n\n".join([*map(markdown, tables), beside(study)])
+    return "\n\n".join([*map(markdown, tables), *table_warnings(study["rows"]), beside(study)])
 
 
 def comparison_summary(study: Mapping[str, Any]) -> str:

@@ -77,6 +77,7 @@ def search_outcome(cfg: CfgNode, report_every_epoch: bool) -> Evaluate:
         trial = cfg.clone()
         trial.defrost()
         trial.SEARCH.TARGET = 0.0
+        trial.SEARCH.MEASURE = False
         trial.SEARCH.LAMBDA = float(weight)
         trial.CLASSIFICATION.EPOCHS = float(epochs)
         trial.CLASSIFICATION.EVAL_EPOCHS = 1.0 if report_every_epoch else 0.0

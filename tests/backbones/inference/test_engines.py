@@ -73,7 +73,9 @@ def test_operators(engine: str) -> None:
 def test_what_cannot_be_done_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="unknown engine 'tensorrt'; expected one of torch, onnx"):
         make_engine("tensorrt")
-    with pytest.raises(UserError, match="LiteRT runs on the CPU here"):
+    with pytest.raises(
+        UserError, match="--device is cuda; LiteRT runs on cpu here: use --device cpu"
+    ):
         make_engine("litert", "cuda")
     with pytest.raises(UserError, match="--threads is 0"):
         make_engine("torch", threads=0)

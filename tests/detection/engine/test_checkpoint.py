@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -92,6 +93,16 @@ def test_a_full_disk_keeps_the_last_checkpoint(
 
 class _Foreign:
     """Not plain data."""
+
+
+class _Runs:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> Any:
+        return os.system, (f"touch {self.marker}",)
 
 
 def test_unreadable_files(tmp_path: Path) -> None:
@@ -196,6 +207,51 @@ def test_name_matching_heuristics(tmp_path: Path, suffix: str) -> None:
     Checkpointer(detector).load(str(path))
     loaded = detector.state_dict()["backbone.bottom_up.0.weight"]
     assert torch.equal(loaded, source.state_dict()["0.weight"])
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("layout", ["zoo", "blobs", "imagenet", "pycls"])
+def test_layouts_of_the_zoos(tmp_path: Path, layout: str, protocol: int) -> None:
+    """Detectron2's own, Detectron's with and without blobs (both Caffe2's names), and pycls's."""
+    weight = torch.rand(4, 3, 3, 3).numpy()
+    conv = nn.Conv2d(3, 4, 3, bias=False)
+    contents: dict[str, Any] = {
+        "zoo": {"model": {"stem.conv1.weight": weight}, "__author__": "Detectron2 Model Zoo"},
+        "blobs": {"blobs": {"conv1_w": weight, "conv1_w_momentum": weight}, "cfg": "MODEL: {}"},
+        "imagenet": {"conv1_w": weight},
+        "pycls": {"model_state": {"conv1.weight": torch.tensor(weight)}, "epoch": 3},
+    }
+    path = tmp_path / f"weights.{'pyth' if layout == 'pycls' else 'pkl'}"
+    if layout == "pycls":
+        torch.save(contents[layout], path)
+    else:
+        path.write_bytes(pickle.dumps(contents[layout], protocol))
+    model = nn.ModuleDict({"stem": nn.ModuleDict({"conv1": conv})})
+    Checkpointer(model, strict=True).load(str(path))
+    assert np.array_equal(conv.weight.detach().numpy(), weight)
+
+
+def test_weights_are_data(tmp_path: Path) -> None:
+    """In every form that is accepted, a file that holds more than data is refused, not run."""
+    marker = tmp_path / "ran"
+    content = {"0.weight": _Runs(marker)}
+    zoo = pickle.dumps({"model": content, "__author__": "somebody"}, protocol=2)
+    (tmp_path / "zoo.pkl").write_bytes(zoo)
+    (tmp_path / "blobs.pkl").write_bytes(pickle.dumps({"blobs": content}))
+    (tmp_path / "pickled.pth").write_bytes(zoo)
+    (tmp_path / "pickled.pyth").write_bytes(zoo)
+    torch.save({"model": content}, tmp_path / "torch.pth")
+    torch.save({"model_state": content}, tmp_path / "torch.pyth")
+    torch.save({"model": content}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    for path in tmp_path.glob("*.p*"):
+        with pytest.raises(UserError, match=path.name) as caught:
+            Checkpointer(_model()).load(str(path))
+        assert "\n" not in str(caught.value)
+        assert not marker.exists()
+    for content in ([1], {"blobs": [1]}, {"model": {"a": "text"}, "__author__": "x"}, {1: 2}):
+        (tmp_path / "zoo.pkl").write_bytes(pickle.dumps(content))
+        with pytest.raises(UserError, match="holds no model weights"):
+            Checkpointer(_model()).load(str(tmp_path / "zoo.pkl"))
 
 
 def test_optimizer_of_another_configuration(tmp_path: Path) -> None:

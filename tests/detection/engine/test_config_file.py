@@ -49,14 +49,6 @@ def test_names_below_the_projects_configs(tmp_path: Path, monkeypatch: pytest.Mo
         _load(file="detection/tinny.yaml")
 
 
-def test_python_tags_work_as_in_detectron2(tmp_path: Path) -> None:
-    """The model zoo's RetinaNet configurations have them."""
-    file = tmp_path / "run.yaml"
-    tag = '!!python/object/apply:eval ["[x * 2 for x in [1, 2]]"]'
-    file.write_text(f"VERSION: 2\nSOLVER: {{STEPS: {tag}}}\n")
-    assert _load(file=file).SOLVER.STEPS == (2, 4)
-
-
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
@@ -100,6 +92,9 @@ def test_missing_file() -> None:
         (["SOLVER", "3"], "section"),
         (["SOLVER.MAX_ITER", "3", "--resume"], "'--resume' comes after"),
         (["SOLVER.BASE_LR=0.1"], "no value"),
+        (["SOLVER.MAX_ITER", "__import__('os').getpid()"], r"getpid\(\)\" \(str\); expected int"),
+        (["SOLVER.MAX_ITER", "{[]: 1}"], r"'{\[\]: 1}', which is no value"),
+        (["SOLVER.MAX_ITER", "-" * 100_000 + "1"], "'-{50}…', which is no value"),
     ],
 )
 def test_mistakes_on_the_command_line(opts: list[str], expected: str) -> None:

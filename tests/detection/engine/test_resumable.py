@@ -41,7 +41,7 @@ class Detection(ResumableTrainer, DefaultTrainer):
 
     losses: list[float]
     fail_at = -1
-    caught_up = False
+    settled_at = 0
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
@@ -55,8 +55,12 @@ class Detection(ResumableTrainer, DefaultTrainer):
     def build_train_loader(cls, cfg: CfgNode) -> _Loader:
         return _Loader()
 
-    def catch_up(self) -> None:
-        self.caught_up = True
+    def settled(self) -> bool:
+        return False
+
+    def after_train(self) -> None:
+        super().after_train()
+        self.settled_at = self.storage.iter
 
     def build_hooks(self) -> list[Any]:
         self.checkpointer = Checkpointer(
@@ -143,15 +147,15 @@ def test_detectron2s_trainer_resumes_exactly(tmp_path: Path) -> None:
     assert second.optimizer.param_groups[0]["lr"] == whole.optimizer.param_groups[0]["lr"]
 
 
-def test_detectron2s_trainer_catches_up_when_complete(tmp_path: Path) -> None:
+def test_detectron2s_trainer_settles_what_is_complete(tmp_path: Path) -> None:
     first = _detection(tmp_path)
     first.train()
-    assert not first.caught_up
+    assert first.settled_at == first.finished == 9
     again = _detection(tmp_path)
     again.resume_or_load(resume=True)
     assert again.train() is None
     assert again.losses == []
-    assert again.caught_up
+    assert again.settled_at == again.finished == 9
 
 
 class _Distributed(RunTrainer):

@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 import random
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -78,12 +79,40 @@ def test_an_earlier_run_is_not_overwritten(tmp_path: Path, trace: str) -> None:
     _open(tmp_path, eval_only=True)
 
 
-def test_evaluation_keeps_the_configuration(tmp_path: Path) -> None:
-    _open(tmp_path, eval_only=True, seed=1)
-    _open(tmp_path, eval_only=True, seed=2)
+def test_an_evaluation_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    _open(tmp_path, seed=1)
+    assert _open(tmp_path, eval_only=True, seed=2) == tmp_path / "evaluation"
     assert "SEED: 1" in (tmp_path / "config.yaml").read_text()
+    assert "SEED: 2" in (tmp_path / "evaluation" / "config.yaml").read_text()
+    assert "SEED: 2" not in (tmp_path / "log.txt").read_text()
     _open(tmp_path, resume=True, seed=3)
     assert "SEED: 3" in (tmp_path / "config.yaml").read_text()
+
+
+_WRITER = """
+import os, signal, sys
+from backbones.files import atomic_path
+
+with atomic_path(sys.argv[1]) as path:
+    path.write_bytes(b"half of")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_unfinished_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
+    """Of this run alone, and by the name that the project gives them."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / ".lock").touch()
+    for folder in (tmp_path, tmp_path / "family", other):
+        command = [sys.executable, "-c", _WRITER, str(folder / "results.json")]
+        assert subprocess.run(command).returncode == -signal.SIGKILL
+    (tmp_path / "notes.tmp").touch()
+    assert len(list(tmp_path.rglob(".results.json.*.tmp"))) == 3
+    _open(tmp_path)
+    (left,) = tmp_path.rglob(".*.tmp")
+    assert left.parent == other
+    assert (tmp_path / "notes.tmp").exists()
 
 
 _HOLDER = """

@@ -146,7 +146,7 @@ def test_hooks_run_in_detectron2s_order(tmp_path: Path) -> None:
         "Extra",
         "PeriodicCheckpointer",
         "EvalHook",
-        "PeriodicWriter",
+        "MetricsHook",
     ]
 
 

@@ -246,7 +246,7 @@ def test_names_that_are_not_registered(tiny_cfg: CfgNode) -> None:
     with pytest.raises(UserError, match=message):
         DetectionTrainer(tiny_cfg)
     tiny_cfg.MODEL.META_ARCHITECTURE = "xyz"
-    with pytest.raises(UserError, match="'xyz'; expected one of GeneralizedRCNN, LiteRetinaNet"):
+    with pytest.raises(UserError, match="'xyz'; expected one of GeneralizedRCNN, .*LiteRetinaNet"):
         num_classes_key(tiny_cfg)
 
 
@@ -254,3 +254,18 @@ def test_lite_retinanet_is_one_from_its_configuration(tiny_cfg: CfgNode) -> None
     tiny_cfg.MODEL.META_ARCHITECTURE = "LiteRetinaNet"
     assert meta_architecture(tiny_cfg) is LiteRetinaNet
     assert issubclass(LiteRetinaNet, RetinaNet)
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "hint"),
+    [
+        ("BACKBONE.NAME", "build_spnas_fpn_backbon", "did you mean 'build_spnas_fpn_backbone'"),
+        ("ROI_MASK_HEAD.NAME", "LiteMaskHed", "did you mean 'LiteMaskHead'"),
+        ("RPN.HEAD_NAME", "LiteRPNHeads", "did you mean 'LiteRPNHead'"),
+        ("ROI_HEADS.NAME", "xyz", "expected one of .*StandardROIHeads"),
+    ],
+)
+def test_misspelled_parts_are_named(tiny_cfg: CfgNode, key: str, name: str, hint: str) -> None:
+    tiny_cfg.merge_from_list([f"MODEL.{key}", name])
+    with pytest.raises(UserError, match=f"unknown MODEL.{key} '{name}'; {hint}"):
+        DetectionTrainer.build_model(tiny_cfg)

@@ -58,8 +58,11 @@ class KnownProgram(Program):
 class KnownEngine(Engine):
     """A part takes 1 ms per 20,000 parameters; whole networks follow a known correction.
 
-    Whole: 0.4 ms + 1.1 × sum - 0.005 ms per layer + 0.003 ms per SE layer.
+    Attributes:
+        whole: ms for every network, × the sum, ms per layer, and ms per SE layer.
     """
+
+    whole = (0.4, 1.1, -0.005, 0.003)
 
     name = "known"
     title = "Known"
@@ -79,7 +82,8 @@ class KnownEngine(Engine):
             with_se = [
                 la for la in searched if any(isinstance(m, SqueezeExcite) for m in la.modules())
             ]
-            runtime = 0.4 + 1.1 * runtime - 0.005 * len(searched) + 0.003 * len(with_se)
+            features = (1, runtime, len(searched), len(with_se))
+            runtime = sum(a * b for a, b in zip(self.whole, features, strict=True))
         return KnownProgram(runtime)
 
 

@@ -5,29 +5,32 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from backbones import LatencyTable, UserError, predict_runtime
-from backbones.inference import Session, make_engine
+from backbones.inference import ENGINES, Session, make_engine
 from backbones.inference.measurement import Measurement
 from detection.deployment import Deployment
-from search.profiling import measuring, profiler
-from search.profiling.correction import fit_correction
+from search.profiling import announcement, measuring
+from search.profiling.announcement import about
 from search.profiling.evaluation import evaluate_table, scores, se_factors
 from search.profiling.journal import Journal, Visit
-from search.profiling.measuring import report_noise
+from search.profiling.measuring import Noise, report_noise
 from search.profiling.networks import measure_architectures, networks_table
 from search.profiling.pace import EVERY, at_one_pace, rolling_median
 from search.profiling.profiler import profile_space
+from search.profiling.report import latency_section
 from search.profiling.workload import layer_items, network_item
 from search.selection.runtime import RuntimeModel
 from search.space import SearchSpace
 from search.supernets.decisions import hard_decision
-from tests.search.profiling.conftest import KnownEngine
+from tests.search.profiling.conftest import KnownEngine, KnownProgram
 
 DEPLOYMENT = Deployment("classification", (64, 64))
 
@@ -60,6 +63,8 @@ def test_the_table_predicts_whole_networks(
     table = LatencyTable.load(output)
     assert (table.name, table.engine, table.input_size) == ("known", "known", (64, 64))
     assert table.threads == 1
+    assert (table.noise, table.warning) == (0, "rough, as it was measured in 2 rounds")
+    assert table.correction_refused == ""
     assert table.versions == {"known": "1.0"}
     assert len(table.layers) == 8
     assert all(set(row.spreads) == set(row.runtimes) for row in table.layers)
@@ -124,11 +129,25 @@ def test_an_interrupted_profile_goes_on(
     assert again == resumed
 
 
+def test_a_journal_is_data(tmp_path: Path) -> None:
+    """Lines that are no visits count as half written, and no key leads out of its folder."""
+    journal = Journal(tmp_path / "p.partial", {})
+    journal.add(Visit("layer", 0, 1.5))
+    with (tmp_path / "p.partial/visits.jsonl").open("a") as file:
+        file.write("3\n[1]\n" + "[" * 100_000 + "\n")
+    assert Journal(tmp_path / "p.partial", {}).visits == [Visit("layer", 0, 1.5)]
+    with pytest.raises(UserError, match="what is measured is called '../x', which cannot name a"):
+        journal.model_path("../x")
+
+
 @pytest.mark.slow
-def test_models_are_converted_on_all_cores(small_space: SearchSpace, tmp_path: Path) -> None:
+def test_models_are_converted_on_all_cores(
+    small_space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Other processes make the model files that the measuring process then loads."""
+    monkeypatch.setattr(Journal, "remove_models", lambda _: None)
     journal = Journal(tmp_path, {})
-    items = layer_items(small_space, DEPLOYMENT)[: 2 * measuring.CONVERSIONS_A_WORKER]
+    items = layer_items(small_space, DEPLOYMENT)[: 2 * announcement.CONVERSIONS_PER_WORKER]
     reference = network_item(small_space.smallest(), DEPLOYMENT)
     engine = make_engine("onnxruntime")
     found = measuring.measure(items, reference, engine, journal, rounds=1)
@@ -142,6 +161,91 @@ def test_another_setting_does_not_mix_in(
     Journal(output.with_suffix(".partial"), {"rounds": 9, "threads": 1})
     with pytest.raises(UserError, match=r"unfinished profile with another .*rounds.*--output"):
         profile(small_space, engine, output)
+
+
+class ConvertingEngine(KnownEngine):
+    """Keeps a file of 1 MB for every module; fails at the modules of a name."""
+
+    converts = True
+    refused = "none"
+
+    def compile(
+        self, build: Callable[[], nn.Module], inputs: Sequence[Tensor], path: Path | None = None
+    ) -> KnownProgram:
+        assert path is not None
+        if self.refused in path.name:
+            raise UserError(f"cannot convert {path.name}")
+        path.write_bytes(bytes(1_000_000))
+        return super().compile(build, inputs)
+
+
+@pytest.fixture
+def converting(monkeypatch: pytest.MonkeyPatch) -> ConvertingEngine:
+    monkeypatch.setitem(ENGINES, "known", ConvertingEngine)
+    monkeypatch.setattr(measuring, "workers_for", lambda _: 1)
+    return ConvertingEngine()
+
+
+def test_a_profile_says_what_it_will_take(
+    small_space: SearchSpace,
+    converting: ConvertingEngine,
+    output: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """2 + 8 × 8 parts, 12 networks and the reference: 79 models, of which some are tried first."""
+    caplog.set_level("INFO")
+    profile(small_space, converting, output)
+    found = re.search(r"(\d+) modules to convert \(about \d+ s, 79 MB on disk", caplog.text)
+    assert found is not None
+    assert 60 < int(found[1]) < 79
+    assert re.search(r"measured\) and 195 visits \(about \d+ s\)", caplog.text)
+    assert list(output.parent.iterdir()) == [output]
+
+
+def test_nothing_is_left_of_a_refused_profile(
+    small_space: SearchSpace,
+    converting: ConvertingEngine,
+    output: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ConvertingEngine, "refused", "tail")
+    with pytest.raises(UserError, match="cannot convert tail"):
+        profile(small_space, converting, output)
+    assert list(output.parent.iterdir()) == []
+
+
+def test_models_are_gone_once_all_is_measured(
+    small_space: SearchSpace,
+    converting: ConvertingEngine,
+    output: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where the table cannot be written, what was measured is kept, in some kilobytes."""
+
+    def fails(*_: object) -> None:
+        raise UserError("the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LatencyTable, "save", fails)
+        with pytest.raises(UserError, match="disk is full"):
+            profile(small_space, converting, output)
+    kept = sorted(path.name for path in output.with_suffix(".partial").iterdir())
+    assert kept == ["setting.json", "visits.jsonl"]
+    profile(small_space, converting, output)
+    assert list(output.parent.iterdir()) == [output]
+
+
+def test_more_networks_than_the_space_has(engine: KnownEngine, output: Path) -> None:
+    space = SearchSpace.load("digits_small")
+    with pytest.raises(UserError, match="'digits_small' has fewer than 100 networks besides 12"):
+        profile_space(space, engine, DEPLOYMENT, output, 1, 12, output.with_name("report.json"))
+    assert list(output.parent.iterdir()) == []
+
+
+def test_durations_in_words() -> None:
+    assert [about(s) for s in (0.1, 42.4, 89, 240, 3700)] == [
+        *("about 1 s", "about 42 s", "about 89 s", "about 4 min", "about 62 min")
+    ]
 
 
 def test_evaluation_leaves_the_fitted_networks_out(
@@ -158,6 +262,9 @@ def test_evaluation_leaves_the_fitted_networks_out(
     assert report["scores"]["plain sum"]["mean_error"] > 10
     assert report["scores"]["with SE"]["networks"] == 5
     assert set(report["se_factors"]) == {"0.25"}
+    assert report["table_warning"] == "rough, as it was measured in 2 rounds"
+    assert report["warning"] == "rough, as it was measured in 1 round"
+    assert "table 'known' is rough, as it was measured in 2 rounds." in latency_section(report)
     assert path.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
 
 
@@ -257,23 +364,6 @@ def test_a_table_that_tells_no_networks_apart_is_reported(
     assert path.with_suffix(".png").exists()
 
 
-def test_a_correction_worse_than_none_is_left_out(
-    small_space: SearchSpace,
-    engine: KnownEngine,
-    output: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    real = profiler.fit_correction
-    monkeypatch.setattr(
-        profiler,
-        "fit_correction",
-        lambda *arguments: dataclasses.replace(real(*arguments), error=1000.0),
-    )
-    assert profile(small_space, engine, output).correction is None
-    assert "The correction is left out" in caplog.text
-
-
 def test_tables_of_elsewhere_are_refused(
     small_space: SearchSpace, engine: KnownEngine, output: Path, space: SearchSpace
 ) -> None:
@@ -285,20 +375,6 @@ def test_tables_of_elsewhere_are_refused(
         evaluate_table(dataclasses.replace(table, engine="TFLite"), *arguments)
     with pytest.raises(UserError, match="does not cover search space 'imagenet'"):
         evaluate_table(table, space, output.with_name("report.json"))
-
-
-def test_correction_against_the_normal_equations() -> None:
-    """Weighted least squares with a known answer, noise, and a column that tells nothing."""
-    rng = np.random.default_rng(0)
-    features = rng.uniform(1, 3, (40, 4))
-    features[:, 0], features[:, 3] = 1, 0
-    measured = features @ [0.2, 1.3, -0.1, 0] * (1 + 0.01 * rng.standard_normal(40))
-    fit = fit_correction({str(i): row for i, row in enumerate(features)}, measured)
-    weighted = features[:, :3] / measured[:, None]
-    expected = np.linalg.solve(weighted.T @ weighted, weighted.sum(0))
-    assert [fit.intercept, fit.scale, fit.per_layer] == pytest.approx(expected)
-    assert fit.per_se == 0
-    assert 0.3 < fit.error < 1.5  # |noise| of 1 % has mean 0.8 %
 
 
 def test_scores_by_hand() -> None:
@@ -324,13 +400,17 @@ def test_se_factors_by_hand(small_space: SearchSpace) -> None:
 
 def test_noise_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     quiet = {str(i): Measurement(1.0, 0.01) for i in range(20)}
-    with caplog.at_level("INFO"):
-        assert report_noise(quiet) == 0.01
-    assert "too noisy" not in caplog.text
+    assert report_noise(quiet, 16) == Noise(0.01, "")
+    assert not caplog.text
     noisy = {**quiet, **{str(i): Measurement(1.0, 0.2) for i in range(3)}}
-    with caplog.at_level("INFO"):
-        report_noise(noisy)
-    assert "3 of 20 repeat worse than ±5 %" in caplog.text
+    warning = "too noisy to trust, as 3 of 20 figures repeat worse than ±5 %"
+    assert report_noise(noisy, 16) == Noise(0.01, warning)
+    assert warning in caplog.text
+    assert report_noise(noisy, 2) == Noise(
+        0.01, f"rough, as it was measured in 2 rounds; {warning}"
+    )
+    once = {str(i): Measurement(1.0, 0.0) for i in range(20)}
+    assert report_noise(once, 1) == Noise(None, "rough, as it was measured in 1 round")
 
 
 def test_named_networks(small_space: SearchSpace, engine: KnownEngine, output: Path) -> None:

@@ -24,13 +24,18 @@ def tool(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_profile_then_evaluate(small_space: SearchSpace, tmp_path: Path) -> None:
+@pytest.fixture
+def space_config(small_space: SearchSpace, tmp_path: Path) -> Path:
     write_json(tmp_path / "space.json", small_space.to_dict())
     config = tmp_path / "search.yaml"
     config.write_text(f"SEARCH:\n  SPACE: {tmp_path / 'space.json'}\nVERSION: 2\n")
+    return config
+
+
+def test_profile_then_evaluate(space_config: Path, tmp_path: Path) -> None:
     table, report = tmp_path / "torch.json", tmp_path / "report.json"
     at_once = tmp_path / "evaluation.json"
-    base = ("--config-file", str(config), "--rounds", "1", "--networks", "6")
+    base = ("--config-file", str(space_config), "--rounds", "1", "--networks", "6")
     options = ("--engine", "torch", "--input-size", "64x64", "--output", str(table))
     options += ("--evaluation", str(at_once), "--evaluation-networks", "4")
     run = tool("profile_latency.py", *base, *options)
@@ -42,6 +47,18 @@ def test_profile_then_evaluate(small_space: SearchSpace, tmp_path: Path) -> None
     assert run.returncode == 0, run.stderr
     assert "spearman" in run.stdout
     assert len(json.loads(report.read_text())["networks"]) == 6
+
+
+def test_a_quick_profile_is_marked(space_config: Path, tmp_path: Path) -> None:
+    table = tmp_path / "quick.json"
+    options = ("--engine", "torch", "--input-size", "64x64", "--output", str(table), "--quick")
+    run = tool("profile_latency.py", "--config-file", str(space_config), *options)
+    assert run.returncode == 0, run.stderr
+    assert "277 visits (about" in run.stderr  # of 2 + 8 × 8 parts, 8 networks, and the reference
+    found = LatencyTable.load(table)
+    assert found.warning.startswith("rough, as it was measured in 3 rounds")
+    assert "3 rounds, rough" in found.source
+    assert f"Wrote {table}, {found.warning}" in run.stdout
 
 
 def test_named_networks_with_a_breakdown() -> None:

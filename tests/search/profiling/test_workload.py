@@ -7,6 +7,7 @@ import random
 import pytest
 import torch
 
+from backbones.errors import UserError
 from detection.deployment import Deployment
 from detection.report import count_macs, count_parameters
 from search.profiling.workload import (
@@ -73,3 +74,10 @@ def test_random_networks(space: SearchSpace) -> None:
     assert not set(other) & set(list(first)[:5])
     for types, architecture in first.items():
         assert type_names(space, space.choices_of(architecture)) == types
+
+
+def test_a_space_with_too_few_networks_is_named() -> None:
+    small = SearchSpace.load("digits_small")
+    assert len(random_networks(small, 60, seed=0)) == 60
+    with pytest.raises(UserError, match="'digits_small' has fewer than 81 networks"):
+        random_networks(small, 81, seed=0)

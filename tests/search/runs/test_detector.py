@@ -106,8 +106,9 @@ def test_a_search_ends_at_its_target_and_resumes(cfg: CfgNode, tmp_path: Path) -
     assert len(results["search"]["family"]) == 1
     assert set(results["detection"]["scores"]["tiny_val"]) == {"bbox", "segm"}
     steps = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
-    assert {"loss_runtime", "loss_mask", "search/lambda"} <= set(steps[-1])
-    assert "decisions/layer20_keep" in steps[-1]
+    assert {"loss_runtime", "loss_mask", "search/lambda"} <= set(steps[-2])
+    assert "decisions/layer20_keep" in steps[-2]
+    assert {"bbox/AP", "segm/AP"} <= set(steps[-1])
 
     (folder / "last_checkpoint").write_text("model_0000000.pth")
     before = (folder / "architecture.json").read_text()

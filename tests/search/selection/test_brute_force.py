@@ -56,7 +56,7 @@ def made_up_table(space: SearchSpace, table: LatencyTable, rng: random.Random) -
             layer.out_channels,
             layer.stride,
             size,
-            {space.choice_name(candidate): cost() for candidate in space.candidates},
+            {space.choice_type(candidate): cost() for candidate in space.candidates},
         )
         for layer, size in zip(space.layers, sizes, strict=False)
     )
@@ -94,7 +94,7 @@ def all_networks(
                 layer_costs.append(0.0)
                 layer_values.append(math.log(1 - float(decision.keep)))
                 continue
-            layer_costs.append(row.runtimes[space.choice_name(choice)])
+            layer_costs.append(row.runtimes[space.choice_type(choice)])
             chosen = (
                 decision.keep,
                 decision.kernel[choice.kernel],

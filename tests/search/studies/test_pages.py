@@ -9,29 +9,35 @@ import pytest
 
 from backbones import UserError
 from search.studies import pages as module
-from search.studies.pages import Section, render, render_pages
+from search.studies.pages import CodeSection, Section, render, render_pages
 
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout with two sections: one of a single study, one of several with their plots."""
+    """A checkout with a section of one study, one of several with their plots, one of the code."""
     sections = {
         "one": Section("one", lambda study: f"one is {study['figure']}"),
         "many": Section("many-*", lambda *studies: f"{len(studies)} of many", "a plot"),
+        "code": CodeSection(lambda: "what there is"),
     }
     monkeypatch.setattr(module, "SECTIONS", sections)
     results = tmp_path / "docs" / "results"
     results.mkdir(parents=True)
     for name in ("one", "many-a", "many-b"):
         (results / f"{name}.json").write_text(json.dumps({"figure": 7}))
-    (tmp_path / "README.md").write_text("# Top\n\n<!-- one -->\nold\n<!-- /one -->\nend\n")
+    (tmp_path / "README.md").write_text(
+        "# Top\n\n<!-- one -->\nold\n<!-- /one -->\nend\n<!-- code -->\n<!-- /code -->\n"
+    )
     (tmp_path / "docs" / "page.md").write_text("<!-- many -->\n<!-- /many -->\n")
     return tmp_path
 
 
 def test_every_page_gets_its_sections_and_plots_relative_to_it(root: Path) -> None:
     assert render_pages(root) == {
-        root / "README.md": "# Top\n\n<!-- one -->\none is 7\n<!-- /one -->\nend\n",
+        root / "README.md": (
+            "# Top\n\n<!-- one -->\none is 7\n<!-- /one -->\nend\n"
+            "<!-- code -->\nwhat there is\n<!-- /code -->\n"
+        ),
         root / "docs" / "page.md": (
             "<!-- many -->\n2 of many\n\n![a plot](results/many-a.png)\n\n"
             "![a plot](results/many-b.png)\n<!-- /many -->\n"

@@ -48,6 +48,12 @@ def test_rows_of_a_command_line() -> None:
         entries([CONFIG], ["a/architecture.json", "b/architecture.json"])
 
 
+@pytest.mark.parametrize("name", ["", "..", "../x", "/tmp/x", "a/b"])
+def test_a_row_stays_in_the_output_folder(name: str) -> None:
+    with pytest.raises(UserError, match=f"a row is called '{name}', which cannot name a file"):
+        entries([CONFIG], [f"{name}=spnas_100"])
+
+
 def test_random_networks_are_one_row(tmp_path: Path) -> None:
     cfg = load_search_config("search/digits.yaml", ["SEARCH.TARGET", "75.0"])
     rows = random_entries(CONFIG, cfg, 3, 2, tmp_path)
@@ -101,7 +107,7 @@ def test_every_finished_run_is_read_once(tmp_path: Path, monkeypatch: pytest.Mon
     def finish(job: module.Job) -> None:
         folder = job.commands[-1].folder
         folder.mkdir(parents=True)
-        (folder / "results.json").touch()
+        (folder / "results.json").write_text('{"detection": {}}')
 
     def last_first(stages: list[object], workers: int) -> Iterator[int]:
         assert stages == [jobs[0].commands, jobs[2].commands] and workers == 2

@@ -74,6 +74,19 @@ def write_run(
     return folder, results
 
 
+def test_a_comparison_names_tables_that_are_not_to_be_trusted(tmp_path: Path) -> None:
+    rough = {"latency_table": "mine", "table_warning": "rough, as it was measured in 2 rounds"}
+    folders = [write_run(tmp_path / name, 40.0, **rough)[0] for name in ("a", "b")]
+    folders.append(write_run(tmp_path / "c", 41.0)[0])
+    runs = [load_run(folder) for folder in folders]
+    line = "Predicted by latency table 'mine', which is rough, as it was measured in 2 rounds."
+    assert write_comparison(runs, tmp_path / "out").count(line) == 1
+    study = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert study["warnings"] == [line]
+    write_comparison(runs[2:], tmp_path / "trusted")
+    assert "warnings" not in json.loads((tmp_path / "trusted" / "comparison.json").read_text())
+
+
 def test_rows_are_means_over_seeds(tmp_path: Path) -> None:
     boxes = [41.0, 43.5, 40.1]
     folders = [write_run(tmp_path / f"a/seed{i}", box, i)[0] for i, box in enumerate(boxes)]
@@ -187,6 +200,16 @@ def test_a_run_counts_once(tmp_path: Path) -> None:
     same = load_run(write_run(tmp_path / "a/seed1", 1.0)[0])
     with pytest.raises(UserError, match="two runs of 'a' are of 'spnas_100' with seed 0"):
         compare([one, same])
+
+
+def test_a_configuration_of_a_run_is_data(tmp_path: Path) -> None:
+    folder, _ = write_run(tmp_path / "a", 1.0)
+    (folder / "config.yaml").write_text(
+        f'SEED: !!python/object/apply:os.system ["touch {tmp_path / "ran"}"]\n'
+    )
+    with pytest.raises(UserError, match="config.yaml' is not the configuration of a run: could"):
+        load_run(folder)
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize(

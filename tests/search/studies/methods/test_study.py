@@ -143,7 +143,7 @@ def classifiers(monkeypatch: pytest.MonkeyPatch) -> list[ClassifierTrainer]:
 def check_trained(record: dict[str, Any], trainer: ClassifierTrainer, seed: int) -> None:
     """The record is of this network, trained to the end with this seed, judged image by image."""
     architecture = trainer.architecture
-    assert record["layers"] == " ".join(layer.type_name for layer in architecture.layers[1:-1])
+    assert record["layers"] == " ".join(str(layer.type) for layer in architecture.layers[1:-1])
     table = LatencyTable.load("pixel1")
     assert record["runtime"] == pytest.approx(predict_runtime(architecture, table), abs=1e-4)
     assert (trainer.cfg.SEED, trainer.iter, trainer.max_iter) == (seed, 4, 4)
