@@ -167,7 +167,7 @@ def score_file(
 def build_evaluator(
     cfg: CfgNode, dataset_name: str, output_dir: str | None = None
 ) -> DatasetEvaluator:
-    """The evaluator of a COCO-type data set, and drawings of its first images.
+    """The evaluator of a COCO-type data set, and of the first one pictures of its first images.
 
     Args:
         cfg: the whole configuration.
@@ -193,7 +193,8 @@ def build_evaluator(
     )
     if not cfg.TEST.NUM_VISUALIZATIONS or dataset_name != cfg.DATASETS.TEST[0]:
         return evaluator
-    drawings = PredictionImages(dataset_name, cfg.TEST.NUM_VISUALIZATIONS)
+    pictures = Path(cfg.OUTPUT_DIR) / "predictions" / dataset_name
+    drawings = PredictionImages(dataset_name, cfg.TEST.NUM_VISUALIZATIONS, output_dir=pictures)
     return DatasetEvaluators([evaluator, drawings])
 
 

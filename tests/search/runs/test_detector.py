@@ -180,7 +180,7 @@ def test_thresholds_have_a_learning_rate_of_their_own(cfg: CfgNode, space: Searc
         (("SEARCH.FORMULATION", "multi-path"), "'multi-path'; a search on a detector needs"),
         (("MODEL.SPNAS.NORM", "FrozenBN"), "MODEL.SPNAS.NORM is 'FrozenBN'"),
         (("MODEL.BACKBONE.FREEZE_AT", "2"), "MODEL.BACKBONE.FREEZE_AT is 2"),
-        (("SEARCH.TARGET", "20.0"), "take 30.63 to 131.46 ms"),
+        (("SEARCH.TARGET", "20.0"), "take 30.632 to 131.46 ms"),
         (("SEARCH.FAMILY", "[500.0]"), "SEARCH.FAMILY is 500"),
         (("SEARCH.DEPLOY_SIZE", "[320, 320]"), "SEARCH.DEPLOY_SIZE is 320×320"),
     ],
