@@ -10,7 +10,6 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetFromList, MapDataset, build_detection_test_loader
 from detectron2.data.build import (
     build_detection_train_loader,
-    check_metadata_consistency,
     filter_images_with_few_keypoints,
     filter_images_with_only_crowd_annotations,
     print_instances_class_histogram,
@@ -22,7 +21,13 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Sampler
 
 from backbones.errors import UserError
-from detection.data.checks import Record, check_annotations, check_class_count, load_records
+from detection.data.checks import (
+    Record,
+    check_annotations,
+    check_class_count,
+    check_same_classes,
+    load_records,
+)
 from detection.data.mapper import CheckedDatasetMapper
 from detection.data.proposals import add_proposals
 from detection.engine.sampler import ResumableSampler
@@ -142,6 +147,7 @@ def load_training_records(cfg: CfgNode) -> list[Record]:
         if cfg.MODEL.LOAD_PROPOSALS:
             add_proposals(name, loaded, cfg.DATASETS.PROPOSAL_FILES_TRAIN[position])
         records += loaded
+    check_same_classes(names)
     records = _filtered(cfg, records)
     if not records:
         raise UserError(
@@ -152,7 +158,6 @@ def load_training_records(cfg: CfgNode) -> list[Record]:
     _log.info("Training on %s: %d images, %d objects", ", ".join(names), len(records), objects)
     classes = MetadataCatalog.get(names[0]).get("thing_classes")
     if classes is not None and "annotations" in records[0]:
-        check_metadata_consistency("thing_classes", names)
         print_instances_class_histogram(records, classes)
     return records
 

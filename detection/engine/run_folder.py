@@ -11,9 +11,10 @@ import shlex
 import socket
 import sys
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import torch
+import yaml
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
@@ -52,10 +53,12 @@ def open_run(cfg: CfgNode, args: argparse.Namespace) -> Path:
     eval_only = bool(getattr(args, "eval_only", False))
     folder = Path((evaluation_config(cfg) if eval_only else cfg).OUTPUT_DIR).expanduser()
     resume = bool(getattr(args, "resume", False))
-    message = None
+    message, changed = None, []
     if comm.is_main_process():
         try:
             _claim(folder, may_be_used=resume or eval_only)
+            if resume and (folder / "last_checkpoint").exists():
+                changed = changed_keys(folder / "config.yaml", cfg)
             write_atomic(folder / "config.yaml", cfg.dump())
         except UserError as error:
             message = str(error)
@@ -68,10 +71,46 @@ def open_run(cfg: CfgNode, args: argparse.Namespace) -> Path:
     rank = comm.get_rank()
     start_logging(folder, rank)
     _log_start(cfg, args, folder)
+    if changed:
+        logger = logging.getLogger(__name__)
+        logger.warning("Resuming with other values than before: %s", ", ".join(changed))
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
     if not eval_only:
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
     return folder
+
+
+def changed_keys(file: Path, cfg: CfgNode) -> list[str]:
+    """What a configuration changes in the one that a run was started with.
+
+    Args:
+        file: ``config.yaml`` of the run; one that is missing or cut changes nothing.
+        cfg: the configuration now.
+
+    Returns:
+        ``KEY OLD → NEW`` for every key of both but ``OUTPUT_DIR``.
+    """
+    try:
+        before = _flat(yaml.safe_load(file.read_text()))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return []
+    now = _flat(yaml.safe_load(cfg.dump()))
+    return [
+        f"{key} {old} → {now[key]}"
+        for key, old in before.items()
+        if key in now and key != "OUTPUT_DIR" and old != now[key]
+    ]
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested sections as one level of dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in values.items() if isinstance(values, dict) else ():
+        if isinstance(value, dict):
+            found |= _flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
 
 
 def evaluation_config(cfg: CfgNode) -> CfgNode:

@@ -115,6 +115,21 @@ def test_unfinished_files_of_a_killed_process_are_removed(tmp_path: Path) -> Non
     assert (tmp_path / "notes.tmp").exists()
 
 
+def test_resuming_with_other_values_says_which(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = "Resuming with other values than before: "
+    _open(tmp_path, seed=1)
+    (tmp_path / "last_checkpoint").write_text("model_0000009.pth")
+    _open(tmp_path, resume=True, seed=1)
+    assert words not in capsys.readouterr().out
+    _open(tmp_path, resume=True, seed=2)
+    assert f"{words}SEED 1 → 2\n" in capsys.readouterr().out
+    (tmp_path / "config.yaml").write_text("SOLVER: {BASE")
+    _open(tmp_path, resume=True, seed=3)
+    assert words not in capsys.readouterr().out
+
+
 _HOLDER = """
 import fcntl, sys
 file = open(sys.argv[1], "w")
