@@ -148,8 +148,6 @@ class RunTrainer(ResumableTrainer):
             self.start_iter = self.iter + 1
             self._adopt_checkpoints()
             logger.info("Resuming at iteration %d of %d", self.start_iter, self.max_iter)
-        elif not path:
-            logger.info("Training starts from the weights that the model was built with")
 
     def train(self) -> None:
         """Trains from ``start_iter`` to ``max_iter``."""

@@ -41,6 +41,8 @@ class ClassifierTrainer(ClassificationTrainer):
         self.whole_weights = bool(cfg.MODEL.WEIGHTS) and _load(
             model, cfg.MODEL.WEIGHTS, architecture
         )
+        if not cfg.MODEL.WEIGHTS:
+            logger.info("MODEL.WEIGHTS is empty: training starts from random weights")
         super().__init__(cfg, model)
 
     def evaluate(self) -> dict[str, dict[str, float]]:

@@ -216,7 +216,7 @@ class ClassificationTrainer(RunTrainer):
     def write_results(self, results: Mapping[str, Any]) -> None:
         """Writes ``results.json`` and sends it to W&B; rank 0 only."""
         if comm.is_main_process():
-            write_results(self.output_dir, results)
+            logger.info("Wrote %s", write_results(self.output_dir, results))
             self.wandb_writer.log_summary(results)
 
 
