@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from detectron2.config import CfgNode
 from torch import nn
 
 from backbones.conversion import library_of
 from backbones.errors import UserError
+from backbones.exported import BACKBONE_FILE
 from backbones.published import own_state
 from detection.engine.checkpoint import Checkpointer
 from detection.modeling.backbone import NamedBackbone, SPNASBackbone
+
+_log = logging.getLogger(__name__)
 
 
 class DetectorCheckpointer(Checkpointer):
@@ -51,6 +57,16 @@ class DetectorCheckpointer(Checkpointer):
                     f"the checkpoint '{self._path}' holds a backbone, and not '{module.name}'; "
                     f"leave MODEL.WEIGHTS empty and set {module.config_key}.PRETRAINED to True"
                 )
+
+
+def mention_backbone_beside(cfg: CfgNode) -> None:
+    """Says so where weights lie beside ``MODEL.SPNAS.ARCH`` and ``MODEL.WEIGHTS`` are others."""
+    architecture = Path(cfg.MODEL.get("SPNAS", {}).get("ARCH", "")).expanduser()
+    weights = architecture.with_name(BACKBONE_FILE)
+    if architecture.suffix != ".json" or not weights.is_file():
+        return
+    if not cfg.MODEL.WEIGHTS or weights.resolve() != Path(cfg.MODEL.WEIGHTS).resolve():
+        _log.info("'%s' is not loaded; MODEL.WEIGHTS %s would do that", weights, weights)
 
 
 def backbone_prefix(model: nn.Module) -> str | None:

@@ -20,6 +20,7 @@ from tabulate import tabulate
 
 from backbones.errors import UserError
 from backbones.files import read_json, write_atomic
+from detection.engine.console import FILE_ONLY
 from detection.modeling.meta_arch import evaluated_tasks
 from detection.scoring import BACKENDS, Result, score
 from detection.visualization import PredictionImages
@@ -134,7 +135,8 @@ class COCOEvaluator(Detectron2COCOEvaluator):
             classes = {name[3:]: value for name, value in found.items() if name not in main}
             _log.info("%s of %s:\n%s", task, self._metadata.name, _table(main))
             if classes:
-                _log.info("AP by class, %s:\n%s", task, _class_table(classes))
+                table = _class_table(classes)
+                _log.info("AP by class, %s:\n%s", task, table, extra=FILE_ONLY)
         return scores
 
 
@@ -165,7 +167,7 @@ def score_file(
 def build_evaluator(
     cfg: CfgNode, dataset_name: str, output_dir: str | None = None
 ) -> DatasetEvaluator:
-    """The evaluator of a COCO-type data set, and drawings of its first images.
+    """The evaluator of a COCO-type data set, and of the first one pictures of its first images.
 
     Args:
         cfg: the whole configuration.
@@ -191,7 +193,8 @@ def build_evaluator(
     )
     if not cfg.TEST.NUM_VISUALIZATIONS or dataset_name != cfg.DATASETS.TEST[0]:
         return evaluator
-    drawings = PredictionImages(dataset_name, cfg.TEST.NUM_VISUALIZATIONS)
+    pictures = Path(cfg.OUTPUT_DIR) / "predictions" / dataset_name
+    drawings = PredictionImages(dataset_name, cfg.TEST.NUM_VISUALIZATIONS, output_dir=pictures)
     return DatasetEvaluators([evaluator, drawings])
 
 

@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from backbones.errors import UserError
-from detection.checkpointing import DetectorCheckpointer
+from detection.checkpointing import DetectorCheckpointer, mention_backbone_beside
 from detection.data.checks import Record, check_test_sets
 from detection.data.loader import build_test_loader, build_train_loader, skip_batches
 from detection.engine.metrics import MetricsHook, has_row
@@ -148,6 +148,10 @@ class DetectionTrainer(ResumableTrainer, DefaultTrainer):
             else:
                 self._trainer._data_loader_iter = iter(loader)
             _log.info("Resuming at iteration %d of %d", self.start_iter, self.max_iter)
+            return
+        if not self.cfg.MODEL.WEIGHTS:
+            _log.info("MODEL.WEIGHTS is empty: training starts from the model as it was built")
+        mention_backbone_beside(self.cfg)
 
     def settled(self) -> bool:
         """Whether the last evaluation came to its end; without a test set there is none."""
@@ -164,6 +168,7 @@ class DetectionTrainer(ResumableTrainer, DefaultTrainer):
                 self.max_iter,
                 WandbSettings.from_cfg(self.cfg.WANDB),
                 self.start_iter,
+                self.progress_note,
             )
             self.register_hooks([MetricsHook(self._writers, _LOG_PERIOD)])
         super().before_train()

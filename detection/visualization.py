@@ -1,25 +1,46 @@
-"""Predictions drawn into images, for TensorBoard and W&B."""
+"""Predictions drawn beside the ground truth, as files and for TensorBoard and W&B."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.detection_utils import read_image
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import Instances
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from detectron2.utils.visualizer import Visualizer
+from PIL import Image
+
+from backbones.files import write_atomic
+
+LONG_SIDE = 1000
+"""Largest side of a picture in pixels."""
+
+
+@contextlib.contextmanager
+def _same_colours() -> Iterator[None]:
+    """Detectron2 draws its colours from NumPy's global generator."""
+    state = np.random.get_state()
+    np.random.seed(0)
+    try:
+        yield
+    finally:
+        np.random.set_state(state)
 
 
 class PredictionImages(DatasetEvaluator):
-    """Draws the first images of a test set with what was found in them.
+    """Draws the first images of a test set: the ground truth, and to its right what was found.
 
     It runs beside the evaluator of the metrics, so it costs no inference of its own. During
-    training the drawings go to the event storage; they stay in :attr:`images` in any case.
+    training the pictures also go to the event storage; they stay in :attr:`images` in any case.
     """
 
     def __init__(
@@ -27,7 +48,7 @@ class PredictionImages(DatasetEvaluator):
         dataset_name: str,
         count: int,
         score_threshold: float = 0.5,
-        scale: float = 1.0,
+        output_dir: str | Path | None = None,
     ) -> None:
         """Prepares an empty gallery.
 
@@ -35,18 +56,19 @@ class PredictionImages(DatasetEvaluator):
             dataset_name: a registered data set, for its class names.
             count: images to draw.
             score_threshold: detections below it are left out.
-            scale: of the drawing relative to the image.
+            output_dir: where the pictures are written; None for nowhere.
         """
         self._metadata = MetadataCatalog.get(dataset_name)
         self._name = dataset_name
         self._count = count
         self._score_threshold = score_threshold
-        self._scale = scale
+        self._output_dir = output_dir
         self.images: dict[str, np.ndarray] = {}
+        self._files: dict[str, str] = {}
 
     def reset(self) -> None:
         """Forgets the drawings."""
-        self.images = {}
+        self.images, self._files = {}, {}
 
     def process(
         self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]
@@ -59,12 +81,18 @@ class PredictionImages(DatasetEvaluator):
                 return
             if "instances" in output and "file_name" in record:
                 name = f"predictions/{self._name}/{len(self.images)}"
-                self.images[name] = self._draw(record["file_name"], output["instances"])
+                with _same_colours():
+                    self.images[name] = self._draw(record["file_name"], output["instances"])
+                self._files[name] = f"{len(self._files)}_{Path(record['file_name']).stem}.jpg"
 
     def evaluate(self) -> None:
-        """Puts the drawings, (3, H, W) in RGB, into the event storage if there is one."""
+        """Writes the pictures, and puts them, (3, H, W) in RGB, into the event storage if any."""
         if not self.images:
             return
+        for name, image in self.images.items() if self._output_dir else ():
+            file = io.BytesIO()
+            Image.fromarray(image).save(file, "JPEG", quality=90)
+            write_atomic(Path(self._output_dir or "", self._files[name]), file.getvalue())
         try:
             storage = get_event_storage()
         except AssertionError:  # Detectron2's way to say that no training is under way
@@ -72,8 +100,24 @@ class PredictionImages(DatasetEvaluator):
         for name, image in self.images.items():
             storage.put_image(name, image.transpose(2, 0, 1))
 
+    @cached_property
+    def _truth(self) -> dict[str, list[dict[str, Any]]]:
+        """The annotations of every image, by its path."""
+        return {
+            record["file_name"]: record.get("annotations", [])
+            for record in DatasetCatalog.get(self._name)
+        }
+
     def _draw(self, path: str, instances: Instances) -> np.ndarray:
-        found = instances.to("cpu")
-        found = found[found.scores >= self._score_threshold]
-        visualizer = Visualizer(read_image(path, "RGB"), self._metadata, scale=self._scale)
-        return np.asarray(visualizer.draw_instance_predictions(found).get_image())
+        image = read_image(path, "RGB")
+        height, width = image.shape[:2]
+        scale = min(1.0, LONG_SIDE / (2 * width), LONG_SIDE / height)
+        truth, found = (Visualizer(image, self._metadata, scale=scale) for _ in range(2))
+        truth.draw_dataset_dict({"annotations": self._truth.get(path, [])})
+        instances = instances.to("cpu")
+        instances = instances[instances.scores >= self._score_threshold]
+        found.draw_instance_predictions(instances)
+        if not len(instances):
+            found.draw_text(f"no box above {self._score_threshold:g}", (width / 2, height / 20))
+        pictures = [np.asarray(drawn.output.get_image()) for drawn in (truth, found)]
+        return np.concatenate(pictures, axis=1)

@@ -74,6 +74,26 @@ def rooms_of_search(path: Path) -> set[str]:
     return {name.split(".")[1] for name in names if name.startswith("search.")}
 
 
+def test_backbones_are_imported_when_asked_for() -> None:
+    code = (
+        "import sys, backbones; assert set(backbones.__all__) <= set(dir(backbones));"
+        "backbones.UserError; print('torch' in sys.modules);"
+        "from backbones import *; print(create_model.__module__, 'torch' in sys.modules);"
+        "print(sorted(n for n in backbones.__all__ if not hasattr(backbones, n)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert run.stdout.split("\n")[:3] == ["False", "backbones.factory True", "[]"], run.stderr
+
+
+def test_backbones_names_have_one_home() -> None:
+    import backbones
+
+    homes = [name for names in backbones._HOMES.values() for name in names]
+    assert sorted(homes) == sorted(backbones.__all__)
+    with pytest.raises(ImportError, match="nowhere"):
+        from backbones import nowhere  # noqa: F401
+
+
 def test_backbones_need_torch_alone() -> None:
     """Also at run time: what is imported lazily stays out until it is asked for."""
     code = (

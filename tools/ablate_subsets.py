@@ -10,10 +10,6 @@ import argparse
 from pathlib import Path
 
 from backbones.errors import UserError
-from detection.engine.cli import run_tool
-from detection.engine.provenance import provenance
-from search.config import load_search_config
-from search.studies.ablation import ablation_table, run_ablation
 
 
 def parse() -> argparse.Namespace:
@@ -31,6 +27,10 @@ def parse() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    from detection.engine.provenance import provenance
+    from search.config import load_search_config
+    from search.studies.ablation import ablation_table, run_ablation
+
     if args.seeds < 1:
         raise UserError(f"--seeds is {args.seeds}; expected 1 or more")
     options = ["CLASSIFICATION.EPOCHS", str(args.epochs), *args.opts]
@@ -41,4 +41,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_tool(main, parse())
+    arguments = parse()
+    from detection.engine.cli import run_tool
+
+    run_tool(main, arguments)

@@ -7,9 +7,6 @@ import argparse
 import json
 
 from backbones.files import write_json
-from detection.engine.cli import run_tool
-from search.studies.benchmarks.coco_scoring import scoring_report
-from search.studies.benchmarks.search_step import search_step_report
 
 
 def parse() -> argparse.Namespace:
@@ -30,14 +27,22 @@ def parse() -> argparse.Namespace:
     )
     scoring.add_argument("--images", type=int, default=5000, help="(default: 5000)")
     scoring.add_argument("--detections", type=int, default=100, help="per image (default: 100)")
-    for command in (step, scoring):
+    helps = commands.add_parser("help", help="how long every tool takes to print its --help")
+    helps.add_argument("--repeats", type=int, default=3, help="of every tool (default: 3)")
+    for command in (step, scoring, helps):
         command.add_argument("--output", help="also write the figures to this JSON file")
     return parser.parse_args()
 
 
 def main(args: argparse.Namespace) -> None:
+    from search.studies.benchmarks.coco_scoring import scoring_report
+    from search.studies.benchmarks.search_step import search_step_report
+    from search.studies.benchmarks.tool_help import help_report
+
     if args.command == "coco-scoring":
         report = scoring_report(args.images, args.detections)
+    elif args.command == "help":
+        report = help_report(args.repeats)
     else:
         report = search_step_report(
             args.space, args.table, args.device, args.batch, args.size, args.repeats
@@ -48,4 +53,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_tool(main, parse())
+    arguments = parse()
+    from detection.engine.cli import run_tool
+
+    run_tool(main, arguments)

@@ -12,19 +12,6 @@ import argparse
 from pathlib import Path
 
 from backbones.errors import UserError
-from backbones.inference import ENGINES, make_engine
-from detection.engine.cli import run_tool
-from search.config import load_search_config
-from search.studies.commands import check_checkout
-from search.studies.comparison.jobs import (
-    entries,
-    job_of,
-    random_entries,
-    train,
-    with_measured_runtimes,
-)
-from search.studies.comparison.runs import load_run
-from search.studies.comparison.tables import write_comparison
 
 EPILOG = """
 examples:
@@ -79,9 +66,10 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument(
         "--engine",
-        choices=ENGINES,
-        help="measure all backbones with this engine on one CPU thread, in turns, when all runs "
-        "have ended; as deployed in the setting of the detector's latency table",
+        metavar="ENGINE",
+        help="measure all backbones with this engine (torch, onnxruntime, litert) on one CPU "
+        "thread, in turns, when all runs have ended; as deployed in the setting of the detector's "
+        "latency table",
     )
     parser.add_argument(
         "--runs", nargs="+", type=Path, default=[], metavar="FOLDER", help="finished runs"
@@ -94,12 +82,29 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main(args: argparse.Namespace) -> None:
+def check(args: argparse.Namespace) -> None:
     for option, least in (("seeds", 1), ("workers", 1), ("random", 0)):
         if getattr(args, option) < least:
             raise UserError(f"--{option} is {getattr(args, option)}; expected {least} or more")
     if not args.config_file and (args.random or not args.runs):
         raise UserError("nothing to compare; name detectors (--config-file) or runs (--runs)")
+
+
+def main(args: argparse.Namespace) -> None:
+    from backbones.inference import make_engine
+    from search.config import load_search_config
+    from search.studies.commands import check_checkout
+    from search.studies.comparison.jobs import (
+        entries,
+        job_of,
+        random_entries,
+        train,
+        with_measured_runtimes,
+    )
+    from search.studies.comparison.runs import load_run
+    from search.studies.comparison.tables import write_comparison
+
+    check(args)
     engine = make_engine(args.engine) if args.engine else None
     rows = entries(args.config_file, args.architectures)
     if args.random:
@@ -127,4 +132,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_tool(main, parse())
+    arguments = parse()
+    from detection.engine.cli import run_tool
+
+    run_tool(main, arguments)

@@ -9,19 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from detectron2.config import CfgNode
-
 from backbones.errors import UserError
-from detection.engine.cli import run_tool
-from detection.engine.provenance import provenance
-from search.config import load_search_config
-from search.runs.build import build_latency_table
-from search.space import SearchSpace
-from search.studies.methods.plot import plot_study
-from search.studies.methods.study import METHODS, check_methods, live_thresholds, run_study
-from search.studies.methods.tables import study_table
-from search.supernets.thresholds import IMPORTANCES
-from search.workers import worker_threads
 
 
 def parse() -> argparse.Namespace:
@@ -29,7 +17,11 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--methods", nargs="+", default=list(METHODS), help=f"of {', '.join(METHODS)}"
+        "--methods",
+        nargs="+",
+        metavar="METHOD",
+        help="of single-path, norm, literal, log-odds, ste, softmax, multi-path, "
+        "multi-path-gumbel, evolution, random-search, random (default: all of them)",
     )
     parser.add_argument("--targets", nargs="+", type=float, default=[80.0], help="(default: 80)")
     parser.add_argument("--seeds", type=int, default=5, help="of every method (default: 5)")
@@ -63,23 +55,34 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def config(file: str, epochs: float, opts: list[str]) -> CfgNode:
-    return load_search_config(file, ["CLASSIFICATION.EPOCHS", str(epochs), *opts])
-
-
 def main(args: argparse.Namespace) -> None:
-    check_methods(args.methods)
+    from detection.engine.provenance import provenance
+    from search.config import load_search_config
+    from search.runs.build import build_latency_table
+    from search.space import SearchSpace
+    from search.studies.methods.plot import plot_study
+    from search.studies.methods.study import METHODS, check_methods, live_thresholds, run_study
+    from search.studies.methods.tables import study_table
+    from search.supernets.thresholds import IMPORTANCES
+    from search.workers import worker_threads
+
+    methods = args.methods or list(METHODS)
+    check_methods(methods)
     if args.workers < 1:
         raise UserError(f"--workers is {args.workers}; expected 1 or more")
     # the accuracy of the supernet's own weights is not looked at
     search_opts = ["SEARCH.CALIBRATION_BATCHES", "1", *args.opts]
-    search_cfg = config(args.search_config_file, args.search_epochs, search_opts)
-    classifier_cfg = config(args.classifier_config_file, args.train_epochs, [])
+    search_cfg = load_search_config(
+        args.search_config_file, ["CLASSIFICATION.EPOCHS", str(args.search_epochs), *search_opts]
+    )
+    classifier_cfg = load_search_config(
+        args.classifier_config_file, ["CLASSIFICATION.EPOCHS", str(args.train_epochs)]
+    )
     trials = [
         (METHODS[name], target, args.first_seed + index)
         for index in range(max(args.seeds, args.random_seeds))
         for target in args.targets
-        for name in args.methods
+        for name in methods
         if index < (args.seeds if METHODS[name].searches else args.random_seeds)
     ]
     if not trials:
@@ -96,4 +99,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_tool(main, parse())
+    arguments = parse()
+    from detection.engine.cli import run_tool
+
+    run_tool(main, arguments)

@@ -6,9 +6,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from detection.engine.cli import run_tool
-from search.studies.demo import run_demo
-
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -23,8 +20,13 @@ def parse() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    from search.studies.demo import run_demo
+
     run_demo(args.output)
 
 
 if __name__ == "__main__":
-    run_tool(main, parse())
+    arguments = parse()
+    from detection.engine.cli import run_tool
+
+    run_tool(main, arguments)

@@ -16,7 +16,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from backbones.errors import UserError
-from detection.installation import install
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -44,6 +43,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Runs the tool and returns its exit code."""
     options = parse(arguments)
+    from detection.installation import install
+
     try:
         outcome = install(
             options.sdist, options.wheel_dir, wheel_only=options.wheel_only, force=options.force

@@ -15,14 +15,6 @@ import os
 from pathlib import Path
 
 from backbones.errors import UserError
-from detection.engine.cli import run_tool
-from detection.engine.provenance import provenance
-from search.config import load_search_config
-from search.studies.known_answer.study import run_searches, train_truth, truth_facts
-from search.studies.known_answer.tables import regret_table, reliability_table
-from search.studies.known_answer.truth import Truth
-from search.studies.methods.study import METHODS
-from search.workers import worker_threads
 
 RESULTS = Path("docs/results")
 
@@ -43,7 +35,8 @@ def parse() -> argparse.Namespace:
         nargs="+",
         default=["single-path", "random"],
         metavar="METHOD",
-        help=f"of {', '.join(METHODS)}",
+        help="of single-path, norm, literal, log-odds, ste, softmax, multi-path, "
+        "multi-path-gumbel, evolution, random-search, random",
     )
     search.add_argument("--targets", nargs="+", type=float, required=True)
     search.add_argument("--seeds", type=int, default=10, help="of every method (default: 10)")
@@ -66,6 +59,13 @@ def parse() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    from detection.engine.provenance import provenance
+    from search.config import load_search_config
+    from search.studies.known_answer.study import run_searches, train_truth, truth_facts
+    from search.studies.known_answer.tables import regret_table, reliability_table
+    from search.studies.known_answer.truth import Truth
+    from search.workers import worker_threads
+
     if args.workers < 1 or args.seeds < 1:
         raise UserError(
             f"--workers is {args.workers} and --seeds {args.seeds}; expected 1 or more of each"
@@ -93,4 +93,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_tool(main, parse())
+    arguments = parse()
+    from detection.engine.cli import run_tool
+
+    run_tool(main, arguments)

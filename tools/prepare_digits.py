@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import argparse
 
-from detection.data.digits import prepare_digits, read_manifest, summary_table
-from detection.engine.cli import run_tool
-
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -24,6 +21,8 @@ def parse() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    from detection.data.digits import prepare_digits, read_manifest, summary_table
+
     folder = prepare_digits(args.root, force=args.force)
     manifest = read_manifest(folder)
     assert manifest is not None
@@ -32,4 +31,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_tool(main, parse())
+    arguments = parse()
+    from detection.engine.cli import run_tool
+
+    run_tool(main, arguments)

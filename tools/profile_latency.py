@@ -7,15 +7,8 @@ import argparse
 from pathlib import Path
 
 from backbones.errors import UserError
-from backbones.factory import load_architecture
 from backbones.files import write_json
-from backbones.inference import ENGINES, make_engine
-from backbones.latency import LatencyTable
-from detection.deployment import Deployment
-from detection.engine.cli import run_tool
 from search.profiling.cli import add_profiling_arguments, check_counts, image_size, load_space
-from search.profiling.networks import measure_architectures, networks_table, operators_table
-from search.profiling.profiler import profile_space
 
 QUICK_ROUNDS, QUICK_NETWORKS = 3, 8
 
@@ -42,7 +35,7 @@ def parse() -> argparse.Namespace:
         "--engine",
         required=True,
         metavar="ENGINE",
-        help=f"inference engine: {', '.join(ENGINES)}",
+        help="inference engine: torch, onnxruntime, litert",
     )
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--threads", type=int, default=1, help="of one inference (default: 1)")
@@ -103,6 +96,13 @@ def parse() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    from backbones.factory import load_architecture
+    from backbones.inference import make_engine
+    from backbones.latency import LatencyTable
+    from detection.deployment import Deployment
+    from search.profiling.networks import measure_architectures, networks_table, operators_table
+    from search.profiling.profiler import profile_space
+
     if args.quick:
         args.rounds, args.networks = QUICK_ROUNDS, QUICK_NETWORKS
     check_counts(args, least_networks=0)
@@ -138,4 +138,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_tool(main, parse())
+    arguments = parse()
+    from detection.engine.cli import run_tool
+
+    run_tool(main, arguments)

@@ -5,10 +5,7 @@ from __future__ import annotations
 
 import argparse
 
-from detection.engine.cli import argument_parser, load_config, run
-from detection.engine.run_folder import open_run
-from search.config import add_search_config
-from search.runs.run import run_search
+from backbones.arguments import argument_parser
 
 
 def parse() -> argparse.Namespace:
@@ -16,10 +13,18 @@ def parse() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    from detection.engine.config_file import load_config
+    from detection.engine.run_folder import open_run
+    from search.config import add_search_config
+    from search.runs.run import run_search
+
     cfg = load_config(args, add_search_config)
     open_run(cfg, args)
     run_search(cfg, args.resume, args.eval_only)
 
 
 if __name__ == "__main__":
-    run(main, parse())
+    arguments = parse()
+    from detection.engine.cli import run
+
+    run(main, arguments)

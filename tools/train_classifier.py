@@ -5,10 +5,7 @@ from __future__ import annotations
 
 import argparse
 
-from detection.engine.cli import argument_parser, load_config, run
-from detection.engine.run_folder import open_run
-from search.classification.classifier import ClassifierTrainer
-from search.config import add_search_config
+from backbones.arguments import argument_parser
 
 
 def parse() -> argparse.Namespace:
@@ -16,6 +13,11 @@ def parse() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    from detection.engine.config_file import load_config
+    from detection.engine.run_folder import open_run
+    from search.classification.classifier import ClassifierTrainer
+    from search.config import add_search_config
+
     cfg = load_config(args, add_search_config)
     open_run(cfg, args)
     trainer = ClassifierTrainer(cfg)
@@ -27,4 +29,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run(main, parse())
+    arguments = parse()
+    from detection.engine.cli import run
+
+    run(main, arguments)

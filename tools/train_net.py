@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import argparse
 
-from detection import add_spnas_config
-from detection.engine.cli import argument_parser, load_config, run
-from detection.engine.run_folder import open_run
-from detection.trainer import DetectionTrainer, evaluate
+from backbones.arguments import argument_parser
 
 EPILOG = """
 examples:
@@ -34,6 +31,11 @@ def parse() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    from detection import add_spnas_config
+    from detection.engine.config_file import load_config
+    from detection.engine.run_folder import open_run
+    from detection.trainer import DetectionTrainer, evaluate
+
     cfg = load_config(args, add_spnas_config)
     open_run(cfg, args)
     if args.eval_only:
@@ -45,4 +47,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run(main, parse())
+    arguments = parse()
+    from detection.engine.cli import run
+
+    run(main, arguments)

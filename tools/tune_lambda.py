@@ -9,19 +9,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from backbones.errors import UserError
 from backbones.files import write_json
-from detection.engine.cli import load_config, run_tool
-from detection.engine.provenance import provenance
-from search.config import add_search_config
-from search.runs.build import build_latency_table
-from search.space import SearchSpace
-from search.studies.trials import recipe
-from search.studies.tuning.objective import search_outcome
-from search.studies.tuning.report import plot_tuning, study_record, summary_table
-from search.studies.tuning.solvers import SOLVERS, Fidelities
-from search.studies.tuning.worker import TuningTask, open_storage, work
+
+if TYPE_CHECKING:
+    from search.studies.tuning.solvers import Fidelities
 
 
 def parse() -> argparse.Namespace:
@@ -30,7 +24,11 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--config-file", required=True, metavar="FILE", help="of every search")
     parser.add_argument(
-        "--solvers", nargs="+", default=["bayesian"], help=f"of {', '.join(SOLVERS)}"
+        "--solvers",
+        nargs="+",
+        default=["bayesian"],
+        metavar="SOLVER",
+        help="of random, bayesian, multi-fidelity, hyperband, grid",
     )
     parser.add_argument("--target", type=float, required=True, help="in the table's unit")
     parser.add_argument(
@@ -63,6 +61,8 @@ def parse() -> argparse.Namespace:
 
 
 def check(args: argparse.Namespace) -> Fidelities:
+    from search.studies.tuning.solvers import SOLVERS, Fidelities
+
     low, high = args.lambda_range
     if not 0 < low < high:
         raise UserError(f"--lambda-range is {low:g} {high:g}; expected 0 < LOW < HIGH")
@@ -80,6 +80,17 @@ def check(args: argparse.Namespace) -> Fidelities:
 
 
 def main(args: argparse.Namespace) -> None:
+    from detection.engine.config_file import load_config
+    from detection.engine.provenance import provenance
+    from search.config import add_search_config
+    from search.runs.build import build_latency_table
+    from search.space import SearchSpace
+    from search.studies.trials import recipe
+    from search.studies.tuning.objective import search_outcome
+    from search.studies.tuning.report import plot_tuning, study_record, summary_table
+    from search.studies.tuning.solvers import SOLVERS
+    from search.studies.tuning.worker import TuningTask, open_storage, work
+
     fidelities = check(args)
     cfg = load_config(args, add_search_config)
     unit = build_latency_table(cfg, SearchSpace.load(cfg.SEARCH.SPACE)).unit
@@ -104,4 +115,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_tool(main, parse())
+    arguments = parse()
+    from detection.engine.cli import run_tool
+
+    run_tool(main, arguments)

@@ -9,20 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from backbones.files import read_json, write_atomic
-from detection.engine.cli import run_tool
-from search.profiling.plots import plot_evaluation
-from search.studies.comparison.tables import plot_comparison
-from search.studies.methods.plot import plot_study
-from search.studies.pages import RESULTS, render_pages
-from search.studies.tuning.report import plot_tuning
-
-PLOTS: dict[str, Callable[[Any, Path], None]] = {
-    "latency-*": plot_evaluation,
-    **dict.fromkeys(("compare-search", "targets"), plot_study),
-    "comparison": lambda study, path: plot_comparison(study["rows"], path),
-    "tuning": lambda study, path: plot_tuning(study["studies"], path),
-}
-"""What draws a result, by its file."""
 
 
 def parse() -> argparse.Namespace:
@@ -33,8 +19,25 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def plots() -> dict[str, Callable[[Any, Path], None]]:
+    """What draws a result, by its file."""
+    from search.profiling.plots import plot_evaluation
+    from search.studies.comparison.tables import plot_comparison
+    from search.studies.methods.plot import plot_study
+    from search.studies.tuning.report import plot_tuning
+
+    return {
+        "latency-*": plot_evaluation,
+        **dict.fromkeys(("compare-search", "targets"), plot_study),
+        "comparison": lambda study, path: plot_comparison(study["rows"], path),
+        "tuning": lambda study, path: plot_tuning(study["studies"], path),
+    }
+
+
 def main(args: argparse.Namespace) -> None:
-    for pattern, plot in PLOTS.items():
+    from search.studies.pages import RESULTS, render_pages
+
+    for pattern, plot in plots().items():
         for path in (args.root / RESULTS).glob(f"{pattern}.json"):
             plot(read_json(path, "study"), path.with_suffix(".png"))
     for page, text in render_pages(args.root).items():
@@ -42,4 +45,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_tool(main, parse())
+    arguments = parse()
+    from detection.engine.cli import run_tool
+
+    run_tool(main, arguments)

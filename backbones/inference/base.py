@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 
 from backbones.errors import UserError
 from backbones.files import write_atomic
+from backbones.inference.hardware import available_cores
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,13 @@ class Engine(abc.ABC):
             raise UserError(
                 f"--device is {device}; {self.title} runs on {' or '.join(self.devices)} here: use "
                 f"--device {self.devices[0]}"
+            )
+        if device == "cpu" and threads > (cores := available_cores()):
+            logger.warning(
+                "%d threads, but this process may use %d cores: they wait for each other, and "
+                "their times say little",
+                threads,
+                cores,
             )
         self.device = device
         self.threads = threads

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import numbers
 import os
@@ -60,6 +61,7 @@ def load_records(name: str) -> list[Record]:
             f"data set '{name}' is empty: '{where}' lists no images; check the file, or name "
             "another data set in DATASETS.TRAIN and DATASETS.TEST"
         )
+    _check_class_names(name)
     _check_places(name, records)
     _check_images(name, records)
     return records
@@ -116,9 +118,28 @@ def check_annotations(cfg: CfgNode, name: str, records: Sequence[Record]) -> Non
         for annotation in record.get("annotations", ()):
             problem = _problem(annotation, classes, size if masks else None)
             if problem:
-                raise UserError(
-                    f"data set '{name}': an annotation of '{record['file_name']}' {problem}"
-                )
+                which = _called(name, record, annotation)
+                raise UserError(f"data set '{name}': {which} of '{record['file_name']}' {problem}")
+
+
+def check_same_classes(names: Sequence[str]) -> None:
+    """Insists, of data sets that are loaded, on the same classes in the same order.
+
+    Raises:
+        UserError: naming two that differ, and how.
+    """
+    first = MetadataCatalog.get(names[0]).get("thing_classes")
+    for name in names[1:]:
+        classes = MetadataCatalog.get(name).get("thing_classes")
+        if first is None or classes is None or list(classes) == list(first):
+            continue
+        pairs = zip(first, classes, strict=False)
+        differing = next((f"'{a}' and '{b}'" for a, b in pairs if a != b), "their numbers")
+        raise UserError(
+            f"the data sets '{names[0]}' with {_listed(first)} and '{name}' with "
+            f"{_listed(classes)} differ in their classes, first in {differing}; a detector needs "
+            "the same classes in the same order from both"
+        )
 
 
 def check_test_sets(cfg: CfgNode) -> None:
@@ -131,6 +152,20 @@ def check_test_sets(cfg: CfgNode) -> None:
         records = load_records(name)
         check_class_count(cfg, name)
         check_annotations(cfg, name, records)
+
+
+def _called(name: str, record: Record, annotation: Mapping[str, Any]) -> str:
+    """An annotation with its id, which Detectron2's records leave out."""
+    path = MetadataCatalog.get(name).get("json_file")
+    try:
+        listed = read_json(path, "annotation")["annotations"] if path else []
+    except UserError:  # read_json knows no nan, Detectron2's reader does
+        listed = []
+    wanted = record.get("image_id"), annotation.get("bbox")
+    for item in listed:
+        if (item["image_id"], item.get("bbox")) == wanted:
+            return f"annotation {item.get('id')}"
+    return "an annotation"
 
 
 def _annotation_file(name: str) -> str:
@@ -153,8 +188,18 @@ def _check_registered_classes(name: str, path: str) -> None:
         )
 
 
-def _listed(classes: Sequence[str]) -> str:
-    return f"{len(classes)} classes ({first_of(classes)})" if classes else "no classes"
+def _check_class_names(name: str) -> None:
+    for title in MetadataCatalog.get(name).get("thing_classes") or ():
+        if not isinstance(title, str):
+            raise UserError(
+                f"data set '{name}': a category of '{_annotation_file(name)}' has the name "
+                f"{json.dumps(title)}; expected text in quotes"
+            )
+
+
+def _listed(classes: Sequence[object]) -> str:
+    shown = first_of([str(title) for title in classes])
+    return f"{len(classes)} classes ({shown})" if classes else "no classes"
 
 
 def _problem(

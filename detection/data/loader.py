@@ -10,7 +10,6 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetFromList, MapDataset, build_detection_test_loader
 from detectron2.data.build import (
     build_detection_train_loader,
-    check_metadata_consistency,
     filter_images_with_few_keypoints,
     filter_images_with_only_crowd_annotations,
     print_instances_class_histogram,
@@ -22,7 +21,13 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Sampler
 
 from backbones.errors import UserError
-from detection.data.checks import Record, check_annotations, check_class_count, load_records
+from detection.data.checks import (
+    Record,
+    check_annotations,
+    check_class_count,
+    check_same_classes,
+    load_records,
+)
 from detection.data.mapper import CheckedDatasetMapper
 from detection.data.proposals import add_proposals
 from detection.engine.sampler import ResumableSampler
@@ -113,6 +118,7 @@ def build_test_loader(cfg: CfgNode, name: str) -> DataLoader[Record]:
     """
     records = load_records(name)
     check_class_count(cfg, name)
+    _log.info("Evaluating on %s: %d images", name, len(records))
     if cfg.MODEL.LOAD_PROPOSALS:
         position = list(cfg.DATASETS.TEST).index(name)
         add_proposals(name, records, cfg.DATASETS.PROPOSAL_FILES_TEST[position])
@@ -141,15 +147,17 @@ def load_training_records(cfg: CfgNode) -> list[Record]:
         if cfg.MODEL.LOAD_PROPOSALS:
             add_proposals(name, loaded, cfg.DATASETS.PROPOSAL_FILES_TRAIN[position])
         records += loaded
+    check_same_classes(names)
     records = _filtered(cfg, records)
     if not records:
         raise UserError(
             f"no image of {', '.join(names)} has an annotated object; add annotations, or set "
             "DATALOADER.FILTER_EMPTY_ANNOTATIONS False to train on empty images"
         )
+    objects = sum(len(record.get("annotations", ())) for record in records)
+    _log.info("Training on %s: %d images, %d objects", ", ".join(names), len(records), objects)
     classes = MetadataCatalog.get(names[0]).get("thing_classes")
     if classes is not None and "annotations" in records[0]:
-        check_metadata_consistency("thing_classes", names)
         print_instances_class_histogram(records, classes)
     return records
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,7 +17,10 @@ from torch import nn
 from backbones.errors import UserError, first_of
 from backbones.files import safe_name, write_atomic
 from backbones.weights import model_state, read_checkpoint, save_checkpoint
+from detection.engine.console import FILE_ONLY
 from detection.engine.plain_pickle import read_pickle
+
+logger = logging.getLogger(__name__)
 
 # Detectron2 fills these from the configuration; they say nothing about the architecture.
 _FROM_CONFIG = frozenset({"pixel_mean", "pixel_std"})
@@ -102,17 +106,17 @@ class Checkpointer(DetectionCheckpointer):
                 resuming or ``strict``, does not fit completely.
         """
         self._path = path
-        if path:
-            self._check_exists(path)
+        if not path:
+            return {}
+        self._check_exists(path)
         try:
             rest = super().load(path, checkpointables=[])
         finally:
             # Detectron2's main branch sets this while it loads and insists that it is unset.
             if hasattr(self, "_parsed_url_during_load"):
                 self._parsed_url_during_load = None
-        if path:
-            wanted = self.checkpointables if checkpointables is None else checkpointables
-            self._load_checkpointables(list(wanted), rest)
+        wanted = self.checkpointables if checkpointables is None else checkpointables
+        self._load_checkpointables(list(wanted), rest)
         return rest
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
@@ -187,13 +191,15 @@ class Checkpointer(DetectionCheckpointer):
             raise UserError(f"cannot load the checkpoint '{self._path}': {error}") from error
         expected = set(_without_counters(self.model.state_dict())) - _FROM_CONFIG
         wrong_shapes = {name for name, *_ in incompatible.incorrect_shapes}
-        if expected and not expected - set(incompatible.missing_keys) - wrong_shapes:
+        loaded = expected - set(incompatible.missing_keys) - wrong_shapes
+        if expected and not loaded:
             sample = ", ".join(incompatible.unexpected_keys[:2]) or "none"
             raise UserError(
                 f"nothing in the checkpoint '{self._path}' fits: it belongs to another "
                 f"architecture (its tensors: {sample}; the model's: "
                 f"{', '.join(sorted(expected)[:2])})"
             )
+        logger.info("Loaded %d tensors from %s", len(loaded), self._path)
         return incompatible
 
     def _log_incompatible_keys(self, incompatible: Any) -> None:
@@ -222,8 +228,9 @@ class Checkpointer(DetectionCheckpointer):
             )
         for what, names in problems:
             if names:
-                line = f"{len(names)} {what}: {', '.join(names)}"
-                self.logger.warning("Checkpoint '%s': %s", self._path, line)
+                logger.warning("%d %s: %s", len(names), what, first_of(names))
+                every = ", ".join(names)
+                logger.info("All %d of them: %s", len(names), every, extra=FILE_ONLY)
 
     def _must_fit(self, name: str) -> bool:
         return self._resuming or (self.strict and not name.startswith(self.optional))

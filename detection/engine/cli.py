@@ -1,4 +1,4 @@
-"""The command line that all stages share: arguments, start, and how a run ends."""
+"""How the command of a stage starts and ends; its arguments are `backbones.arguments`' own."""
 
 from __future__ import annotations
 
@@ -14,98 +14,19 @@ from typing import Any
 import torch
 from detectron2.engine import launch
 from detectron2.utils import comm
-from detectron2.utils.logger import setup_logger
 from torch.multiprocessing.spawn import ProcessExitedException
 
+from backbones.arguments import argument_parser
 from backbones.errors import UserError
 from backbones.files import write_atomic
 from detection.engine.config_file import load_config
+from detection.engine.console import FILE_ONLY, log_to
 from detection.engine.user_errors import user_message
 
 __all__ = ["argument_parser", "load_config", "run", "run_tool"]
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
-
-_EXAMPLES = """
-examples:
-  run a configuration, with some of its keys changed:
-    {prog} --config-file CONFIG.yaml OUTPUT_DIR output/first SOLVER.BASE_LR 0.001
-  continue it after an interruption:
-    {prog} --config-file CONFIG.yaml --resume OUTPUT_DIR output/first
-  on eight GPUs of this machine:
-    {prog} --config-file CONFIG.yaml --num-gpus 8
-  on two machines, the same command on each with its own rank:
-    {prog} --config-file CONFIG.yaml --num-gpus 8 --num-machines 2 --machine-rank 0 \\
-        --dist-url tcp://FIRST_MACHINE:29500
-"""
-
-
-def argument_parser(description: str, epilog: str | None = None) -> argparse.ArgumentParser:
-    """Detectron2's habitual arguments.
-
-    Args:
-        description: what the script does, at the top of ``--help``.
-        epilog: replaces the examples at the end of ``--help``; ``%(prog)s`` is the script.
-    """
-    parser = argparse.ArgumentParser(
-        description=description,
-        epilog=epilog or _EXAMPLES.format(prog="%(prog)s"),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--config-file",
-        default="",
-        metavar="FILE",
-        help="YAML configuration: a path, or a name below the configs/ folder that comes with "
-        "the project; without it, the default values",
-    )
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="continue the run in OUTPUT_DIR from its last checkpoint (from the start if there "
-        "is none yet)",
-    )
-    parser.add_argument(
-        "--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS, without any training"
-    )
-    _add_process_arguments(parser)
-    parser.add_argument(
-        "opts",
-        nargs=argparse.REMAINDER,
-        metavar="KEY VALUE",
-        help="configuration keys to change, after all other arguments, e.g. SOLVER.MAX_ITER 500",
-    )
-    return parser
-
-
-def _add_process_arguments(parser: argparse.ArgumentParser) -> None:
-    default_gpus = 1 if torch.cuda.is_available() else 0
-    parser.add_argument(
-        "--num-gpus",
-        type=int,
-        default=default_gpus,
-        metavar="N",
-        help="GPUs to use on this machine, one process each; 0 runs on the CPU "
-        f"(default: {default_gpus} on this machine)",
-    )
-    parser.add_argument(
-        "--num-machines", type=int, default=1, metavar="N", help="machines in all (default: 1)"
-    )
-    parser.add_argument(
-        "--machine-rank",
-        type=int,
-        default=0,
-        metavar="N",
-        help="number of this machine, from 0 (default: 0)",
-    )
-    parser.add_argument(
-        "--dist-url",
-        default="auto",
-        metavar="URL",
-        help="where the processes meet, e.g. tcp://FIRST_MACHINE:29500; needed with several "
-        "machines (default: a free port of this machine)",
-    )
 
 
 def run(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
@@ -135,7 +56,9 @@ def _ending(after_interruption: str) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        _exit(f"error: {user_message(error)}", EXIT_USER_ERROR)
+        message = f"error: {user_message(error)}"
+        logging.getLogger(__name__).error(message, extra=FILE_ONLY)  # its place is the last line
+        _exit(message, EXIT_USER_ERROR)
     except KeyboardInterrupt:
         _exit(f"interrupted; {after_interruption}", EXIT_INTERRUPTED)
 
@@ -174,12 +97,15 @@ def _call(main: Callable[..., object], args: argparse.Namespace) -> None:
     # What is logged before the run folder is open goes to the console, not to stderr.
     for name in ("detection", "search"):
         if not logging.getLogger(name).handlers:
-            setup_logger(name=name, distributed_rank=comm.get_rank())
+            log_to(name, rank=comm.get_rank())
     main(args)
 
 
 def _check_processes(args: argparse.Namespace) -> None:
+    """Fills in ``--num-gpus`` and insists on processes that can be started."""
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if args.num_gpus is None:
+        args.num_gpus = min(available, 1)
     if args.num_gpus < 0 or args.num_machines < 1:
         raise UserError(
             f"--num-gpus is {args.num_gpus} and --num-machines {args.num_machines}; expected 0 or "

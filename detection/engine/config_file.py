@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import logging
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ def merge_file(cfg: CfgNode, path: Path) -> None:
         _check_key(cfg, key, where)
         _check_type(cfg, key, value, where)
     try:
-        _merge_version(cfg, CfgNode(values), str(path))
+        _merge_version(cfg, CfgNode(_with_floats(values, cfg)), str(path))
     except (KeyError, ValueError, AssertionError, AttributeError, TypeError) as error:
         raise UserError(f"cannot use {where}: {one_line(error)}") from None
 
@@ -116,7 +117,9 @@ def merge_options(cfg: CfgNode, options: Sequence[str]) -> None:
     for key, value in zip(options[::2], options[1::2], strict=True):
         _check_key(cfg, key, "the command line")
         _check_type(cfg, key, value, "the command line")
-        cfg.merge_from_list([key, value])
+        is_float = isinstance(_lookup(cfg, key)[1], float)
+        number = _decoded(key, value, "the command line") if is_float else value
+        cfg.merge_from_list([key, _as_float(number, is_float)])
 
 
 def _leaves(values: Any, cfg: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -127,6 +130,22 @@ def _leaves(values: Any, cfg: Any, prefix: str = "") -> Iterator[tuple[str, Any]
             yield from _leaves(value, section, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def _with_floats(values: Mapping[str, Any], cfg: CfgNode) -> dict[str, Any]:
+    """The values of a file; a whole number for a key of type float is one: ``80`` is 80.0."""
+    found = {}
+    for key, value in values.items():
+        default = cfg.get(key)
+        if isinstance(value, Mapping) and isinstance(default, CfgNode):
+            found[key] = _with_floats(value, default)
+        else:
+            found[key] = _as_float(value, isinstance(default, float))
+    return found
+
+
+def _as_float(value: Any, wanted: bool) -> Any:
+    return float(value) if wanted and type(value) is int else value
 
 
 def _lookup(cfg: CfgNode, key: str) -> tuple[bool, Any]:
@@ -156,7 +175,7 @@ def _check_key(cfg: CfgNode, key: str, where: str) -> None:
 
 
 def _check_type(cfg: CfgNode, key: str, value: Any, where: str) -> None:
-    """Applies yacs's rule: the type of the default, lists and tuples being the same."""
+    """Insists on the type of the default; lists and tuples are the same, and ints are floats."""
     known, default = _lookup(cfg, key)
     value = _decoded(key, value, where) if isinstance(value, str) else value
     if isinstance(default, CfgNode) and not isinstance(value, Mapping):
@@ -166,10 +185,11 @@ def _check_type(cfg: CfgNode, key: str, value: Any, where: str) -> None:
     sequences = (list, tuple)
     if type(value) is type(default) or (type(value) in sequences and type(default) in sequences):
         return
-    hint = f"; write {float(value)}" if type(default) is float and type(value) is int else ""
+    if type(default) is float and type(value) is int and abs(value) <= sys.float_info.max:
+        return
     raise UserError(
         f"{where} sets '{key}' to {value!r} ({type(value).__name__}); expected "
-        f"{type(default).__name__}, such as its default {default!r}{hint}"
+        f"{type(default).__name__}, such as its default {default!r}"
     )
 
 

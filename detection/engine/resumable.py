@@ -61,6 +61,10 @@ class ResumableTrainer(TrainerBase):
                 self._settle(start)
         return None
 
+    def progress_note(self) -> str:
+        """What a line of progress on the console says at its end, beside the losses."""
+        return ""
+
     def settled(self) -> bool:
         """Whether all that a complete run leaves behind its last iteration is there.
 

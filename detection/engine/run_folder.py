@@ -7,21 +7,23 @@ import fcntl
 import logging
 import os
 import re
+import shlex
 import socket
+import sys
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import torch
+import yaml
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
-from detectron2.utils.logger import setup_logger
 
 from backbones.errors import UserError
 from backbones.files import write_atomic
+from detection.engine.console import FILE_ONLY, LOGGERS, log_to
 
-LOGGERS = ("detectron2", "fvcore", "backbones", "detection", "search")
 EVALUATION_FOLDER = "evaluation"
 """Below a run's folder: of ``--eval-only``, which leaves all else in it as it is."""
 
@@ -51,10 +53,12 @@ def open_run(cfg: CfgNode, args: argparse.Namespace) -> Path:
     eval_only = bool(getattr(args, "eval_only", False))
     folder = Path((evaluation_config(cfg) if eval_only else cfg).OUTPUT_DIR).expanduser()
     resume = bool(getattr(args, "resume", False))
-    message = None
+    message, changed = None, []
     if comm.is_main_process():
         try:
             _claim(folder, may_be_used=resume or eval_only)
+            if resume and (folder / "last_checkpoint").exists():
+                changed = changed_keys(folder / "config.yaml", cfg)
             write_atomic(folder / "config.yaml", cfg.dump())
         except UserError as error:
             message = str(error)
@@ -67,10 +71,46 @@ def open_run(cfg: CfgNode, args: argparse.Namespace) -> Path:
     rank = comm.get_rank()
     start_logging(folder, rank)
     _log_start(cfg, args, folder)
+    if changed:
+        logger = logging.getLogger(__name__)
+        logger.warning("Resuming with other values than before: %s", ", ".join(changed))
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
     if not eval_only:
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
     return folder
+
+
+def changed_keys(file: Path, cfg: CfgNode) -> list[str]:
+    """What a configuration changes in the one that a run was started with.
+
+    Args:
+        file: ``config.yaml`` of the run; one that is missing or cut changes nothing.
+        cfg: the configuration now.
+
+    Returns:
+        ``KEY OLD → NEW`` for every key of both but ``OUTPUT_DIR``.
+    """
+    try:
+        before = _flat(yaml.safe_load(file.read_text()))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return []
+    now = _flat(yaml.safe_load(cfg.dump()))
+    return [
+        f"{key} {old} → {now[key]}"
+        for key, old in before.items()
+        if key in now and key != "OUTPUT_DIR" and old != now[key]
+    ]
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested sections as one level of dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in values.items() if isinstance(values, dict) else ():
+        if isinstance(value, dict):
+            found |= _flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
 
 
 def evaluation_config(cfg: CfgNode) -> CfgNode:
@@ -84,18 +124,11 @@ def evaluation_config(cfg: CfgNode) -> CfgNode:
 def start_logging(folder: Path, rank: int = 0) -> None:
     """Sends the project's, Detectron2's and fvcore's loggers to the console and ``log.txt``.
 
-    Only rank 0 writes to the console. Calling it again, for another run in the same process,
-    moves the loggers there.
+    Only rank 0 writes to the console, and there only what people read while they wait. Calling
+    it again, for another run in the same process, moves the loggers there.
     """
-    # Detectron2 remembers which handlers it made and never removes one, so that a second call
-    # would print every line twice.
-    setup_logger.cache_clear()
     for name in LOGGERS:
-        logger = logging.getLogger(name)
-        for handler in logger.handlers[:]:
-            if type(handler) is logging.StreamHandler:
-                logger.removeHandler(handler)
-        setup_logger(str(folder), distributed_rank=rank, name=name)
+        log_to(name, folder, rank)
 
 
 def _claim(folder: Path, may_be_used: bool) -> None:
@@ -155,8 +188,13 @@ def _cannot_write(folder: Path, error: OSError) -> str:
 
 def _log_start(cfg: CfgNode, args: argparse.Namespace, folder: Path) -> None:
     logger = logging.getLogger(__name__)
-    logger.info("Rank %d of %d processes", comm.get_rank(), comm.get_world_size())
-    logger.info("Device: %s", cfg.MODEL.DEVICE)
-    logger.info("Environment:\n%s", collect_env_info())
-    logger.info("Command line arguments: %s", args)
-    logger.info("Configuration, also in '%s':\n%s", folder / "config.yaml", cfg.dump())
+    rank, count = comm.get_rank(), comm.get_world_size()
+    logger.info("%s", shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
+    processes = f", {count} processes" if count > 1 else ""
+    where = folder / "log.txt"
+    logger.info("Run in '%s' on %s%s; more in '%s'", folder, cfg.MODEL.DEVICE, processes, where)
+    logger.info("Rank %d of %d processes", rank, count, extra=FILE_ONLY)
+    logger.info("Environment:\n%s", collect_env_info(), extra=FILE_ONLY)
+    logger.info("Command line arguments: %s", args, extra=FILE_ONLY)
+    written = folder / "config.yaml"
+    logger.info("Configuration, also in '%s':\n%s", written, cfg.dump(), extra=FILE_ONLY)

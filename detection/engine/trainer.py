@@ -124,7 +124,11 @@ class RunTrainer(ResumableTrainer):
     def build_writers(self) -> list[EventWriter]:
         """Console, ``metrics.json``, TensorBoard and W&B; called on rank 0 at the start."""
         return build_run_writers(
-            self.output_dir, self.max_iter, self.wandb_settings, self.start_iter
+            self.output_dir,
+            self.max_iter,
+            self.wandb_settings,
+            self.start_iter,
+            self.progress_note,
         )
 
     def resume_or_load(self, path: str = "", resume: bool = False) -> None:

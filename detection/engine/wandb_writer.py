@@ -59,6 +59,7 @@ class WandbWriter(EventWriter):
         self._folder = Path(output_dir)
         self._run: Any = None
         self._wandb: Any = None
+        self._offline = False
         self._last_written = -1
         self._step = 0
         self._remembered_step = -1
@@ -109,7 +110,10 @@ class WandbWriter(EventWriter):
             return
         with self._guarded("finish"):
             run, self._run = self._run, None
+            folder = Path(run.dir).parent
             _bounded(run.finish, _FINISH_SECONDS + 10)
+            if self._offline:
+                logger.info("W&B is in '%s'; upload it with: wandb sync %s", folder, folder)
 
     def _start(self, settings: WandbSettings, config: Mapping[str, Any] | None) -> None:
         import wandb
@@ -131,6 +135,7 @@ class WandbWriter(EventWriter):
                 # W&B would ask for one on the console, and wait.
                 raise PermissionError("no API key; run: wandb login")
             self._run = _init(wandb, mode, arguments)
+            self._offline = mode == "offline"
         except Exception as error:  # wandb raises types of its own that differ by version
             if mode != "online":
                 raise
@@ -142,6 +147,7 @@ class WandbWriter(EventWriter):
             # The failed attempt lives on in W&B's background process and occupies the run's id.
             _bounded(wandb.teardown, _FINISH_SECONDS)
             self._run = _init(wandb, "offline", arguments)
+            self._offline = True
         # An online run knows the first step that it still accepts.
         last = max(last, int(getattr(self._run, "starting_step", 0) or 0) - 1)
         self._last_written, self._step, self._remembered_step = last, last + 1, last

@@ -5,15 +5,16 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+from collections.abc import Callable
 
 from detectron2.utils.events import (
-    CommonMetricPrinter,
     EventWriter,
     JSONWriter,
     TensorboardXWriter,
     get_event_storage,
 )
 
+from detection.engine.console import ProgressPrinter
 from detection.engine.metrics import METRICS_FILE, mend_metrics
 from detection.engine.wandb_writer import WandbSettings, WandbWriter
 
@@ -23,6 +24,7 @@ def build_run_writers(
     max_iter: int,
     wandb: WandbSettings | None = None,
     start_iter: int = 0,
+    note: Callable[[], str] = str,
 ) -> list[EventWriter]:
     """Detectron2's default writers, and W&B.
 
@@ -31,11 +33,12 @@ def build_run_writers(
         max_iter: for the estimated time of arrival.
         wandb: None is no W&B.
         start_iter: TensorBoard hides what an interrupted run wrote at later iterations.
+        note: what to add to every line of progress on the console.
     """
     os.makedirs(output_dir, exist_ok=True)
     mend_metrics(output_dir)
     writers: list[EventWriter] = [
-        CommonMetricPrinter(max_iter),
+        ProgressPrinter(max_iter, note),
         JSONWriter(os.path.join(output_dir, METRICS_FILE)),
     ]
     if wandb is not None and wandb.active:

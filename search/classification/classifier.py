@@ -41,6 +41,8 @@ class ClassifierTrainer(ClassificationTrainer):
         self.whole_weights = bool(cfg.MODEL.WEIGHTS) and _load(
             model, cfg.MODEL.WEIGHTS, architecture
         )
+        if not cfg.MODEL.WEIGHTS:
+            logger.info("MODEL.WEIGHTS is empty: training starts from random weights")
         super().__init__(cfg, model)
 
     def evaluate(self) -> dict[str, dict[str, float]]:
@@ -95,4 +97,6 @@ def _load(model: Classifier, path: str, architecture: Architecture) -> bool:
             "'%s' has no classifier of %d classes: it starts afresh", path, model.num_classes
         )
     load_weights(model, state, path, () if whole else ("classifier.",))
+    loaded = [name for name in state if whole or not name.startswith("classifier.")]
+    logger.info("Loaded %d tensors from %s", len(loaded), path)
     return whole

@@ -96,6 +96,8 @@ class ClassificationTrainer(RunTrainer):
         train = build_dataset(self.cfg, "train", augment=True)
         val = build_dataset(self.cfg, "val", augment=False)
         check_same_classes(train, val)
+        counts = len(train), len(val), len(train.classes)
+        logger.info("Training on %d images, validation on %d, of %d classes", *counts)
         return train, val
 
     @property
@@ -214,7 +216,7 @@ class ClassificationTrainer(RunTrainer):
     def write_results(self, results: Mapping[str, Any]) -> None:
         """Writes ``results.json`` and sends it to W&B; rank 0 only."""
         if comm.is_main_process():
-            write_results(self.output_dir, results)
+            logger.info("Wrote %s", write_results(self.output_dir, results))
             self.wandb_writer.log_summary(results)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from backbones.errors import UserError
-from detection.engine.cli import load_config
-from search.config import add_search_config
-from search.space import SearchSpace
+
+if TYPE_CHECKING:
+    from search.space import SearchSpace
 
 
 def add_profiling_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,8 +33,11 @@ def add_profiling_arguments(parser: argparse.ArgumentParser) -> None:
 
 def load_space(args: argparse.Namespace) -> SearchSpace:
     """``SEARCH.SPACE`` of the configuration."""
-    args.opts = [*args.opts, "MODEL.DEVICE", "cpu"]
-    return SearchSpace.load(load_config(args, add_search_config).SEARCH.SPACE)
+    from search.config import load_search_config
+    from search.space import SearchSpace
+
+    cfg = load_search_config(args.config_file, [*args.opts, "MODEL.DEVICE", "cpu"])
+    return SearchSpace.load(cfg.SEARCH.SPACE)
 
 
 def check_counts(args: argparse.Namespace, least_networks: int) -> None:

@@ -23,6 +23,7 @@ from search.classification.trainer import ClassificationTrainer
 from search.runs.build import build_runtime_model, build_tradeoff, check_targets
 from search.runs.formulations.registry import supernet_formulation
 from search.runs.found import FoundNetworks, found_row, search_results
+from search.runs.runtime_loss import search_note
 from search.space import SearchSpace
 
 logger = logging.getLogger(__name__)
@@ -69,6 +70,10 @@ class SearchTrainer(ClassificationTrainer):
             Subset(build_dataset(cfg, "train", augment=False), self.parts[1].indices),
         )
         self.formulation.check(self)
+
+    def progress_note(self) -> str:
+        """Runtime, budget and λ beside the losses."""
+        return search_note(self.tradeoff, self.runtime_model.table.unit)
 
     def run_step(self) -> None:
         """One step over weights and decisions."""

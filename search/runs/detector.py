@@ -29,6 +29,7 @@ from search.runs.build import build_runtime_model, build_tradeoff, check_targets
 from search.runs.detector_backbone import FIXED_BUILDERS, SupernetBackbone
 from search.runs.formulations.registry import detector_formulation
 from search.runs.found import decided, described, found_row, search_results
+from search.runs.runtime_loss import search_note
 from search.space import Choice
 from search.supernets.export import exported_state
 from search.supernets.single_path import Supernet
@@ -97,6 +98,10 @@ class DetectorSearchTrainer(DetectionTrainer):
         super().resume_or_load(resume)
         if self.start_iter == 0:
             self.supernet.reset_thresholds()
+
+    def progress_note(self) -> str:
+        """Runtime, budget and λ beside the losses."""
+        return search_note(self.tradeoff, self.runtime_model.table.unit)
 
     def run_step(self) -> None:
         """One step over weights and decisions."""

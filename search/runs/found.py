@@ -82,7 +82,7 @@ class FoundNetworks:
         network = self.calibrated(choices, self.cfg.SEARCH.CALIBRATION_BATCHES)
         scores = evaluate(network, build_val_loader(self.cfg, val_data))
         logger.info(
-            "network found: top-1 %.2f %% with the supernet's weights, %.2f %s predicted",
+            "network found: top-1 %.2f %% with the supernet's weights, %.4g %s predicted",
             scores["top1"],
             architecture.provenance["predicted_runtime"],
             self.runtime_model.table.unit,
@@ -211,7 +211,7 @@ def search_results(
     if target:
         against = f"target {target:g} {table.unit} ({100 * (runtime / target - 1):+.2f} %), "
     logger.info(
-        "predicted runtime %.2f %s, %sspace %.2f to %.2f %s, latency table '%s'",
+        "predicted runtime %.4g %s, %sspace %.4g to %.4g %s, latency table '%s'",
         runtime,
         table.unit,
         against,
@@ -240,6 +240,6 @@ def layer_table(runtime_model: RuntimeModel, names: Sequence[str]) -> str:
         position = [str(space.choice_type(choice)) for choice in space.choices(layer)].index(name)
         runtime = runtime_model.choice_runtimes(index)[position]
         shape = f"{layer.in_channels} → {layer.out_channels}"
-        rows.append([index + 1, shape, layer.stride, name, f"{runtime:.2f}"])
+        rows.append([index + 1, shape, layer.stride, name, f"{runtime:.3g}"])
     headers = ["layer", "channels", "stride", "MBConv", runtime_model.table.unit]
     return tabulate(rows, headers, tablefmt="github", disable_numparse=True)

@@ -34,8 +34,12 @@ def runtime_loss(
     with torch.no_grad():
         relaxed = float(runtime_model(supernet.confidence))
     weight = tradeoff.update(relaxed, progress)
+    budget = {}
+    if isinstance(tradeoff, TargetTradeOff):
+        budget["search/budget"] = tradeoff.budget(progress)
     get_event_storage().put_scalars(
         **{
+            **budget,
             "search/lambda": weight,
             "search/runtime": float(runtime.detach()),
             "search/relaxed_runtime": relaxed,
@@ -43,6 +47,24 @@ def runtime_loss(
         smoothing_hint=False,
     )
     return weight * runtime.log()
+
+
+def search_note(tradeoff: FixedTradeOff | TargetTradeOff, unit: str) -> str:
+    """Runtime of the relaxed decisions, budget, target and λ, for a line of progress.
+
+    Empty where the formulation has no runtime in its loss.
+
+    Args:
+        tradeoff: of the search.
+        unit: of the latency table.
+    """
+    latest = get_event_storage().latest()
+    if "search/lambda" not in latest:
+        return ""
+    note = f"runtime: {latest['search/relaxed_runtime'][0]:.4g} {unit}"
+    if isinstance(tradeoff, TargetTradeOff):
+        note += f" (budget {latest['search/budget'][0]:.4g}, target {tradeoff.target:g})"
+    return f"{note}  lambda: {latest['search/lambda'][0]:.3g}"
 
 
 @torch.no_grad()

@@ -248,9 +248,13 @@ def test_images_that_cannot_be_used(
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("bbox", KeyError, r"an annotation of '.*0.jpg' has no bbox; expected \[x, y, width"),
+        ("bbox", KeyError, r"': annotation 2 of '.*0.jpg' has no bbox; expected \[x, y, width"),
         ("bbox", [1, 2, 3], r"has the bbox \[1, 2, 3\]; expected"),
-        ("bbox", [1, 2, float("nan"), 3], r"has the bbox \[1, 2, nan, 3\]; expected"),
+        (
+            "bbox",
+            [1, 2, float("nan"), 3],
+            r"has the bbox \[1, 2, nan, 3\]; expected",
+        ),
         ("bbox", ["a", "b", "c", "d"], r"has the bbox \['a', 'b', 'c', 'd'\]"),
         ("segmentation", KeyError, r"has no segmentation; .* set MODEL.MASK_ON False"),
         (
@@ -286,6 +290,30 @@ def test_sizes_that_are_no_numbers(register: Register, tiny_cfg: CfgNode, own_js
     own_json.write_text(json.dumps(content))
     tiny_cfg.DATASETS.TRAIN = (register(own_json),)
     with pytest.raises(UserError, match=r"height and width of '.*0.jpg' are \['96', 72\]"):
+        build_train_loader(tiny_cfg)
+
+
+@pytest.mark.parametrize(("title", "shown"), [(None, "null"), (7, "7")])
+def test_class_names_that_are_no_text(
+    register: Register, tiny_cfg: CfgNode, own_json: Path, title: object, shown: str
+) -> None:
+    content = json.loads(own_json.read_text())
+    content["categories"][1]["name"] = title
+    own_json.write_text(json.dumps(content))
+    tiny_cfg.DATASETS.TRAIN = (register(own_json),)
+    with pytest.raises(UserError, match=rf"has the name {shown}; expected text in quotes"):
+        build_train_loader(tiny_cfg)
+
+
+def test_training_sets_with_different_classes(
+    register: Register, tiny_cfg: CfgNode, own_json: Path
+) -> None:
+    content = json.loads(own_json.read_text())
+    content["categories"][1]["name"] = "ring"
+    own_json.write_text(json.dumps(content))
+    tiny_cfg.DATASETS.TRAIN = ("tiny_train", register(own_json))
+    message = r"box, disc, bar.* and '.*box, ring, bar.* first in 'disc' and 'ring'; a detector"
+    with pytest.raises(UserError, match=message):
         build_train_loader(tiny_cfg)
 
 

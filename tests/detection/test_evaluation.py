@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluators
 from detectron2.modeling import build_model
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes, BoxMode, Instances
 from detectron2.utils.events import EventStorage
+from PIL import Image
 from pycocotools import mask as mask_util
 from torch import nn
 
@@ -141,8 +143,11 @@ def test_builder(tiny_cfg: CfgNode) -> None:
         images = storage._vis_data
     assert list(found) == ["bbox", "segm"]
     assert [name for name, *_ in images] == [f"predictions/tiny_val/{i}" for i in range(4)]
-    assert images[0][1].shape == (3, 96, 72)
-    assert images[1][1].shape == (3, 72, 96)
+    assert images[0][1].shape == (3, 96, 2 * 72)
+    assert images[1][1].shape == (3, 72, 2 * 96)
+    pictures = Path(tiny_cfg.OUTPUT_DIR) / "predictions" / "tiny_val"
+    assert sorted(file.name for file in pictures.iterdir()) == [f"{i}_{i}.jpg" for i in range(4)]
+    assert Image.open(pictures / "0_0.jpg").size == (2 * 72, 96)
     assert (Path(tiny_cfg.OUTPUT_DIR) / "inference" / "tiny_val" / PREDICTIONS_FILE).is_file()
     tiny_cfg.TEST.NUM_VISUALIZATIONS = 0
     tiny_cfg.MODEL.MASK_ON = False
@@ -166,6 +171,35 @@ def test_drawings_show_the_objects_above_the_threshold(tiny_coco: Path) -> None:
     for name, image in empty.items():
         assert not np.array_equal(shown[name], image)
         assert np.array_equal(faint[name], image)
+        truth = image.shape[1] // 2
+        assert np.array_equal(shown[name][:, :truth], image[:, :truth])
+
+
+def test_pictures_are_small_and_say_that_nothing_was_found(tmp_path: Path) -> None:
+    paths = [str(tmp_path / name) for name in ("wide.png", "tall.png")]
+    for path, size in zip(paths, ((1500, 600), (300, 1200)), strict=True):
+        Image.new("RGB", size, "gray").save(path)
+    boxes = {"bbox": [90, 90, 60, 60], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}
+    records = [{"file_name": path, "annotations": [boxes]} for path in paths]
+    DatasetCatalog.register("two_sizes", lambda: records)
+    MetadataCatalog.get("two_sizes").thing_classes = ["box"]
+    try:
+        gallery = PredictionImages("two_sizes", count=2, output_dir=tmp_path / "drawn")
+        for record, size in zip(records, ((600, 1500), (1200, 300)), strict=True):
+            nothing = Instances(size, pred_boxes=Boxes(torch.zeros(0, 4)), scores=torch.zeros(0))
+            nothing.pred_classes = torch.zeros(0, dtype=torch.long)
+            gallery.process([record], [{"instances": nothing}])
+        gallery.evaluate()
+    finally:
+        DatasetCatalog.remove("two_sizes")
+        MetadataCatalog.remove("two_sizes")
+    for image, (height, width) in zip(
+        gallery.images.values(), ((200, 1000), (1000, 500)), strict=True
+    ):
+        assert image.shape == (height, width, 3)
+        truth, found = image[:, : width // 2], image[:, width // 2 :]
+        assert (truth != 128).any() and (found[: height // 4] != 128).any()  # box; words
+    assert len(list((tmp_path / "drawn").glob("*.jpg"))) == 2
 
 
 def macs_by_hand(model: nn.Module, size: tuple[int, int]) -> int:

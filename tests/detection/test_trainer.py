@@ -64,7 +64,7 @@ def test_train_resume_and_evaluate(train_net: TrainNet, tmp_path: Path) -> None:
     (parts / "last_checkpoint").write_text("model_0000001.pth")
     code, output = train_net("--resume", "OUTPUT_DIR", str(parts), *options)
     assert code == 0, output
-    assert "Starting training from iteration 2" in output
+    assert "Resuming at iteration 2 of" in output
     expected = model_of(whole / "model_final.pth")
     for name, value in model_of(parts / "model_final.pth").items():
         assert torch.equal(value, expected[name]), name

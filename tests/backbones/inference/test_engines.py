@@ -14,6 +14,7 @@ from backbones.architecture import LayerSpec
 from backbones.blocks import init_weights, make_layer
 from backbones.errors import require
 from backbones.inference import ENGINES, Session, make_engine
+from backbones.inference.hardware import available_cores
 from backbones.inference.measurement import Measurement, visit
 
 
@@ -35,6 +36,16 @@ def test_a_layer_equals_pytorch(engine: str, stride: int) -> None:
     torch.testing.assert_close(session.outputs(), [expected], rtol=1e-4, atol=1e-5)
     times = session.times(3)
     assert len(times) == 3 and min(times) > 0
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_more_threads_than_cores_get_a_word(engine: str, caplog: pytest.LogCaptureFixture) -> None:
+    make_engine(engine, threads=available_cores())
+    assert not caplog.records
+    make_engine(engine, threads=available_cores() + 1)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert f"may use {available_cores()} cores" in record.getMessage()
 
 
 @pytest.mark.parametrize("engine", ENGINES)

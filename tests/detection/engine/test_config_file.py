@@ -29,6 +29,14 @@ def test_layers_of_configuration(tmp_path: Path) -> None:
     assert cfg.is_frozen()
 
 
+def test_a_whole_number_is_a_float(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("VERSION: 2\nSOLVER: {BASE_LR: 1, MAX_ITER: 3}\n")
+    solver = _load("SOLVER.GAMMA", "2", "SOLVER.STEPS", "(1,)", file=file).SOLVER
+    assert [repr(solver[key]) for key in ("BASE_LR", "MAX_ITER", "GAMMA")] == ["1.0", "3", "2.0"]
+    assert solver.STEPS == (1,)
+
+
 def test_of_several_bases_the_last_counts_most(tmp_path: Path) -> None:
     (tmp_path / "root.yaml").write_text("SOLVER: {BASE_LR: 0.1, MAX_ITER: 1, GAMMA: 0.2}\n")
     (tmp_path / "first.yaml").write_text("_BASE_: root.yaml\nSOLVER: {BASE_LR: 0.2, MAX_ITER: 2}\n")
@@ -55,7 +63,8 @@ def test_names_below_the_projects_configs(tmp_path: Path, monkeypatch: pytest.Mo
         ("SOLVER: {BASE_LRR: 0.1}", "unknown key 'SOLVER.BASE_LRR'; did you mean 'SOLVER.BASE_LR'"),
         ("SOLVR: {BASE_LR: 0.1}", "unknown key 'SOLVR'"),
         ("SOLVER: {MAX_ITER: many}", r"'SOLVER.MAX_ITER' to 'many' \(str\); expected int"),
-        ("SOLVER: {BASE_LR: 1}", "expected float, .*; write 1.0"),
+        ("SOLVER: {BASE_LR: true}", "expected float, such as its default 0.001"),
+        (f"SOLVER: {{BASE_LR: 1{'0' * 400}}}", "expected float"),
         ("SOLVER: 3", "'SOLVER' to 3, but it is a section"),
         ("SOLVER:", "'SOLVER' to None, but it is a section"),
         ("SOLVER: {BASE_LR: 0.1", "not valid YAML: .*line"),

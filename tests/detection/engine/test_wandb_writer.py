@@ -83,7 +83,10 @@ def _history(folder: Path) -> list[tuple[int, dict[str, Any]]]:
     ]
 
 
-def test_offline_for_real(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_offline_for_real(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], log_of: Callable[[str], list[str]]
+) -> None:
+    lines = log_of(LOGGER)
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "config.yaml").write_text("SEED: 5\nSOLVER: {STEPS: [1, 2]}\n")
@@ -94,6 +97,8 @@ def test_offline_for_real(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> 
     first.log_table("AP by scale", ["size", "AP"], [["small", np.float32(1.5)], ["all", None]])
     first.log_summary({"AP": torch.tensor(0.5), "APs": float("nan")})
     first.close()
+    (offline,) = (folder / "wandb").glob("offline-run-*")
+    assert lines[-1] == f"INFO: W&B is in '{offline}'; upload it with: wandb sync {offline}"
 
     # Resumed from the checkpoint of iteration 9; 10 to 19 are already there.
     second = WandbWriter(OFFLINE, folder)
@@ -142,6 +147,7 @@ class _Run:
     """Stands for W&B's run."""
 
     id = "abc"
+    dir = "run/wandb/offline-run-abc/files"
     starting_step = 0
 
     def __init__(self) -> None:
