@@ -12,7 +12,13 @@ from tabulate import tabulate
 from backbones.files import read_json, write_json
 from detection.engine.provenance import provenance
 from detection.report import final_table
-from search.studies.commands import Command, backbone_overrides, check_checkout, run_in_order
+from search.studies.commands import (
+    Command,
+    backbone_overrides,
+    check_checkout,
+    check_folders,
+    run_in_order,
+)
 from search.studies.markdown import beside, table
 
 TITLES = (
@@ -46,11 +52,14 @@ def run_demo(output: Path) -> None:
     """Runs the commands in order and prints what came out.
 
     Raises:
-        UserError: if it is not started at the top of a checkout, or a command fails.
+        UserError: if it is not started at the top of a checkout, the folder holds runs of other
+            configurations, or a command fails.
     """
     check_checkout()
     start = time.monotonic()
-    run_in_order(demo_commands(output), TITLES)
+    commands = demo_commands(output)
+    check_folders(commands)
+    run_in_order(commands, TITLES)
     minutes = (time.monotonic() - start) / 60
     print(summary(output))
     print(f"\nThe demo took {minutes:.1f} minutes; everything it made is in {output}/")

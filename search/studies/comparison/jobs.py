@@ -14,10 +14,18 @@ from backbones.errors import UserError
 from backbones.inference import Engine
 from backbones.latency import LatencyTable
 from detection.deployment import Deployment, measured_with
+from detection.engine.reuse import check_same_network
 from detection.modeling.pyramid import is_built_by
 from search.config import load_search_config
 from search.profiling.networks import measure_architectures
-from search.studies.commands import Command, backbone_overrides, run_beside, run_in_order
+from search.studies.commands import (
+    WAY_OUT,
+    Command,
+    backbone_overrides,
+    check_folders,
+    run_beside,
+    run_in_order,
+)
 from search.studies.comparison.runs import DetectorRun, load_run
 from search.studies.methods.study import draw_architecture
 from search.studies.trials import trial_config
@@ -84,12 +92,13 @@ def random_entries(
         output: folder of the comparison; ``random<i>.json`` are written into it.
 
     Raises:
-        UserError: if no network of the space is at the target.
+        UserError: if no network of the space is at the target, or ``output`` holds others.
     """
     found = []
     for index in range(networks):
         architecture = draw_architecture(trial_config(search_cfg, index))
         file = output / f"{architecture.name}.json"
+        check_same_network(file, architecture, WAY_OUT)
         architecture.save(file)
         found.append(Entry("random", config_file, str(file), architecture.name, index % seeds))
     return found
@@ -178,8 +187,9 @@ def train(jobs: Sequence[Job], workers: int = 1) -> Iterator[list[DetectorRun]]:
         The runs finished so far, in the order of the jobs; whenever there is one more.
 
     Raises:
-        UserError: if a command fails.
+        UserError: if a folder holds a run of another configuration, or a command fails.
     """
+    check_folders(command for job in jobs for command in job.commands)
     found = {index: job.result() for index, job in enumerate(jobs) if job.commands[-1].finished}
     if found:
         yield _in_order(found)

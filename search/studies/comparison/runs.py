@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from backbones.architecture import Architecture
 from backbones.errors import UserError
-from backbones.files import differing, leaves, read_json
+from backbones.files import differing, read_json
 from backbones.zoo import load_architecture
+from detection.engine.reuse import read_config
 from detection.report import ModelCost
 from detection.scoring import METRICS
 
@@ -98,20 +97,6 @@ def load_run(folder: Path, name: str | None = None, classifier: Path | None = No
         architecture=_architecture(config, found["cost"]["backbone"]),
         classifier=top,
     )
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """``config.yaml`` of a run folder by dotted keys.
-
-    Raises:
-        UserError: if there is none, or it is no YAML.
-    """
-    path = folder / "config.yaml"
-    try:
-        return leaves(yaml.safe_load(path.read_text()))
-    except (OSError, yaml.YAMLError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"'{path}' is not the configuration of a run: {reason}") from None
 
 
 def training_speed(folder: Path, batch: int) -> float | None:

@@ -57,6 +57,10 @@ def test_random_networks_are_one_row(tmp_path: Path) -> None:
     networks = [Architecture.load(str(row.architecture)) for row in rows]
     assert all(74.25 <= predict_runtime(network, table) <= 75.0 for network in networks)
     assert len({str(network.layers) for network in networks}) == 3
+    assert random_entries(CONFIG, cfg, 3, 2, tmp_path) == rows
+    lower = load_search_config("search/digits.yaml", ["SEARCH.TARGET", "70.0"])
+    with pytest.raises(UserError, match=r"random0.json' is of another run"):
+        random_entries(CONFIG, lower, 3, 2, tmp_path)
     folders = [job_of(row, 1, tmp_path, None, (), ()).commands[0].folder for row in rows]
     assert folders == [tmp_path / f"random{index}" / "seed1" for index in range(3)]
 
@@ -102,6 +106,7 @@ def test_every_finished_run_is_read_once(tmp_path: Path, monkeypatch: pytest.Mon
         folder = job.commands[-1].folder
         folder.mkdir(parents=True)
         (folder / "results.json").touch()
+        (folder / "config.yaml").write_text(job.commands[-1].config().dump())
 
     def last_first(stages: list[object], workers: int) -> Iterator[int]:
         assert stages == [jobs[0].commands, jobs[2].commands] and workers == 2
@@ -117,6 +122,10 @@ def test_every_finished_run_is_read_once(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(module, "load_run", load)
     finish(jobs[1])
     assert list(train(jobs, 2)) == [["b"], ["b", "c"], ["a", "b", "c"]]
+    assert read == ["b", "c", "a"]
+    other = job_of(Entry("c", CONFIG), 0, tmp_path, None, (), ("SOLVER.BASE_LR", "0.5"))
+    with pytest.raises(UserError, match=r"c/seed0' holds .* SOLVER.BASE_LR is .*, not 0.5;"):
+        list(train([*jobs[:2], other], 2))
     assert read == ["b", "c", "a"]
 
 
