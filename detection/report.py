@@ -23,7 +23,14 @@ from torch import nn
 from backbones.inference import make_engine
 from backbones.latency import LatencyTable
 from detection.data.checks import Record, load_records
-from detection.deployment import Deployment, measured_runtime, measured_with, predicted_runtime
+from detection.deployment import (
+    OWN_TABLE,
+    Deployment,
+    measured_runtime,
+    measured_with,
+    predicted_runtime,
+    runtime_table,
+)
 from detection.modeling.backbone import NamedBackbone, SPNASBackbone
 from detection.scoring import METRICS
 
@@ -31,6 +38,15 @@ COLUMNS = ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L")
 TASK_NAMES = {"bbox": "box", "segm": "mask", "keypoints": "keypoint"}
 CLASSIFIER_IMAGE = (3, 224, 224)
 NOT_COVERED = "not covered"
+
+UNITS = {
+    "scores": "%",
+    "params": "parameters",
+    "macs": "multiply-accumulates of one image",
+    "measured_runtime": "ms",
+    "detector_runtime": "ms",
+}
+"""Of the figures in ``results.json``; a predicted runtime has its own ``runtime_unit``."""
 
 Scores = Mapping[str, Mapping[str, float]]
 """For each task, what `detection.scoring.score` returns."""
@@ -53,6 +69,8 @@ class ModelCost:
         runtime: predicted for the network that the table is about (Eq. 11); None without a table,
             or if the table does not cover the network.
         runtime_unit: usually ``ms``.
+        runtime_of: what the table is about: the classifier, or the backbone with a pyramid, and
+            its image size.
         measured_runtime: of the same network on the machine of the evaluation, in ms; None
             without an engine.
         measured_with: the engine, the device and the image size of that.
@@ -70,6 +88,7 @@ class ModelCost:
     latency_table: str | None
     runtime: float | None
     runtime_unit: str = "ms"
+    runtime_of: str | None = None
     measured_runtime: float | None = None
     measured_with: str | None = None
     detector_runtime: float | None = None
@@ -115,7 +134,7 @@ def model_cost(
     Args:
         model: a detector; a `NamedBackbone` somewhere in it, or any ``backbone``.
         input_size: height and width in pixels of a test image.
-        latency_table: name or path; None or empty for no prediction.
+        latency_table: as ``MODEL.SPNAS.LATENCY_TABLE``; None or empty for no prediction.
         engine: measures the backbone, as deployed in the table's setting, on one CPU thread; None
             or empty for no measurement.
     """
@@ -123,7 +142,7 @@ def model_cost(
     trunk = named if named is not None else model.get_submodule("backbone")
     architecture = named.architecture if isinstance(named, SPNASBackbone) else None
     classifier = named.classifier() if named is not None else None
-    table = LatencyTable.load(latency_table) if latency_table else None
+    table = runtime_table(latency_table or "", architecture)
     runtime = predicted_runtime(architecture, table) if architecture and table else None
     measured, how = None, None
     if architecture and engine:
@@ -143,6 +162,7 @@ def model_cost(
         latency_table=table.name if table else None,
         runtime=runtime,
         runtime_unit=table.unit if table else "ms",
+        runtime_of=Deployment.of(table).description if table else None,
         measured_runtime=measured,
         measured_with=how,
         detector_runtime=detector_runtime(model, input_size),
@@ -180,7 +200,7 @@ def check_cost_options(cfg: CfgNode) -> None:
         UserError: naming what is missing.
     """
     options = cfg.MODEL.get("SPNAS", {})
-    if options.get("LATENCY_TABLE"):
+    if options.get("LATENCY_TABLE") not in (None, "", OWN_TABLE):
         LatencyTable.load(options.LATENCY_TABLE)
     if options.get("ENGINE"):
         make_engine(options.ENGINE)
@@ -219,7 +239,8 @@ def final_results(
     size = usual_test_size(cfg, records)
     options = cfg.MODEL.get("SPNAS", {})
     cost = model_cost(model, size, options.get("LATENCY_TABLE"), options.get("ENGINE"))
-    return {"cost": asdict(cost), "scores": {k: dict(v) for k, v in by_dataset.items()}}
+    scored = {name: dict(found) for name, found in by_dataset.items()}
+    return {"cost": asdict(cost), "scores": scored, "units": UNITS}
 
 
 def final_table(results: Mapping[str, Any]) -> str:
@@ -234,11 +255,15 @@ def final_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
     """Headers and rows of the final table; None where there is no figure."""
     cost = ModelCost(**results["cost"])
     height, width = cost.input_size
+    params, counted = cost.params_classifier, "classifier"
+    if params is None:
+        params, counted = cost.params_backbone, "trunk"
     headers = [
-        *("data set", "AP of", *COLUMNS, "Params (M)", f"MACs (G) {height}×{width}"),
-        *("MACs (G) 224×224", f"predicted ({cost.runtime_unit})", "measured (ms)"),
+        *("data set", "AP of", *COLUMNS, f"Params (M), {counted}"),
+        *(f"MACs (G), trunk at {height}×{width}", "MACs (G), classifier at 224×224"),
+        named_figure(f"predicted ({cost.runtime_unit})", cost.latency_table, cost.runtime_of),
+        named_figure("measured (ms)", cost.measured_with),
     ]
-    params = cost.params_classifier or cost.params_backbone
     runtime: float | str | None = cost.runtime
     if runtime is None and cost.latency_table:
         runtime = NOT_COVERED
@@ -250,6 +275,16 @@ def final_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
         for task, found in scores.items()
     ]
     return headers, rows
+
+
+def named_figure(figure: str, *what: str | None) -> str:
+    """A header that says what its figure is of: ``predicted (ms), pixel1, classifier at 224×224``.
+
+    Args:
+        figure: and its unit.
+        what: what is known of it; None is left out.
+    """
+    return ", ".join([figure, *(part for part in what if part)])
 
 
 def _giga(value: int | None) -> float | None:

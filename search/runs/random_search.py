@@ -93,6 +93,7 @@ def draw_candidates(cfg: CfgNode, space: SearchSpace, model: RuntimeModel) -> li
         runtime = predict_runtime(space.architecture(choices, "drawn"), model.table)
         provenance = {
             "method": "random",
+            "config": dict(cfg.SEARCH),
             "seed": cfg.SEED,
             "latency_table": model.table.name,
             "predicted_runtime": round(runtime, 4),

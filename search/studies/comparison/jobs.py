@@ -12,8 +12,7 @@ from tqdm import tqdm
 from backbones.architecture import Architecture
 from backbones.errors import UserError
 from backbones.inference import Engine
-from backbones.latency import LatencyTable
-from detection.deployment import Deployment, measured_with
+from detection.deployment import Deployment, measured_with, runtime_table
 from detection.engine.reuse import check_same_network
 from detection.modeling.pyramid import is_built_by
 from search.config import load_search_config
@@ -228,10 +227,10 @@ def with_measured_runtimes(
         rounds: visits to every network.
 
     Raises:
-        UserError: if none of the backbones is of this project.
+        UserError: if none of the backbones is of this project, or their tables are about several
+            settings.
     """
-    table = runs[0].recipe.get("MODEL.SPNAS.LATENCY_TABLE")
-    deployment = Deployment.of(LatencyTable.load(table)) if table else Deployment()
+    deployment = _deployment(runs)
     how = measured_with(engine, deployment)
     networks: dict[tuple[str, str], Architecture] = {}
     for run in runs:
@@ -251,3 +250,17 @@ def with_measured_runtimes(
         else run
         for run, runtime in costs
     ]
+
+
+def _deployment(runs: Sequence[DetectorRun]) -> Deployment:
+    """The setting that the runs' latency tables are about."""
+    named = runs[0].recipe.get("MODEL.SPNAS.LATENCY_TABLE") or ""
+    tables = [runtime_table(named, run.architecture) for run in runs if run.architecture]
+    settings = {Deployment.of(table) for table in tables if table}
+    if len(settings) > 1:
+        found = " and ".join(sorted(setting.description for setting in settings))
+        raise UserError(
+            f"the networks' latency tables are about {found}; name one table for all with "
+            "MODEL.SPNAS.LATENCY_TABLE, or leave out --engine"
+        )
+    return settings.pop() if settings else Deployment()

@@ -8,6 +8,7 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -160,6 +161,19 @@ def test_every_backbone_is_measured_once_as_deployed(monkeypatch: pytest.MonkeyP
     assert found[4] == runs[4]
     with pytest.raises(UserError, match="leave out --engine"):
         with_measured_runtimes(runs[4:], make_engine("torch"))
+
+
+def test_networks_searched_for_two_settings_are_not_measured_as_one() -> None:
+    """Each names its own table, and one engine measures in one setting."""
+    recipe = {"MODEL.SPNAS.LATENCY_TABLE": "auto"}
+    runs = [replace(finished_run(name, name, 0), recipe=recipe) for name in "ab"]
+    network = runs[1].architecture
+    assert network is not None
+    searched = replace(network, provenance={"latency_table": "xeon_onnxruntime_fpn64_320"})
+    runs[1] = replace(runs[1], architecture=searched)
+    expected = "about backbone with pyramid at 320×320 and classifier at 224×224; name one table"
+    with pytest.raises(UserError, match=expected):
+        with_measured_runtimes(runs, make_engine("torch"))
 
 
 @pytest.mark.parametrize("option", ["--config-files", "--measure"])
