@@ -193,8 +193,14 @@ class LatencyTable:
         return table
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; ReLU, which tables had before they named an activation, is left out."""
+        """JSON-ready.
+
+        ReLU, which tables had before they named an activation, is left out, and how the head would
+        do at another width, which is nothing to a table.
+        """
         data = {"schema_version": SCHEMA_VERSION, **to_json(self)}
+        if self.constant.head:
+            del data["constant"]["head"]["grows"]
         if self.activation == "relu":
             del data["activation"]
         return data
