@@ -261,8 +261,8 @@ def final_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
     headers = [
         *("data set", "AP of", *COLUMNS, f"Params (M), {counted}"),
         *(f"MACs (G), trunk at {height}×{width}", "MACs (G), classifier at 224×224"),
-        named_figure(f"predicted ({cost.runtime_unit})", cost.latency_table, cost.runtime_of),
-        named_figure("measured (ms)", cost.measured_with),
+        _header(f"predicted ({cost.runtime_unit})", cost.latency_table, cost.runtime_of),
+        _header("measured (ms)", *_engine_and_size(cost.measured_with)),
     ]
     runtime: float | str | None = cost.runtime
     if runtime is None and cost.latency_table:
@@ -277,7 +277,7 @@ def final_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
     return headers, rows
 
 
-def named_figure(figure: str, *what: str | None) -> str:
+def _header(figure: str, *what: str | None) -> str:
     """A header that says what its figure is of: ``predicted (ms), pixel1, classifier at 224×224``.
 
     Args:
@@ -285,6 +285,11 @@ def named_figure(figure: str, *what: str | None) -> str:
         what: what is known of it; None is left out.
     """
     return ", ".join([figure, *(part for part in what if part)])
+
+
+def _engine_and_size(measured_with: str | None) -> list[str]:
+    """The beginning and the end of what a runtime was measured with; the device is between."""
+    return measured_with.split(", ")[:: max(measured_with.count(", "), 1)] if measured_with else []
 
 
 def _giga(value: int | None) -> float | None:

@@ -22,12 +22,7 @@ from detection.report import COLUMNS, TASK_NAMES, ModelCost
 from detection.scoring import METRICS
 from search.studies.commands import command_threads
 from search.studies.comparison.runs import DetectorRun, check_recipe
-from search.studies.comparison.runtimes import (
-    RUNTIMES,
-    runtime_column,
-    runtime_notes,
-    runtime_sources,
-)
+from search.studies.comparison.runtimes import RuntimeColumn, runtime_columns, runtime_sources
 from search.studies.markdown import beside
 
 
@@ -121,15 +116,16 @@ def detection_table(rows: Sequence[Mapping[str, Any]], paper: Mapping[str, Any] 
         rows: from :func:`compare`.
         paper: the paper's own figures (``configs/comparison/paper.json``); None leaves them out.
     """
-    (predicted, runtimes), (measured, times) = (runtime_column(rows, key) for key in RUNTIMES)
+    predicted, measured = runtime_columns(rows)
     sizes = {tuple(row["cost"]["input_size"]) for row in rows}
     size = " at {}×{}".format(*sizes.pop()) if len(sizes) == 1 else ""
     headers = [
         *("backbone", "runs", "AP of", *COLUMNS, "Params (M), classifier"),
-        *(f"MACs (G), trunk{size}", predicted, measured, "detector (ms)", "training (images/s)"),
+        *(f"MACs (G), trunk{size}", predicted.header, measured.header),
+        *("detector (ms)", "training (images/s)"),
     ]
     table: list[list[Any]] = []
-    for row, runtime, time in zip(rows, runtimes, times, strict=True):
+    for row, runtime, time in zip(rows, predicted.values, measured.values, strict=True):
         cost = row["cost"]
         costs = [_scaled(cost["params_classifier"], 1e6), _scaled(cost["macs_backbone"], 1e9)]
         costs += [_scaled(runtime), _scaled(time)]
@@ -148,10 +144,10 @@ def classification_table(
     rows: Sequence[Mapping[str, Any]], paper: Mapping[str, Any] | None
 ) -> Table:
     """Table I: top-1, top-5, runtime and search cost; arguments as in :func:`detection_table`."""
-    header, runtimes = runtime_column(rows, "runtime")
-    headers = ["backbone", "runs", "top-1 (%)", "top-5 (%)", header, "search cost"]
+    predicted, _ = runtime_columns(rows)
+    headers = ["backbone", "runs", "top-1 (%)", "top-5 (%)", predicted.header, "search cost"]
     table: list[list[Any]] = []
-    for row, runtime in zip(rows, runtimes, strict=True):
+    for row, runtime in zip(rows, predicted.values, strict=True):
         top = [_shown(row["classifier"].get(key), row["runs"]) for key in ("top1", "top5")]
         steps = f"{row['search_steps']:,} steps" if row["search_steps"] else None
         table.append([row["name"], _runs(row), *top, _scaled(runtime), steps])
@@ -210,22 +206,21 @@ def comparison_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     The runtime is the predicted one where every row has it from one table, else the measured one
     from one engine, else MACs.
     """
-    columns = {key: runtime_column(rows, key) for key in RUNTIMES}
-    label, places = next(
-        (column for column in columns.values() if all(column[1])),
-        ("multiply-accumulates of the trunk", [row["cost"]["macs_backbone"] for row in rows]),
-    )
+    macs = [row["cost"]["macs_backbone"] for row in rows]
+    counted = RuntimeColumn("multiply-accumulates of the trunk", macs, "")
+    axis = next((column for column in runtime_columns(rows) if all(column.values)), counted)
     tasks = list(dict.fromkeys(task for row in rows for task in row["scores"]))
     figure = Figure(figsize=(5 * len(tasks), 4), layout="constrained")
     for panel, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
-        for index, (row, place) in enumerate(zip(rows, places, strict=True)):
+        for index, (row, place) in enumerate(zip(rows, axis.values, strict=True)):
             if task not in row["scores"]:
                 continue
             mean, spread = row["scores"][task]["AP"]
             style = {"fmt": "o", "capsize": 3, "color": f"C{index % 10}"}
             panel.errorbar(place, mean, spread, label=row["name"], **style)
-        panel.set(xlabel=label, ylabel=f"{TASK_NAMES.get(task, task)} AP")
+        panel.set(xlabel=axis.header, ylabel=f"{TASK_NAMES.get(task, task)} AP")
         panel.grid(alpha=0.3)
+    figure.suptitle(axis.note, fontsize="small")
     handles = panel.get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=4, fontsize="small")
     return figure
@@ -259,7 +254,7 @@ def write_comparison(
     known = paper_results() if paper else None
     tables = [classification_table(rows, known), detection_table(rows, known)]
     note = [f"† as printed in {known['source']}; its recipe is another one."] if known else []
-    text = "\n\n".join([*map(markdown, tables), *note, *runtime_notes(rows)]) + "\n"
+    text = "\n\n".join([*map(markdown, tables), *note, *_notes(rows)]) + "\n"
     threads = command_threads(workers) if workers > 1 else None
     facts = provenance(workers=workers, threads=threads)
     write_json(folder / "comparison.json", {**facts, "rows": rows})
@@ -269,19 +264,25 @@ def write_comparison(
     return text
 
 
+def _notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Where the runtimes are from, as one paragraph; none without runtimes."""
+    text = " ".join(column.note for column in runtime_columns(rows) if column.note)
+    return [text] if text else []
+
+
 def comparison_section(study: Mapping[str, Any]) -> str:
     """Backbones under one detector (Tables I and III)."""
     tables = [build(study["rows"], None) for build in (classification_table, detection_table)]
-    notes = runtime_notes(study["rows"])
-    return "\n\n".join([*map(markdown, tables), *notes, beside(study)])
+    return "\n\n".join([*map(markdown, tables), *_notes(study["rows"]), beside(study)])
 
 
 def comparison_summary(study: Mapping[str, Any]) -> str:
     """Tables I and III in short: AP of boxes and masks, and the runtime of the backbone."""
-    columns = [runtime_column(study["rows"], key) for key in RUNTIMES]
-    headers = ["backbone", "runs", "box AP", "mask AP", *(header for header, _ in columns)]
+    columns = runtime_columns(study["rows"])
+    headers = ["backbone", "runs", "box AP", "mask AP", *(column.header for column in columns)]
     rows: list[list[Any]] = []
-    for row, *runtimes in zip(study["rows"], *(values for _, values in columns), strict=True):
+    for row, *runtimes in zip(study["rows"], *(c.values for c in columns), strict=True):
         scores = [_shown(row["scores"][task]["AP"], row["runs"]) for task in ("bbox", "segm")]
         rows.append([row["name"], _runs(row), *scores, *map(_scaled, runtimes)])
-    return f"{markdown((headers, rows))}\n\n{study['hardware']}."
+    notes = _notes(study["rows"])
+    return "\n\n".join([markdown((headers, rows)), *notes, f"{study['hardware']}."])

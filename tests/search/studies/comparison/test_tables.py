@@ -110,7 +110,8 @@ def test_rows_are_means_over_seeds(tmp_path: Path) -> None:
     figure = comparison_figure(rows)
     left, right = figure.axes
     (legend,) = figure.legends
-    assert left.get_xlabel() == "predicted (ms), pixel1, classifier at 224×224"
+    assert left.get_xlabel() == "predicted (ms)"
+    assert figure.get_suptitle() == "Predicted: pixel1, classifier at 224×224, ms."
     assert right.get_ylabel() == "mask AP"
     assert [text.get_text() for text in legend.get_texts()] == ["a", "b"]
 
@@ -164,13 +165,15 @@ def test_cost_of_the_search_comes_from_the_architecture(tmp_path: Path) -> None:
 
 
 def test_runtimes_of_two_tables_do_not_stand_together(tmp_path: Path) -> None:
-    """Neither in a column, nor in a plot, nor in a mean; a header names the one table."""
+    """Neither in a column, nor in a plot, nor in a mean; a note names the one table."""
     own = {"latency_table": "my_cpu", "runtime": 9.5, "measured_with": "torch, x, 224×224"}
     folders = [write_run(tmp_path / "a", 1.0)[0], write_run(tmp_path / "b", 2.0, **own)[0]]
     runs = [load_run(folder) for folder in folders]
     headers, (first, *_) = detection_table(compare(runs[:1]), None)
     shown = dict(zip(headers, first, strict=True))
-    assert shown["predicted (ms), pixel1, classifier at 224×224"] == "80.44"
+    assert shown["predicted (ms)"] == "80.44"
+    text = write_comparison(runs[:1], tmp_path / "c")
+    assert "\n\nPredicted: pixel1, classifier at 224×224, ms.\n" in text
     assert shown["Params (M), classifier"] == "4.42"
     assert shown["MACs (G), trunk at 192×224"] == "0.24"
     rows = compare(runs)
