@@ -20,6 +20,7 @@ from fvcore.nn import FlopCountAnalysis
 from tabulate import tabulate
 from torch import nn
 
+from backbones.figures import shown
 from backbones.inference import make_engine
 from backbones.latency import LatencyTable
 from detection.data.checks import Record, load_records
@@ -246,9 +247,9 @@ def final_results(
 def final_table(results: Mapping[str, Any]) -> str:
     """``final_results`` as a Markdown table: one row for boxes and one for masks per data set."""
     headers, rows = final_rows(results)
-    return str(
-        tabulate(rows, headers, tablefmt="pipe", floatfmt=".2f", missingval="–", stralign="right")
-    )
+    cells = [[shown(cell) if isinstance(cell, float) else cell for cell in row] for row in rows]
+    text = tabulate(cells, headers, "pipe", missingval="–", stralign="right", disable_numparse=True)
+    return str(text)
 
 
 def final_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from backbones.figures import shown
 from backbones.files import read_json, write_json
 from detection.engine.provenance import provenance
 from detection.report import final_table
@@ -95,11 +96,12 @@ def summary(output: Path) -> str:
     cost = detection["detection"]["cost"]
     unit, target = found["unit"], found["target_runtime"]
     off = 100 * (found["predicted_runtime"] / target - 1)
+    runtime = shown(found["predicted_runtime"])
     facts = [
         ["searched layers", " ".join(found["layers"])],
-        ["predicted runtime", f"{found['predicted_runtime']:.2f} {unit} ({off:+.2f} % of target)"],
+        ["predicted runtime", f"{runtime} {unit} ({off:+.2f} % of target)"],
         ["target runtime", f"{target:g} {unit} on '{found['latency_table']}'"],
-        ["measured runtime", f"{cost['measured_runtime']:.2f} ms ({cost['measured_with']})"],
+        ["measured runtime", f"{shown(cost['measured_runtime'])} ms ({cost['measured_with']})"],
         ["held-out digits, top-1", f"{trained['val']['top1']:.2f} %"],
     ]
     return f"\n{tabulate(facts, tablefmt='plain')}\n\n{final_table(detection['detection'])}"
@@ -112,7 +114,7 @@ def demo_section(study: Mapping[str, Any]) -> str:
         [
             [
                 " ".join(study["layers"]),
-                f"{study['predicted_runtime']:.2f} {study['unit']}",
+                f"{shown(study['predicted_runtime'])} {study['unit']}",
                 f"{study['target_runtime']:g} {study['unit']}",
                 f"{study['top1']:.2f} %",
                 f"{study['minutes']:.1f} min",

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from backbones.errors import UserError
+from backbones.figures import shown
 from backbones.files import atomic_path, leaves, read_json, write_atomic, write_json
 from backbones.paths import config_path
 from detection.engine.provenance import provenance
@@ -97,7 +98,7 @@ def _shown(value: Sequence[float] | None, runs: int) -> str | None:
 
 
 def _scaled(value: float | None, unit: float = 1.0) -> str | None:
-    return None if value is None else f"{value / unit:.2f}"
+    return None if value is None else shown(value / unit)
 
 
 def _runs(row: Mapping[str, Any]) -> str:

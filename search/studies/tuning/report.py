@@ -14,6 +14,7 @@ from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
+from backbones.figures import shown
 from backbones.files import atomic_path
 from search.studies.markdown import beside
 from search.studies.tuning.worker import TuningTask
@@ -83,7 +84,7 @@ def summary_rows(records: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
         trials = sum(t["state"] != "fail" for record in mine for t in record["trials"])
         value = f"{statistics.fmean(values):.2f} ± {spread:.2f}"
         rows.append(
-            [solver, len(mine), trials, value, f"{top['lambda']:.4g}", f"{top['runtime']:.2f}"]
+            [solver, len(mine), trials, value, f"{top['lambda']:.4g}", shown(top["runtime"])]
         )
     return rows
 
