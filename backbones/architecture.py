@@ -96,7 +96,7 @@ class Architecture:
     def scaled(self, width_mult: float) -> Architecture:
         """The same network with all channels multiplied (Fig. 7), rounded to multiples of 8.
 
-        As in MobileNetV2, the last layer before the classifier grows but does not shrink.
+        The last layer before the classifier does not shrink, and grows where the head says so.
         """
         if not 0.1 <= width_mult <= 10:
             raise UserError(f"width_mult is {width_mult:g}; expected a factor from 0.1 to 10")

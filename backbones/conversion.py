@@ -22,6 +22,7 @@ _FIRST_TENSORS = {
     "features.0.0.weight": "torchvision",
     "layers.0.weight": "torchvision",  # MNASNet
     "features.init_block.conv.weight": "pytorchcv",
+    "features.init_block.conv1.conv.weight": "pytorchcv",  # SPNASNet
 }
 _COUNTER = "num_batches_tracked"
 

@@ -94,11 +94,15 @@ class HeadSpec:
         activation: after the convolution, and after the hidden layer.
         hidden_channels: of a linear layer with bias and activation between pooling and classifier
             (MobileNetV3, Sec. 5.1); 0 is none.
+        grows: with the multiplier of a network above width 1.0; MobileNets' do, and those of
+            MnasNet, Single-Path NAS and FBNet keep their channels. Heads that compute the same
+            are equal, whatever they would do at another width.
     """
 
     out_channels: int
     activation: Activation = "relu"
     hidden_channels: int = 0
+    grows: bool = dataclasses.field(default=True, compare=False)
 
 
 def make_divisible(value: float, divisor: int = 8) -> int:
@@ -116,11 +120,14 @@ def scaled_spec(spec: _Spec, width_mult: float) -> _Spec:
 
 
 def scaled_head(head: HeadSpec, width_mult: float) -> HeadSpec:
-    """A head whose last layer before the classifier grows with the multiplier, never shrinks.
+    """A head whose last layer before the classifier never shrinks, and grows where it ``grows``.
 
     So does MobileNetV2's 1×1 convolution (Sec. 4 of its paper). In MobileNetV3 the hidden layer
-    takes that part, and the convolution scales as the trunk does.
+    takes that part, and the convolution scales as the trunk does. MnasNet's, Single-Path NAS's and
+    FBNet's keep 1280 or 1984 channels at any width, as timm and torchvision have them.
     """
+    if not head.grows:
+        return head
     out = make_divisible(head.out_channels * width_mult)
     if not head.hidden_channels:
         return dataclasses.replace(head, out_channels=max(head.out_channels, out))

@@ -20,8 +20,9 @@ def add_spnas_config(cfg: CfgNode) -> None:
     # Of res1 to res5, at strides 2 to 32. MODEL.BACKBONE.FREEZE_AT freezes as for a ResNet.
     cfg.MODEL.SPNAS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
     # The table that predicts the runtime in the final table: a name below configs/latency, the
-    # path of a file, or "" for none.
-    cfg.MODEL.SPNAS.LATENCY_TABLE = "pixel1"
+    # path of a file, or "" for none. "auto" is the table that the network was searched on, which
+    # its architecture file names, if that can be loaded; for a published network, pixel1.
+    cfg.MODEL.SPNAS.LATENCY_TABLE = "auto"
     # The engine that measures the backbone for the final table, on one thread of this machine's
     # CPU, in the setting of the table: "torch", "onnxruntime", "litert", or "" for none.
     cfg.MODEL.SPNAS.ENGINE = ""

@@ -27,6 +27,8 @@ from detection.modeling.pyramid import spnas_fpn
 logger = logging.getLogger(__name__)
 
 Task = Literal["classification", "detection"]
+OWN_TABLE = "auto"
+PUBLISHED_TABLE = "pixel1"
 PYRAMID_STRIDES = (4, 8, 16, 32)
 
 
@@ -60,6 +62,13 @@ class Deployment:
             return self.input_size
         height, width = (math.ceil(side / 32) * 32 for side in self.input_size)
         return height, width
+
+    @property
+    def description(self) -> str:
+        """What a runtime in this setting is of, in words."""
+        height, width = self.padded_size
+        what = "classifier" if self.task == "classification" else "backbone with pyramid"
+        return f"{what} at {height}×{width}"
 
     def network(self, architecture: Architecture) -> nn.Module:
         """The whole network, freshly initialised with no branch at zero.
@@ -109,6 +118,39 @@ class _Features(Backbone):
                 zip(self.channels, PYRAMID_STRIDES, strict=True)
             )
         }
+
+
+def runtime_table(named: str, architecture: Architecture | None) -> LatencyTable | None:
+    """The latency table that a network's runtime is predicted with.
+
+    Args:
+        named: ``MODEL.SPNAS.LATENCY_TABLE``: a name or path, ``auto``, or empty for none.
+        architecture: of the network; with ``auto``, the table that it was searched on (its
+            provenance names it), and ``pixel1`` for a published one.
+
+    Returns:
+        None where there is none: none is named, or the network was searched on counts, or on a
+        table that is not here (a warning says so).
+
+    Raises:
+        UserError: if a table is named that cannot be read.
+    """
+    if named != OWN_TABLE:
+        return LatencyTable.load(named) if named else None
+    provenance = architecture.provenance if architecture else {}
+    searched_on = provenance.get("config", {}).get(
+        "LATENCY_TABLE", provenance.get("latency_table", PUBLISHED_TABLE)
+    )
+    try:
+        return LatencyTable.load(searched_on)
+    except UserError as error:
+        logger.warning(
+            "No predicted runtime: the network was searched on '%s' (%s); name another table with "
+            "MODEL.SPNAS.LATENCY_TABLE",
+            searched_on,
+            error,
+        )
+        return None
 
 
 def predicted_runtime(architecture: Architecture, table: LatencyTable) -> float | None:

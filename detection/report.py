@@ -20,10 +20,18 @@ from fvcore.nn import FlopCountAnalysis
 from tabulate import tabulate
 from torch import nn
 
+from backbones.figures import shown
 from backbones.inference import make_engine
 from backbones.latency import LatencyTable
 from detection.data.checks import Record, load_records
-from detection.deployment import Deployment, measured_runtime, measured_with, predicted_runtime
+from detection.deployment import (
+    OWN_TABLE,
+    Deployment,
+    measured_runtime,
+    measured_with,
+    predicted_runtime,
+    runtime_table,
+)
 from detection.modeling.backbone import NamedBackbone, SPNASBackbone
 from detection.scoring import METRICS
 
@@ -31,6 +39,15 @@ COLUMNS = ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L")
 TASK_NAMES = {"bbox": "box", "segm": "mask", "keypoints": "keypoint"}
 CLASSIFIER_IMAGE = (3, 224, 224)
 NOT_COVERED = "not covered"
+
+UNITS = {
+    "scores": "%",
+    "params": "parameters",
+    "macs": "multiply-accumulates of one image",
+    "measured_runtime": "ms",
+    "detector_runtime": "ms",
+}
+"""Of the figures in ``results.json``; a predicted runtime has its own ``runtime_unit``."""
 
 Scores = Mapping[str, Mapping[str, float]]
 """For each task, what `detection.scoring.score` returns."""
@@ -53,6 +70,8 @@ class ModelCost:
         runtime: predicted for the network that the table is about (Eq. 11); None without a table,
             or if the table does not cover the network.
         runtime_unit: usually ``ms``.
+        runtime_of: what the table is about: the classifier, or the backbone with a pyramid, and
+            its image size.
         measured_runtime: of the same network on the machine of the evaluation, in ms; None
             without an engine.
         measured_with: the engine, the device and the image size of that.
@@ -71,6 +90,7 @@ class ModelCost:
     latency_table: str | None
     runtime: float | None
     runtime_unit: str = "ms"
+    runtime_of: str | None = None
     measured_runtime: float | None = None
     measured_with: str | None = None
     detector_runtime: float | None = None
@@ -117,7 +137,7 @@ def model_cost(
     Args:
         model: a detector; a `NamedBackbone` somewhere in it, or any ``backbone``.
         input_size: height and width in pixels of a test image.
-        latency_table: name or path; None or empty for no prediction.
+        latency_table: as ``MODEL.SPNAS.LATENCY_TABLE``; None or empty for no prediction.
         engine: measures the backbone, as deployed in the table's setting, on one CPU thread; None
             or empty for no measurement.
     """
@@ -125,7 +145,7 @@ def model_cost(
     trunk = named if named is not None else model.get_submodule("backbone")
     architecture = named.architecture if isinstance(named, SPNASBackbone) else None
     classifier = named.classifier() if named is not None else None
-    table = LatencyTable.load(latency_table) if latency_table else None
+    table = runtime_table(latency_table or "", architecture)
     runtime = predicted_runtime(architecture, table) if architecture and table else None
     measured, how = None, None
     if architecture and engine:
@@ -145,6 +165,7 @@ def model_cost(
         latency_table=table.name if table else None,
         runtime=runtime,
         runtime_unit=table.unit if table else "ms",
+        runtime_of=Deployment.of(table).description if table else None,
         measured_runtime=measured,
         measured_with=how,
         detector_runtime=detector_runtime(model, input_size),
@@ -183,7 +204,7 @@ def check_cost_options(cfg: CfgNode) -> None:
         UserError: naming what is missing.
     """
     options = cfg.MODEL.get("SPNAS", {})
-    if options.get("LATENCY_TABLE"):
+    if options.get("LATENCY_TABLE") not in (None, "", OWN_TABLE):
         LatencyTable.load(options.LATENCY_TABLE)
     if options.get("ENGINE"):
         make_engine(options.ENGINE)
@@ -222,26 +243,31 @@ def final_results(
     size = usual_test_size(cfg, records)
     options = cfg.MODEL.get("SPNAS", {})
     cost = model_cost(model, size, options.get("LATENCY_TABLE"), options.get("ENGINE"))
-    return {"cost": asdict(cost), "scores": {k: dict(v) for k, v in by_dataset.items()}}
+    scored = {name: dict(found) for name, found in by_dataset.items()}
+    return {"cost": asdict(cost), "scores": scored, "units": UNITS}
 
 
 def final_table(results: Mapping[str, Any]) -> str:
     """``final_results`` as a Markdown table: one row for boxes and one for masks per data set."""
     headers, rows = final_rows(results)
-    return str(
-        tabulate(rows, headers, tablefmt="pipe", floatfmt=".2f", missingval="–", stralign="right")
-    )
+    cells = [[shown(cell) if isinstance(cell, float) else cell for cell in row] for row in rows]
+    text = tabulate(cells, headers, "pipe", missingval="–", stralign="right", disable_numparse=True)
+    return str(text)
 
 
 def final_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
     """Headers and rows of the final table; None where there is no figure."""
     cost = ModelCost(**results["cost"])
     height, width = cost.input_size
+    params, counted = cost.params_classifier, "classifier"
+    if params is None:
+        params, counted = cost.params_backbone, "trunk"
     headers = [
-        *("data set", "AP of", *COLUMNS, "Params (M)", f"MACs (G) {height}×{width}"),
-        *("MACs (G) 224×224", f"predicted ({cost.runtime_unit})", "measured (ms)"),
+        *("data set", "AP of", *COLUMNS, f"Params (M), {counted}"),
+        *(f"MACs (G), trunk at {height}×{width}", "MACs (G), classifier at 224×224"),
+        _header(f"predicted ({cost.runtime_unit})", cost.latency_table, cost.runtime_of),
+        _header("measured (ms)", *_engine_and_size(cost.measured_with)),
     ]
-    params = cost.params_classifier or cost.params_backbone
     runtime: float | str | None = cost.runtime
     if runtime is None and cost.latency_table:
         runtime = NOT_COVERED
@@ -253,6 +279,21 @@ def final_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
         for task, found in scores.items()
     ]
     return headers, rows
+
+
+def _header(figure: str, *what: str | None) -> str:
+    """A header that says what its figure is of: ``predicted (ms), pixel1, classifier at 224×224``.
+
+    Args:
+        figure: and its unit.
+        what: what is known of it; None is left out.
+    """
+    return ", ".join([figure, *(part for part in what if part)])
+
+
+def _engine_and_size(measured_with: str | None) -> list[str]:
+    """The beginning and the end of what a runtime was measured with; the device is between."""
+    return measured_with.split(", ")[:: max(measured_with.count(", "), 1)] if measured_with else []
 
 
 def _giga(value: int | None) -> float | None:

@@ -111,7 +111,8 @@ def main(args: argparse.Namespace) -> None:
             write_json(args.output, {**facts, "studies": records})
             plot_tuning(records, args.output.with_suffix(".png"))
     print(summary_table(records, unit))
-    print(f"Wrote {args.output} and {args.output.with_suffix('.png')}")
+    plot = args.output.with_suffix(".png")
+    print(f"Wrote {args.output}{f' and {plot}' if plot.exists() else ''}")
 
 
 if __name__ == "__main__":

@@ -205,8 +205,14 @@ class LatencyTable:
         return table
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; what tables were without at first is left out at its default."""
+        """JSON-ready.
+
+        What tables were without at first is left out at its default, and how the head would do at
+        another width, which is nothing to a table.
+        """
         data = {"schema_version": SCHEMA_VERSION, **to_json(self)}
+        if self.constant.head:
+            del data["constant"]["head"]["grows"]
         for item in dataclasses.fields(self):
             if item.name in _LATER and data[item.name] == item.default:
                 del data[item.name]

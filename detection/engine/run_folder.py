@@ -131,13 +131,18 @@ def start_logging(folder: Path, rank: int = 0) -> None:
         log_to(name, folder, rank)
 
 
+def run_traces(folder: Path) -> list[str]:
+    """The files that a run left in a folder: results, metrics and weights."""
+    traces = [name for name in _TRACES if (folder / name).exists()]
+    return traces + sorted(path.name for path in folder.glob("*.pth"))
+
+
 def _claim(folder: Path, may_be_used: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     _lock(folder)
     if folder.resolve() / ".lock" in _locks:
         _remove_unfinished(folder)
-    traces = [name for name in _TRACES if (folder / name).exists()]
-    traces += sorted(path.name for path in folder.glob("*.pth"))
+    traces = run_traces(folder)
     if traces and not may_be_used:
         raise UserError(
             f"OUTPUT_DIR '{folder}' holds an earlier run ({', '.join(traces[:3])}); continue it "

@@ -11,11 +11,10 @@ from backbones.architecture import Architecture
 from backbones.errors import UserError
 from backbones.exported import save_backbone
 from backbones.factory import load_architecture
-from backbones.latency import LatencyTable
 from backbones.network import Classifier, build_classifier
 from backbones.published import load_state
 from backbones.weights import load_weights
-from detection.deployment import predicted_runtime
+from detection.deployment import Deployment, predicted_runtime, runtime_table
 from detection.engine.results import write_results
 from detection.engine.run_folder import evaluation_config
 from search.classification.data import count_classes
@@ -35,8 +34,7 @@ class ClassifierTrainer(ClassificationTrainer):
     def __init__(self, cfg: CfgNode) -> None:
         architecture = load_architecture(cfg.MODEL.SPNAS.ARCH).scaled(cfg.MODEL.SPNAS.WIDTH_MULT)
         self.architecture = architecture
-        table = cfg.MODEL.SPNAS.LATENCY_TABLE
-        self.table = LatencyTable.load(table) if table else None
+        self.table = runtime_table(cfg.MODEL.SPNAS.LATENCY_TABLE, architecture)
         model = build_classifier(architecture, count_classes(cfg), cfg.CLASSIFICATION.DROP_RATE)
         self.whole_weights = bool(cfg.MODEL.WEIGHTS) and _load(
             model, cfg.MODEL.WEIGHTS, architecture
@@ -84,6 +82,8 @@ class ClassifierTrainer(ClassificationTrainer):
         if self.table:
             summary["predicted_runtime"] = predicted_runtime(self.architecture, self.table)
             summary["unit"] = self.table.unit
+            summary["latency_table"] = self.table.name
+            summary["runtime_of"] = Deployment.of(self.table).description
         return summary
 
 

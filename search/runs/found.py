@@ -16,6 +16,7 @@ from torch import nn
 
 from backbones.architecture import Architecture
 from backbones.exported import save_backbone
+from backbones.figures import shown
 from backbones.latency import predict_runtime
 from search.classification.accuracy import evaluate
 from search.classification.calibration import calibrated
@@ -82,9 +83,9 @@ class FoundNetworks:
         network = self.calibrated(choices, self.cfg.SEARCH.CALIBRATION_BATCHES)
         scores = evaluate(network, build_val_loader(self.cfg, val_data))
         logger.info(
-            "network found: top-1 %.2f %% with the supernet's weights, %.4g %s predicted",
+            "network found: top-1 %.2f %% with the supernet's weights, %s %s predicted",
             scores["top1"],
-            architecture.provenance["predicted_runtime"],
+            shown(architecture.provenance["predicted_runtime"]),
             self.runtime_model.table.unit,
         )
         return network, scores
@@ -186,7 +187,8 @@ def described(
         "predicted_runtime": round(runtime, 4),
         "unit": table.unit,
     }
-    name = f"spnas_{space.name}_{runtime:.0f}{table.unit}"
+    rounded = f"{runtime:.0f}" if runtime >= 10 else f"{runtime:.2g}"
+    name = f"spnas_{space.name}_{rounded}{table.unit}"
     return space.architecture(choices, name, provenance)
 
 
@@ -211,12 +213,12 @@ def search_results(
     if target:
         against = f"target {target:g} {table.unit} ({100 * (runtime / target - 1):+.2f} %), "
     logger.info(
-        "predicted runtime %.4g %s, %sspace %.4g to %.4g %s, latency table '%s'",
-        runtime,
+        "predicted runtime %s %s, %sspace %s to %s %s, latency table '%s'",
+        shown(runtime),
         table.unit,
         against,
-        smallest,
-        largest,
+        shown(smallest),
+        shown(largest),
         table.unit,
         table.name,
     )
@@ -240,6 +242,6 @@ def layer_table(runtime_model: RuntimeModel, names: Sequence[str]) -> str:
         position = [str(space.choice_type(choice)) for choice in space.choices(layer)].index(name)
         runtime = runtime_model.choice_runtimes(index)[position]
         shape = f"{layer.in_channels} → {layer.out_channels}"
-        rows.append([index + 1, shape, layer.stride, name, f"{runtime:.3g}"])
+        rows.append([index + 1, shape, layer.stride, name, shown(runtime)])
     headers = ["layer", "channels", "stride", "MBConv", runtime_model.table.unit]
     return tabulate(rows, headers, tablefmt="github", disable_numparse=True)

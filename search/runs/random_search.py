@@ -20,10 +20,12 @@ from torch.utils.data import Subset
 from backbones.architecture import Architecture
 from backbones.errors import UserError
 from backbones.exported import save_backbone
+from backbones.files import write_atomic
 from backbones.latency import predict_runtime
 from backbones.weights import model_state, read_checkpoint
 from detection.engine.random_state import seeded
 from detection.engine.results import results_part, write_results
+from detection.engine.reuse import check_same_network, check_same_run
 from search.classification.classifier import ClassifierTrainer
 from search.classification.data import build_dataset, split_images
 from search.profiling.counting import load_table
@@ -35,6 +37,8 @@ from search.selection.sampling import sample_at_target
 from search.space import SearchSpace
 
 logger = logging.getLogger(__name__)
+
+_WAY_OUT = "name another OUTPUT_DIR"
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ def draw_candidates(cfg: CfgNode, space: SearchSpace, model: RuntimeModel) -> li
         runtime = predict_runtime(space.architecture(choices, "drawn"), model.table)
         provenance = {
             "method": "random",
+            "config": dict(cfg.SEARCH),
             "seed": cfg.SEED,
             "latency_table": model.table.name,
             "predicted_runtime": round(runtime, 4),
@@ -111,8 +116,27 @@ def candidate_epochs(cfg: CfgNode, space: SearchSpace, network: Architecture) ->
     return share * ratio / (1 - cfg.SEARCH.HELD_OUT)
 
 
+def candidate_config(
+    cfg: CfgNode, space: SearchSpace, network: Architecture, folder: Path
+) -> CfgNode:
+    """The configuration that a candidate is trained by, in ``folder``."""
+    epochs = candidate_epochs(cfg, space, network)
+    candidate = cfg.clone()
+    candidate.defrost()
+    candidate.OUTPUT_DIR = str(folder)
+    candidate.WANDB.ENABLED = False
+    candidate.CLASSIFICATION.EPOCHS = epochs
+    candidate.SOLVER.WARMUP_EPOCHS *= epochs / cfg.CLASSIFICATION.EPOCHS
+    candidate.MODEL.SPNAS.ARCH = str(folder / "candidate.json")
+    return candidate
+
+
 def run_random_search(cfg: CfgNode) -> None:
-    """Trains the candidates and exports the best; what is done already is not done again."""
+    """Trains the candidates and exports the best; what is done already is not done again.
+
+    Raises:
+        UserError: if the folder holds candidates of another configuration.
+    """
     space = SearchSpace.load(cfg.SEARCH.SPACE)
     model = build_runtime_model(cfg, space)
     output = Path(cfg.OUTPUT_DIR)
@@ -135,17 +159,14 @@ def run_random_search(cfg: CfgNode) -> None:
 def _candidate_scores(
     cfg: CfgNode, space: SearchSpace, network: Architecture, folder: Path
 ) -> dict[str, float]:
+    candidate = candidate_config(cfg, space, network, folder)
+    check_same_run(folder, candidate, _WAY_OUT)
+    check_same_network(folder / "candidate.json", network, _WAY_OUT)
+    comm.synchronize()
     if results_part(folder, CandidateTrainer.part) is None:
-        epochs = candidate_epochs(cfg, space, network)
-        candidate = cfg.clone()
-        candidate.defrost()
-        candidate.OUTPUT_DIR = str(folder)
-        candidate.WANDB.ENABLED = False
-        candidate.CLASSIFICATION.EPOCHS = epochs
-        candidate.SOLVER.WARMUP_EPOCHS *= epochs / cfg.CLASSIFICATION.EPOCHS
-        candidate.MODEL.SPNAS.ARCH = str(folder / "candidate.json")
         if comm.is_main_process():
             folder.mkdir(parents=True, exist_ok=True)
+            write_atomic(folder / "config.yaml", candidate.dump())
             network.save(folder / "candidate.json")
         comm.synchronize()
         # each from the seed: the same whether or not others were trained before in this process

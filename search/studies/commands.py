@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import queue
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from detectron2.config import CfgNode
 
 from backbones.errors import UserError
+from backbones.factory import load_architecture
+from detection.config import add_spnas_config
+from detection.engine.config_file import load_config
 from detection.engine.results import results_part
+from detection.engine.reuse import check_same_network, check_same_run
+from search.config import add_search_config
 
+WAY_OUT = "name another folder (--output)"
 _PARTS = {
     "search_net.py": "search",
     "train_classifier.py": "classification",
     "train_net.py": "detection",
 }
 """What a tool's run writes into ``results.json`` at its end."""
+_KEYS: dict[str, Callable[[CfgNode], None]] = {
+    "search_net.py": add_search_config,
+    "train_classifier.py": add_search_config,
+    "train_net.py": add_spnas_config,
+}
+"""What adds the keys that a script knows."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +69,35 @@ class Command:
             *("--config-file", self.config_file, *self.arguments, "--resume"),
             *("OUTPUT_DIR", str(self.folder), *self.options),
         ]
+
+    def config(self) -> CfgNode:
+        """The configuration that the run would have, on the CPU.
+
+        Raises:
+            UserError: for a mistake in it.
+        """
+        options = ["OUTPUT_DIR", str(self.folder), *self.options, "MODEL.DEVICE", "cpu"]
+        args = argparse.Namespace(config_file=self.config_file, opts=options)
+        return load_config(args, _KEYS[self.script])
+
+
+def check_folders(commands: Iterable[Command]) -> None:
+    """Insists that what is in the folders already, finished or begun, is of these commands.
+
+    Raises:
+        UserError: naming the keys in which a run differs from its command, or a network that is
+            another one by now.
+    """
+    for command in commands:
+        if not command.folder.exists():
+            continue
+        cfg = command.config()
+        check_same_run(command.folder, cfg, WAY_OUT)
+        architecture = command.folder / "architecture.json"
+        if command.script == "train_classifier.py" and architecture.exists():
+            node = cfg.MODEL.SPNAS
+            network = load_architecture(node.ARCH).scaled(node.WIDTH_MULT)
+            check_same_network(architecture, network, WAY_OUT)
 
 
 def backbone_overrides(folder: Path) -> tuple[str, ...]:

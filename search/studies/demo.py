@@ -9,10 +9,17 @@ from typing import Any
 
 from tabulate import tabulate
 
+from backbones.figures import shown
 from backbones.files import read_json, write_json
 from detection.engine.provenance import provenance
 from detection.report import final_table
-from search.studies.commands import Command, backbone_overrides, check_checkout, run_in_order
+from search.studies.commands import (
+    Command,
+    backbone_overrides,
+    check_checkout,
+    check_folders,
+    run_in_order,
+)
 from search.studies.markdown import beside, table
 
 TITLES = (
@@ -46,11 +53,14 @@ def run_demo(output: Path) -> None:
     """Runs the commands in order and prints what came out.
 
     Raises:
-        UserError: if it is not started at the top of a checkout, or a command fails.
+        UserError: if it is not started at the top of a checkout, the folder holds runs of other
+            configurations, or a command fails.
     """
     check_checkout()
     start = time.monotonic()
-    run_in_order(demo_commands(output), TITLES)
+    commands = demo_commands(output)
+    check_folders(commands)
+    run_in_order(commands, TITLES)
     minutes = (time.monotonic() - start) / 60
     print(summary(output))
     print(f"\nThe demo took {minutes:.1f} minutes; everything it made is in {output}/")
@@ -86,11 +96,12 @@ def summary(output: Path) -> str:
     cost = detection["detection"]["cost"]
     unit, target = found["unit"], found["target_runtime"]
     off = 100 * (found["predicted_runtime"] / target - 1)
+    runtime = shown(found["predicted_runtime"])
     facts = [
         ["searched layers", " ".join(found["layers"])],
-        ["predicted runtime", f"{found['predicted_runtime']:.2f} {unit} ({off:+.2f} % of target)"],
+        ["predicted runtime", f"{runtime} {unit} ({off:+.2f} % of target)"],
         ["target runtime", f"{target:g} {unit} on '{found['latency_table']}'"],
-        ["measured runtime", f"{cost['measured_runtime']:.2f} ms ({cost['measured_with']})"],
+        ["measured runtime", f"{shown(cost['measured_runtime'])} ms ({cost['measured_with']})"],
         ["held-out digits, top-1", f"{trained['val']['top1']:.2f} %"],
     ]
     return f"\n{tabulate(facts, tablefmt='plain')}\n\n{final_table(detection['detection'])}"
@@ -103,7 +114,7 @@ def demo_section(study: Mapping[str, Any]) -> str:
         [
             [
                 " ".join(study["layers"]),
-                f"{study['predicted_runtime']:.2f} {study['unit']}",
+                f"{shown(study['predicted_runtime'])} {study['unit']}",
                 f"{study['target_runtime']:g} {study['unit']}",
                 f"{study['top1']:.2f} %",
                 f"{study['minutes']:.1f} min",

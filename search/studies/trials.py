@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +13,10 @@ from detectron2.config import CfgNode
 
 from backbones.errors import UserError
 from backbones.files import differing, leaves, read_json, write_json
+from backbones.latency import LatencyTable
 from detection.engine.results import mean_and_deviation
+from search.runs.build import build_latency_table
+from search.space import SearchSpace
 from search.workers import in_processes
 
 logger = logging.getLogger(__name__)
@@ -135,8 +139,26 @@ def trial_config(
 
 
 def recipe(cfg: CfgNode, *sections: str) -> dict[str, Any]:
-    """The configuration keys that determine the result of a training or a search."""
+    """What determines the result of a training or a search, apart from its seed.
+
+    Args:
+        cfg: of all trials.
+        sections: of the configuration, beside the classifier's and the solver's; with ``SEARCH``,
+            the contents of the space and of the latency table belong to it as well.
+    """
     keys: dict[str, Any] = {name: dict(cfg[name]) for name in ("CLASSIFICATION", *sections)}
     keys.get("SEARCH", {}).pop("MEASURE", None)
     keys["SOLVER"] = {key: cfg.SOLVER[key] for key in SOLVER_KEYS}
+    keys["SOLVER"]["AMP"] = {"ENABLED": cfg.SOLVER.AMP.ENABLED}
+    spnas = cfg.MODEL.SPNAS
+    keys["MODEL"] = {"WEIGHTS": cfg.MODEL.WEIGHTS, "SPNAS": {"WIDTH_MULT": spnas.WIDTH_MULT}}
+    if "SEARCH" in sections:
+        space = SearchSpace.load(cfg.SEARCH.SPACE)
+        table = build_latency_table(cfg, space)
+        keys["contents"] = {"space": _digest(space), "latency_table": _digest(table)}
     return keys
+
+
+def _digest(data: SearchSpace | LatencyTable) -> str:
+    """Twelve hexadecimal digits that stand for the contents of a file."""
+    return hashlib.sha256(json.dumps(data.to_dict(), sort_keys=True).encode()).hexdigest()[:12]

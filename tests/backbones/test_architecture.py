@@ -113,9 +113,10 @@ def test_width_multiplier_rounds_like_timm() -> None:
     for value in range(1, 400):
         for factor in (0.35, 0.5, 0.75, 1.0, 1.3, 1.4):
             assert make_divisible(value * factor) == theirs(value * factor)
-    wide = load_architecture("spnas_100").scaled(1.4)
-    assert wide.head.out_channels == 1792
-    assert load_architecture("spnas_100").scaled(0.5).head.out_channels == 1280
+    for name, wide in (("mobilenetv2_100", 1792), ("spnas_100", 1280), ("fbnet_c", 1984)):
+        network = load_architecture(name)
+        assert network.scaled(1.4).head.out_channels == wide
+        assert network.scaled(0.5).head == network.head
 
 
 def test_feature_layers_are_the_last_at_their_stride() -> None:

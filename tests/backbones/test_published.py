@@ -188,6 +188,7 @@ def files() -> dict[str, tuple[str, Callable[[], nn.Module]]]:
             "proxylessnas_mobile",
             lambda: pytorchcv_model("proxylessnas_mobile", num_classes=5),
         ),
+        "pytorchcv-spnasnet": ("spnas_100", lambda: pytorchcv_model("spnasnet", num_classes=5)),
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 import timm
@@ -13,7 +14,7 @@ import torchvision
 from pytorchcv.model_provider import get_model as pytorchcv_model
 from timm.layers import make_divisible
 from timm.models._efficientnet_builder import decode_arch_def
-from timm.models.efficientnet import EfficientNet
+from timm.models.efficientnet import EfficientNet, _gen_fbnetc, _gen_spnasnet
 from torch import Tensor, nn
 
 from backbones import (
@@ -43,7 +44,8 @@ def torchvision_blocks(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def pytorchcv_blocks(model: nn.Module) -> Iterator[nn.Module]:
-    return (module for module in model.modules() if type(module).__name__ == "ProxylessUnit")
+    kinds = ("ProxylessUnit", "SPNASUnit", "SPNASInitBlock")
+    return (module for module in model.modules() if type(module).__name__ in kinds)
 
 
 def fbnet_b(**kwargs: int) -> nn.Module:
@@ -66,6 +68,12 @@ def fbnet_b(**kwargs: int) -> nn.Module:
 
 def proxylessnas(**kwargs: int) -> nn.Module:
     model: nn.Module = pytorchcv_model("proxylessnas_mobile", **kwargs)
+    model.features.final_pool = nn.AdaptiveAvgPool2d(1)  # type: ignore[union-attr]  (of 7×7 only)
+    return model
+
+
+def spnasnet(**kwargs: int) -> nn.Module:
+    model: nn.Module = pytorchcv_model("spnasnet", **kwargs)
     model.features.final_pool = nn.AdaptiveAvgPool2d(1)  # type: ignore[union-attr]  (of 7×7 only)
     return model
 
@@ -94,6 +102,8 @@ class Twin:
 
 TWINS = [
     Twin("spnas_100", from_timm("spnasnet_100")),
+    Twin("spnas_100", partial(_gen_spnasnet, "spnasnet_100", 1.4), width_mult=1.4),
+    Twin("spnas_100", spnasnet, pytorchcv_blocks),
     Twin("mobilenetv2_100", from_timm("mobilenetv2_100")),
     Twin("mobilenetv2_100", from_timm("mobilenetv2_050"), width_mult=0.5),
     Twin("mobilenetv2_100", from_timm("mobilenetv2_140"), width_mult=1.4),
@@ -108,12 +118,16 @@ TWINS = [
     ),
     Twin("mnasnet_b1", from_timm("mnasnet_100")),
     Twin("mnasnet_b1", from_timm("mnasnet_050"), width_mult=0.5),
+    Twin("mnasnet_b1", from_timm("mnasnet_140"), width_mult=1.4),
     Twin("mnasnet_b1", from_torchvision("mnasnet1_0"), torchvision_blocks),
+    Twin("mnasnet_b1", from_torchvision("mnasnet1_3"), torchvision_blocks, width_mult=1.3),
     Twin("mnasnet_a1", from_timm("semnasnet_100")),
     Twin("mnasnet_a1", from_timm("semnasnet_075"), width_mult=0.75),
+    Twin("mnasnet_a1", from_timm("semnasnet_140"), width_mult=1.4),
     Twin("proxylessnas_mobile", proxylessnas, pytorchcv_blocks),
     Twin("fbnet_b", fbnet_b),
     Twin("fbnet_c", from_timm("fbnetc_100")),
+    Twin("fbnet_c", partial(_gen_fbnetc, "fbnetc_100", 1.4), width_mult=1.4),
 ]
 
 
@@ -251,7 +265,8 @@ def test_other_widths(name: str, width_mult: float) -> None:
         assert scaled.out_channels % 8 == 0
         assert scaled.out_channels == pytest.approx(layer.out_channels * width_mult, abs=4.8)
     last = base.head.hidden_channels or base.head.out_channels
-    assert model.head_hidden_size == max(last, make_divisible(last * width_mult))
+    grown = max(last, make_divisible(last * width_mult)) if base.head.grows else last
+    assert model.head_hidden_size == grown
     for module in model.modules():
         if isinstance(module, MBConv):
             assert module.depthwise.conv.out_channels % 8 == 0

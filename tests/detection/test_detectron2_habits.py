@@ -24,6 +24,13 @@ from torch import Tensor, nn
 from detection import add_spnas_config
 from tests.tiny_coco import ROOT, TINY_MODEL
 
+# Tracing fixes the control flow of Detectron2's code, and its deployment has the older exporter.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
+    pytest.mark.filterwarnings("ignore:You are using the legacy TorchScript:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:The feature will be removed:DeprecationWarning"),
+]
+
 KINDS = ("mask_rcnn", "retinanet")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from torch import nn
 from backbones import LatencyTable, UserError, load_architecture, predict_runtime
 from detection import evaluation
 from detection.data.checks import load_records
+from detection.deployment import runtime_table
 from detection.evaluation import PREDICTIONS_FILE, COCOEvaluator, build_evaluator, score_file
 from detection.report import (
     count_macs,
@@ -231,6 +233,7 @@ def test_model_cost(tiny_cfg: CfgNode) -> None:
     assert cost.macs_backbone == macs_by_hand(bottom_up, (64, 96))
     table = LatencyTable.load("pixel1")
     assert cost.runtime == predict_runtime(load_architecture("spnas_100"), table)
+    assert (cost.latency_table, cost.runtime_of) == ("pixel1", "classifier at 224×224")
     tiny_cfg.MODEL.SPNAS.NORM = "FrozenBN"
     frozen = model_cost(build_model(tiny_cfg), (64, 96), "")
     assert (frozen.params_backbone, frozen.macs_backbone) == (
@@ -241,6 +244,33 @@ def test_model_cost(tiny_cfg: CfgNode) -> None:
     assert frozen.latency_table is None
     assert model.training  # counting left the model as it was
     assert count_macs(nn.Conv2d(3, 8, 3, bias=False), (3, 5, 7)) == 3 * 5 * 8 * 27
+
+
+@pytest.mark.parametrize(
+    ("named", "provenance", "table"),
+    [
+        ("auto", {}, "pixel1"),
+        ("auto", {"latency_table": "xeon_litert_224"}, "xeon_litert_224"),
+        ("auto", {"latency_table": "mine", "config": {"LATENCY_TABLE": "my.json"}}, "mine"),
+        ("auto", {"latency_table": "gone", "config": {"LATENCY_TABLE": "gone.json"}}, None),
+        ("auto", {"latency_table": "macs"}, None),
+        ("pixel1", {"latency_table": "xeon_litert_224"}, "pixel1"),
+        ("", {"latency_table": "pixel1"}, None),
+    ],
+)
+def test_one_network_has_one_runtime(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    named: str,
+    provenance: dict[str, Any],
+    table: str | None,
+) -> None:
+    """That of the table that it was searched on, unless another one is named."""
+    monkeypatch.chdir(tmp_path)
+    replace(LatencyTable.load("pixel1"), name="mine").save("my.json")
+    network = replace(load_architecture("spnas_100"), provenance=provenance)
+    found = runtime_table(named, network)
+    assert (found.name if found else None) == table
 
 
 def test_another_backbone_has_costs_too(tiny_cfg: CfgNode) -> None:
@@ -267,7 +297,13 @@ def test_final_table(tiny_cfg: CfgNode) -> None:
     assert rows[0][10] == pytest.approx(0.3335, abs=1e-3)
     text = final_table(results)
     assert "| 100.00 |" in text
-    assert "predicted (ms)" in text
+    assert headers[8:12] == [
+        "Params (M), classifier",
+        "MACs (G), trunk at 96×64",
+        "MACs (G), classifier at 224×224",
+        "predicted (ms), pixel1, classifier at 224×224",
+    ]
+    assert results["units"]["measured_runtime"] == "ms"
     assert rows[0][12] is None  # no engine was asked for
     assert "–" in text
     assert len(text.splitlines()) == 4

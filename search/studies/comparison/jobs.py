@@ -13,12 +13,19 @@ from backbones.architecture import Architecture
 from backbones.errors import UserError
 from backbones.files import safe_name
 from backbones.inference import Engine
-from backbones.latency import LatencyTable
-from detection.deployment import Deployment, measured_with
+from detection.deployment import Deployment, measured_with, runtime_table
+from detection.engine.reuse import check_same_network
 from detection.modeling.pyramid import is_built_by
 from search.config import load_search_config
 from search.profiling.networks import measure_architectures
-from search.studies.commands import Command, backbone_overrides, run_beside, run_in_order
+from search.studies.commands import (
+    WAY_OUT,
+    Command,
+    backbone_overrides,
+    check_folders,
+    run_beside,
+    run_in_order,
+)
 from search.studies.comparison.runs import DetectorRun, load_run
 from search.studies.methods.study import draw_architecture
 from search.studies.trials import trial_config
@@ -85,12 +92,13 @@ def random_entries(
         output: folder of the comparison; ``random<i>.json`` are written into it.
 
     Raises:
-        UserError: if no network of the space is at the target.
+        UserError: if no network of the space is at the target, or ``output`` holds others.
     """
     found = []
     for index in range(networks):
         architecture = draw_architecture(trial_config(search_cfg, index))
         file = output / f"{safe_name(architecture.name, 'a network')}.json"
+        check_same_network(file, architecture, WAY_OUT)
         architecture.save(file)
         found.append(Entry("random", config_file, str(file), architecture.name, index % seeds))
     return found
@@ -179,8 +187,9 @@ def train(jobs: Sequence[Job], workers: int = 1) -> Iterator[list[DetectorRun]]:
         The runs finished so far, in the order of the jobs; whenever there is one more.
 
     Raises:
-        UserError: if a command fails.
+        UserError: if a folder holds a run of another configuration, or a command fails.
     """
+    check_folders(command for job in jobs for command in job.commands)
     found = {index: job.result() for index, job in enumerate(jobs) if job.commands[-1].finished}
     if found:
         yield _in_order(found)
@@ -219,10 +228,10 @@ def with_measured_runtimes(
         rounds: visits to every network.
 
     Raises:
-        UserError: if none of the backbones is of this project.
+        UserError: if none of the backbones is of this project, or their tables are about several
+            settings.
     """
-    table = runs[0].recipe.get("MODEL.SPNAS.LATENCY_TABLE")
-    deployment = Deployment.of(LatencyTable.load(table)) if table else Deployment()
+    deployment = _deployment(runs)
     how = measured_with(engine, deployment)
     networks: dict[tuple[str, str], Architecture] = {}
     for run in runs:
@@ -242,3 +251,17 @@ def with_measured_runtimes(
         else run
         for run, runtime in costs
     ]
+
+
+def _deployment(runs: Sequence[DetectorRun]) -> Deployment:
+    """The setting that the runs' latency tables are about."""
+    named = runs[0].recipe.get("MODEL.SPNAS.LATENCY_TABLE") or ""
+    tables = [runtime_table(named, run.architecture) for run in runs if run.architecture]
+    settings = {Deployment.of(table) for table in tables if table}
+    if len(settings) > 1:
+        found = " and ".join(sorted(setting.description for setting in settings))
+        raise UserError(
+            f"the networks' latency tables are about {found}; name one table for all with "
+            "MODEL.SPNAS.LATENCY_TABLE, or leave out --engine"
+        )
+    return settings.pop() if settings else Deployment()

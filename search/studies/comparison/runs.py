@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from backbones.architecture import Architecture
 from backbones.errors import UserError
-from backbones.files import differing, leaves, read_json
+from backbones.files import differing, read_json
 from backbones.zoo import load_architecture
 from detection.engine.metrics import read_metrics
+from detection.engine.reuse import read_config
 from detection.report import ModelCost
 from detection.scoring import METRICS
 
@@ -77,7 +76,7 @@ def load_run(folder: Path, name: str | None = None, classifier: Path | None = No
             "test set: evaluate with DATASETS.TEST of one"
         )
     (scores,) = found["scores"].values()
-    config = read_config(folder)
+    config = whole_config(folder)
     own = folder.parent.name if folder.name.startswith("seed") else folder.name
     top: dict[str, float] = {}
     if classifier is not None:
@@ -108,22 +107,17 @@ def _finished(folder: Path, part: str, tool: str) -> Any:
     return results[part]
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """``config.yaml`` of a run folder by dotted keys.
+def whole_config(folder: Path) -> dict[str, Any]:
+    """``config.yaml`` of a run folder by dotted keys, with those that are read by name.
 
     Raises:
         UserError: if there is none, or it is no YAML, or a part of it is missing.
     """
-    path = folder / "config.yaml"
-    try:
-        config = leaves(yaml.safe_load(path.read_text()))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"'{path}' is not the configuration of a run: {reason}") from None
+    config = read_config(folder)
     if missing := [key for key in _NEEDED if key not in config]:
         raise UserError(
-            f"'{path}' is not the whole configuration of a run: it has no {missing[0]}; write it "
-            "again by the run's command with --resume"
+            f"'{folder / 'config.yaml'}' is not the whole configuration of a run: it has no "
+            f"{missing[0]}; write it again by the run's command with --resume"
         )
     return config
 

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from backbones.errors import UserError
+from backbones.figures import shown
 from backbones.files import atomic_path, leaves, read_json, write_atomic, write_json
 from backbones.paths import config_path
 from detection.engine.provenance import provenance
@@ -22,6 +23,7 @@ from detection.report import COLUMNS, TASK_NAMES, ModelCost
 from detection.scoring import METRICS
 from search.studies.commands import command_threads
 from search.studies.comparison.runs import DetectorRun, check_recipe
+from search.studies.comparison.runtimes import RuntimeColumn, runtime_columns, runtime_sources
 from search.studies.markdown import beside
 
 
@@ -74,12 +76,17 @@ def _search_steps(run: DetectorRun) -> int | None:
 
 
 def _mean_cost(costs: Sequence[ModelCost]) -> dict[str, Any]:
-    """Means of the figures; what is no figure, or is missing once, is the first one's or None."""
-    found = asdict(costs[0])
+    """Means of the figures; what is no figure is the first one's.
+
+    A figure that is missing once, or whose values are of several tables or engines, is None.
+    """
+    every = [asdict(cost) for cost in costs]
+    found = dict(every[0])
     for key, value in found.items():
-        values = [getattr(cost, key) for cost in costs]
+        values = [cost[key] for cost in every]
         if isinstance(value, int | float):
-            found[key] = None if None in values else statistics.fmean(values)
+            mixed = None in values or len({runtime_sources(cost, key) for cost in every}) > 1
+            found[key] = None if mixed else statistics.fmean(values)
     return found
 
 
@@ -91,7 +98,7 @@ def _shown(value: Sequence[float] | None, runs: int) -> str | None:
 
 
 def _scaled(value: float | None, unit: float = 1.0) -> str | None:
-    return None if value is None else f"{value / unit:.2f}"
+    return None if value is None else shown(value / unit)
 
 
 def _runs(row: Mapping[str, Any]) -> str:
@@ -110,17 +117,19 @@ def detection_table(rows: Sequence[Mapping[str, Any]], paper: Mapping[str, Any] 
         rows: from :func:`compare`.
         paper: the paper's own figures (``configs/comparison/paper.json``); None leaves them out.
     """
-    unit = rows[0]["cost"]["runtime_unit"] if rows else "ms"
+    predicted, measured = runtime_columns(rows)
+    sizes = {tuple(row["cost"]["input_size"]) for row in rows}
+    size = " at {}×{}".format(*sizes.pop()) if len(sizes) == 1 else ""
     headers = [
-        *("backbone", "runs", "AP of", *COLUMNS, "Params (M)", "MACs (G)", f"predicted ({unit})"),
-        *("backbone (ms)", "detector (ms)", "training (images/s)"),
+        *("backbone", "runs", "AP of", *COLUMNS, "Params (M), classifier"),
+        *(f"MACs (G), trunk{size}", predicted.header, measured.header),
+        *("detector (ms)", "training (images/s)"),
     ]
     table: list[list[Any]] = []
-    for row in rows:
+    for row, runtime, time in zip(rows, predicted.values, measured.values, strict=True):
         cost = row["cost"]
-        params = cost["params_classifier"] or cost["params_backbone"]
-        costs = [_scaled(params, 1e6), _scaled(cost["macs_backbone"], 1e9)]
-        costs += [_scaled(cost["runtime"]), _scaled(cost["measured_runtime"])]
+        costs = [_scaled(cost["params_classifier"], 1e6), _scaled(cost["macs_backbone"], 1e9)]
+        costs += [_scaled(runtime), _scaled(time)]
         costs += [_scaled(cost["detector_runtime"]), _scaled(row["train_images"])]
         for task, scores in row["scores"].items():
             figures = [_shown(scores[metric], row["runs"]) for metric in METRICS]
@@ -136,14 +145,13 @@ def classification_table(
     rows: Sequence[Mapping[str, Any]], paper: Mapping[str, Any] | None
 ) -> Table:
     """Table I: top-1, top-5, runtime and search cost; arguments as in :func:`detection_table`."""
-    unit = rows[0]["cost"]["runtime_unit"] if rows else "ms"
-    headers = ["backbone", "runs", "top-1 (%)", "top-5 (%)", f"runtime ({unit})", "search cost"]
+    predicted, _ = runtime_columns(rows)
+    headers = ["backbone", "runs", "top-1 (%)", "top-5 (%)", predicted.header, "search cost"]
     table: list[list[Any]] = []
-    for row in rows:
+    for row, runtime in zip(rows, predicted.values, strict=True):
         top = [_shown(row["classifier"].get(key), row["runs"]) for key in ("top1", "top5")]
         steps = f"{row['search_steps']:,} steps" if row["search_steps"] else None
-        runtime = _scaled(row["cost"]["runtime"])
-        table.append([row["name"], _runs(row), *top, runtime, steps])
+        table.append([row["name"], _runs(row), *top, _scaled(runtime), steps])
     for found in (paper or {}).get("classification", ()):
         figures = [_scaled(found.get(key)) for key in ("top1", "top5", "runtime")]
         table.append([f"{found['name']} †", None, *figures, found.get("search_cost")])
@@ -162,6 +170,18 @@ def markdown(table: Table) -> str:
     return str(tabulate(rows, headers, "github", missingval="–", disable_numparse=True))
 
 
+_CSV_UNITS = {
+    "cost.params_classifier": "1000 classes",
+    "cost.macs_backbone": "at cost.input_size",
+    "cost.macs_classifier": "at 224×224",
+    "cost.runtime": "cost.runtime_unit",
+    "cost.measured_runtime": "ms",
+    "cost.detector_runtime": "ms",
+    "train_images": "images/s",
+}
+"""Units, or what is counted, of CSV's columns by their keys; those without say it themselves."""
+
+
 def comma_separated(rows: Sequence[Mapping[str, Any]]) -> str:
     """Every figure of :func:`compare` as CSV, one row per backbone."""
     flat = []
@@ -170,7 +190,9 @@ def comma_separated(rows: Sequence[Mapping[str, Any]]) -> str:
         figures: dict[str, Any] = {}
         for key, value in cells.items():
             pair = key.startswith(("scores.", "classifier."))
-            figures |= {f"{key}.mean": value[0], f"{key}.std": value[1]} if pair else {key: value}
+            unit = f" ({_CSV_UNITS[key]})" if key in _CSV_UNITS else ""
+            named = {f"{key}{unit}": value}
+            figures |= {f"{key}.mean": value[0], f"{key}.std": value[1]} if pair else named
         flat.append(figures)
     text = io.StringIO()
     writer = csv.DictWriter(text, list(dict.fromkeys(key for row in flat for key in row)))
@@ -182,27 +204,24 @@ def comma_separated(rows: Sequence[Mapping[str, Any]]) -> str:
 def comparison_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """AP against runtime (Figs. 1 and 7): boxes on the left, masks on the right.
 
-    The runtime is the predicted one where every row has it, else the measured one, else MACs.
+    The runtime is the predicted one where every row has it from one table, else the measured one
+    from one engine, else MACs.
     """
-    axis = next(
-        (key for key in ("runtime", "measured_runtime") if all(r["cost"][key] for r in rows)),
-        "macs_backbone",
-    )
-    unit = rows[0]["cost"]["runtime_unit"]
-    labels = {
-        "runtime": f"predicted runtime ({unit})",
-        "measured_runtime": "measured runtime of the backbone (ms)",
-        "macs_backbone": "multiply-accumulates of the backbone",
-    }
+    macs = [row["cost"]["macs_backbone"] for row in rows]
+    counted = RuntimeColumn("multiply-accumulates of the trunk", macs, "")
+    axis = next((column for column in runtime_columns(rows) if all(column.values)), counted)
     tasks = list(dict.fromkeys(task for row in rows for task in row["scores"]))
     figure = Figure(figsize=(5 * len(tasks), 4), layout="constrained")
     for panel, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
-        for index, row in enumerate(row for row in rows if task in row["scores"]):
+        for index, (row, place) in enumerate(zip(rows, axis.values, strict=True)):
+            if task not in row["scores"]:
+                continue
             mean, spread = row["scores"][task]["AP"]
             style = {"fmt": "o", "capsize": 3, "color": f"C{index % 10}"}
-            panel.errorbar(row["cost"][axis], mean, spread, label=row["name"], **style)
-        panel.set(xlabel=labels[axis], ylabel=f"{TASK_NAMES.get(task, task)} AP")
+            panel.errorbar(place, mean, spread, label=row["name"], **style)
+        panel.set(xlabel=axis.header, ylabel=f"{TASK_NAMES.get(task, task)} AP")
         panel.grid(alpha=0.3)
+    figure.suptitle(axis.note, fontsize="small")
     handles = panel.get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=4, fontsize="small")
     return figure
@@ -237,7 +256,7 @@ def write_comparison(
     tables = [classification_table(rows, known), detection_table(rows, known)]
     warnings = table_warnings(rows)
     note = [f"† as printed in {known['source']}; its recipe is another one."] if known else []
-    text = "\n\n".join([*map(markdown, tables), *warnings, *note]) + "\n"
+    text = "\n\n".join([*map(markdown, tables), *warnings, *note, *_notes(rows)]) + "\n"
     threads = command_threads(workers) if workers > 1 else None
     facts = provenance(workers=workers, threads=threads)
     warned = {"warnings": warnings} if warnings else {}
@@ -259,19 +278,32 @@ def table_warnings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def _notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Where the runtimes are from, as one paragraph; none without runtimes."""
+    text = " ".join(column.note for column in runtime_columns(rows) if column.note)
+    return [text] if text else []
+
+
 def comparison_section(study: Mapping[str, Any]) -> str:
     """Backbones under one detector (Tables I and III)."""
     tables = [build(study["rows"], None) for build in (classification_table, detection_table)]
-    return "\n\n".join([*map(markdown, tables), *table_warnings(study["rows"]), beside(study)])
+    return "\n\n".join(
+        [
+            *map(markdown, tables),
+            *table_warnings(study["rows"]),
+            *_notes(study["rows"]),
+            beside(study),
+        ]
+    )
 
 
 def comparison_summary(study: Mapping[str, Any]) -> str:
     """Tables I and III in short: AP of boxes and masks, and the runtime of the backbone."""
-    unit = study["rows"][0]["cost"]["runtime_unit"]
-    headers = ["backbone", "runs", "box AP", "mask AP", f"predicted ({unit})", "measured (ms)"]
+    columns = runtime_columns(study["rows"])
+    headers = ["backbone", "runs", "box AP", "mask AP", *(column.header for column in columns)]
     rows: list[list[Any]] = []
-    for row in study["rows"]:
+    for row, *runtimes in zip(study["rows"], *(c.values for c in columns), strict=True):
         scores = [_shown(row["scores"][task]["AP"], row["runs"]) for task in ("bbox", "segm")]
-        runtimes = [_scaled(row["cost"][key]) for key in ("runtime", "measured_runtime")]
-        rows.append([row["name"], _runs(row), *scores, *runtimes])
-    return f"{markdown((headers, rows))}\n\n{study['hardware']}."
+        rows.append([row["name"], _runs(row), *scores, *map(_scaled, runtimes)])
+    notes = _notes(study["rows"])
+    return "\n\n".join([markdown((headers, rows)), *notes, f"{study['hardware']}."])

@@ -134,10 +134,12 @@ def run_searches(
         What the file then holds.
 
     Raises:
-        UserError: if a method is unknown, if the file has searches of other settings, or if a
-            network found is not one of the truth's.
+        UserError: if a method is unknown, if the truth has other runtimes than the search's
+            table, if the file has searches of other settings, or if a network found is not one of
+            the truth's.
     """
     check_methods(name for name, _, _ in trials)
+    _check_runtimes(search_cfg, truth)
     pending: list[PendingTrial] = [
         (
             {"method": method, "target": target, "seed": seed},
@@ -158,6 +160,21 @@ def run_searches(
         return [*regret_rows(judged_rows), chance_row(truth, rows, tolerance)]
 
     return run_trials(pending, output, facts, summary, workers)
+
+
+def _check_runtimes(cfg: CfgNode, truth: Truth) -> None:
+    """Insists that the truth and the search speak of the same runtimes."""
+    space = SearchSpace.load(cfg.SEARCH.SPACE)
+    table = build_latency_table(cfg, space)
+    for types, network in all_networks(space).items():
+        known, runtime = truth.networks.get(types), predict_runtime(network, table)
+        if known and abs(known.runtime - runtime) > 1e-4 + 1e-4 * runtime:
+            raise UserError(
+                f"'{types}' takes {known.runtime:.4g} {truth.unit} in the truth '{truth.name}', "
+                f"and {runtime:.4g} {table.unit} by SEARCH.LATENCY_TABLE '{table.name}': search by "
+                "the table that the truth was trained for, or train one anew with "
+                "tools/known_answer.py train"
+            )
 
 
 def judged(truth: Truth, trial: Mapping[str, Any]) -> dict[str, Any]:

@@ -190,7 +190,8 @@ def draw_architecture(cfg: CfgNode) -> Architecture:
     rng = random.Random(cfg.SEED)
     runtime_model = build_runtime_model(cfg, space)
     choices = sample_at_target(space, runtime_model, cfg.SEARCH.TARGET, rng, cfg.SEARCH.TOLERANCE)
-    return space.architecture(choices, f"random{cfg.SEED}")
+    provenance = {"method": "random", "config": dict(cfg.SEARCH), "seed": cfg.SEED}
+    return space.architecture(choices, f"random{cfg.SEED}", provenance)
 
 
 def run_study(

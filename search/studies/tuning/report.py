@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
+from backbones.figures import shown
 from backbones.files import atomic_path
 from search.studies.markdown import beside
 from search.studies.tuning.worker import TuningTask
+
+_LINES = ("-", "--", "-.", ":")
 
 
 def study_record(task: TuningTask, study: Any) -> dict[str, Any]:
@@ -79,7 +84,7 @@ def summary_rows(records: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
         trials = sum(t["state"] != "fail" for record in mine for t in record["trials"])
         value = f"{statistics.fmean(values):.2f} ± {spread:.2f}"
         rows.append(
-            [solver, len(mine), trials, value, f"{top['lambda']:.4g}", f"{top['runtime']:.2f}"]
+            [solver, len(mine), trials, value, f"{top['lambda']:.4g}", shown(top["runtime"])]
         )
     return rows
 
@@ -91,43 +96,77 @@ def summary_table(records: Sequence[Mapping[str, Any]], unit: str) -> str:
 
 
 def plot_tuning(records: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Fig. 9. Left: best value against epochs spent. Right: the grid of epochs × λ, if searched.
+    """Writes :func:`tuning_figure` as PNG; none before a study has a figure to show."""
+    figure = tuning_figure(records)
+    if figure.axes:
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, format="png", dpi=100)
+
+
+def tuning_figure(records: Sequence[Mapping[str, Any]]) -> Figure:
+    """Fig. 9: best value against epochs spent, and the grid of epochs × λ.
+
+    A panel that would be empty is left out: the first without solvers other than the grid, the
+    second without the grid.
 
     Args:
         records: from :func:`study_record`.
-        path: of the PNG.
     """
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for solver in dict.fromkeys(record["solver"] for record in records):
-        if solver == "grid":
-            continue
-        curves = [progress_curve(record) for record in records if record["solver"] == solver]
-        curves = [curve for curve in curves if curve]
-        if not curves:
-            continue
-        start = max(curve[0][0] for curve in curves)
-        epochs = np.linspace(start, max(curve[-1][0] for curve in curves), 100)
-        values = np.array([_stepped(curve, epochs) for curve in curves])
-        mean, spread = values.mean(0), values.std(0)
-        (line,) = left.plot(epochs, mean, label=f"{solver} ({len(curves)})")
-        left.fill_between(epochs, mean - spread, mean + spread, color=line.get_color(), alpha=0.2)
-    left.set(xlabel="epochs spent", ylabel="best objective so far (Eq. 19)")
-    if left.lines:
-        left.legend()
+    curves, cells = _curves(records), _grid_cells(records)
+    panels = bool(curves) + bool(cells)
+    figure = Figure(figsize=(5 * max(panels, 1), 4), layout="constrained")
+    if curves:
+        _plot_curves(figure.add_subplot(1, panels, 1), curves)
+    if cells:
+        axes = figure.add_subplot(1, panels, panels)
+        figure.colorbar(_plot_grid(axes, cells), ax=axes, label="objective (Eq. 19)")
+    return figure
+
+
+def _curves(records: Sequence[Mapping[str, Any]]) -> dict[str, list[list[tuple[float, float]]]]:
+    """The progress of every study that has any, by solver; a grid has its own panel."""
+    found: dict[str, list[list[tuple[float, float]]]] = {}
+    for record in records:
+        if record["solver"] != "grid" and (curve := progress_curve(record)):
+            found.setdefault(record["solver"], []).append(curve)
+    return found
+
+
+def _grid_cells(records: Sequence[Mapping[str, Any]]) -> dict[tuple[float, float], list[float]]:
+    """The values of a grid's trials by λ and epochs."""
     cells: dict[tuple[float, float], list[float]] = {}
     for record in records:
         for trial in record["trials"] if record["solver"] == "grid" else ():
             if trial["value"] is not None:
                 cells.setdefault((trial["lambda"], trial["epochs"]), []).append(trial["value"])
-    if cells:
-        weights, lengths = zip(*cells, strict=True)
-        means = [statistics.fmean(values) for values in cells.values()]
-        points = right.scatter(weights, lengths, c=means, marker="s", s=200)
-        figure.colorbar(points, ax=right, label="objective (Eq. 19)")
-    right.set(xscale="log", xlabel="λ", ylabel="epochs of the search")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=100)
+    return cells
+
+
+def _plot_curves(axes: Axes, by_solver: Mapping[str, Sequence[Any]]) -> None:
+    """Mean and spread; every line is thinner than those below it, so that none hides another."""
+    for index, (solver, curves) in enumerate(by_solver.items()):
+        start = max(curve[0][0] for curve in curves)
+        epochs = np.linspace(start, max(curve[-1][0] for curve in curves), 100)
+        values = np.array([_stepped(curve, epochs) for curve in curves])
+        mean, spread = values.mean(0), values.std(0)
+        (line,) = axes.plot(
+            epochs,
+            mean,
+            label=f"{solver} ({len(curves)})",
+            linestyle=_LINES[index % len(_LINES)],
+            linewidth=1.2 + 0.9 * (len(by_solver) - 1 - index),
+        )
+        axes.fill_between(epochs, mean - spread, mean + spread, color=line.get_color(), alpha=0.2)
+    axes.set(xlabel="epochs spent", ylabel="best objective so far (Eq. 19)")
+    axes.legend()
+
+
+def _plot_grid(axes: Axes, cells: Mapping[tuple[float, float], Sequence[float]]) -> PathCollection:
+    """One square a cell; returns what a colour bar is of."""
+    weights, lengths = zip(*cells, strict=True)
+    means = [statistics.fmean(values) for values in cells.values()]
+    axes.set(xscale="log", xlabel="λ", ylabel="epochs of the search")
+    return axes.scatter(weights, lengths, c=means, marker="s", s=200)
 
 
 def _stepped(curve: Sequence[tuple[float, float]], epochs: np.ndarray) -> np.ndarray:

@@ -66,6 +66,7 @@ class Run(RunTrainer):
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
+        self.second.step()
         self.losses.append(loss.item())
         self.storage.put_scalar("loss", loss.item())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 import torchvision
 from detectron2.utils.env import seed_all_rng
 
-from backbones import UserError
+from backbones import LatencyTable, UserError, load_architecture, predict_runtime
 from backbones.weights import read_checkpoint
 from search.classification.classifier import ClassifierTrainer
 from tests.search.conftest import SHORT, interrupt_at, make_cfg, write_classifier
@@ -38,6 +39,21 @@ def test_classifier_learns_resumes_and_exports_its_average(images: Path, tmp_pat
     results = json.loads((tmp_path / "run" / "results.json").read_text())["classification"]
     assert results["architecture"] == "spnas_100"
     assert results["predicted_runtime"] == pytest.approx(80.44, abs=0.01)
+
+
+def test_the_runtime_is_of_the_table_that_was_searched_on(images: Path, tmp_path: Path) -> None:
+    """Not of pixel1, which the search has never seen."""
+    network = load_architecture("spnas_100")
+    file = tmp_path / "architecture.json"
+    replace(network, provenance={"latency_table": "xeon_litert_224"}).save(file)
+    arch = ("MODEL.SPNAS.ARCH", str(file))
+    cfg = make_cfg("classification/digits.yaml", images, tmp_path / "run", *SHORT, *arch)
+    ClassifierTrainer(cfg).train()
+    results = json.loads((tmp_path / "run" / "results.json").read_text())["classification"]
+    table = LatencyTable.load("xeon_litert_224")
+    assert results["predicted_runtime"] == pytest.approx(predict_runtime(network, table))
+    assert (results["latency_table"], results["unit"]) == ("xeon_litert_224", "ms")
+    assert results["runtime_of"] == "classifier at 224×224"
 
 
 def test_a_classifier_is_not_judged_on_other_classes(images: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from search.classification.data import build_dataset
 from search.classification.trainer import ClassificationTrainer
 from search.runs.build import build_runtime_model
 from search.runs.classification import SearchTrainer
-from search.runs.random_search import candidate_epochs, draw_candidates
+from search.runs.random_search import candidate_config, candidate_epochs, draw_candidates
 from search.runs.run import run_search
 from search.space import SearchSpace
 from search.studies.methods.study import METHODS
@@ -170,18 +170,23 @@ def test_every_formulation_ends_at_the_target(images: Path, tmp_path: Path, name
 def test_random_search_takes_the_best_on_held_out_images(images: Path, tmp_path: Path) -> None:
     options = ["SEARCH.FORMULATION", "random", "SEARCH.HELD_OUT", "0.5", "SEARCH.CANDIDATES", "2"]
     cfg = make_cfg("search/digits.yaml", images, tmp_path, *options)
+    space = SearchSpace.load("imagenet")
+    drawn = draw_candidates(cfg, space, build_runtime_model(cfg, space))
     for index, loss in enumerate((0.7, 0.3)):  # as if both had been trained
         folder = tmp_path / "candidates" / f"{index:02d}"
         folder.mkdir(parents=True)
         scores = {"classification": {"val": {"loss": loss}}}
         (folder / "results.json").write_text(json.dumps(scores))
-    space = SearchSpace.load("imagenet")
-    drawn = draw_candidates(cfg, space, build_runtime_model(cfg, space))
+        config = candidate_config(cfg, space, drawn[index], folder)
+        (folder / "config.yaml").write_text(config.dump())
     best = tmp_path / "candidates" / "01"
     save_backbone(best, drawn[1], build_classifier(drawn[1], 2).state_dict())
     run_search(cfg)
     assert Architecture.load(tmp_path / "architecture.json") == drawn[1]
     assert drawn[0] != drawn[1]
+    other = make_cfg("search/digits.yaml", images, tmp_path, *options, "SEED", "5")
+    with pytest.raises(UserError, match="candidates/00' holds .*SEED is 0, not 5.*; name another"):
+        run_search(other)
 
 
 def test_candidates_cost_one_search(images: Path, tmp_path: Path) -> None:

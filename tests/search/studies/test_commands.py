@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from backbones import UserError
+from backbones import UserError, load_architecture
 from search.studies.commands import (
     Command,
+    check_folders,
     command_threads,
     machine_shares,
     run_beside,
@@ -110,3 +112,56 @@ def test_commands_in_turns(
     out, err = capfd.readouterr()
     assert "[2/3] B\n$ python tools/tool.py --config-file c.yaml --resume OUTPUT_DIR out/b" in out
     assert "no table 'nine'" in err
+
+
+def leave_run(run: Command, *options: str) -> None:
+    """What a run of the command leaves, as far as a second one looks at it."""
+    run.folder.mkdir(parents=True)
+    other = replace(run, options=(*run.options, *options))
+    (run.folder / "config.yaml").write_text(other.config().dump())
+    (run.folder / "last_checkpoint").touch()
+
+
+@pytest.mark.parametrize(
+    ("script", "config", "key", "shown"),
+    [
+        ("search_net.py", "search/digits.yaml", "SEARCH.TARGET", "SEARCH.TARGET is 9.5, not 80.0"),
+        (
+            "train_classifier.py",
+            "classification/digits.yaml",
+            "CLASSIFICATION.EPOCHS",
+            "CLASSIFICATION.EPOCHS is 9.5, not ",
+        ),
+        (
+            "train_net.py",
+            "detection/mask_rcnn_spnas_fpn_digits.yaml",
+            "SOLVER.BASE_LR",
+            "SOLVER.BASE_LR is 9.5, not ",
+        ),
+    ],
+)
+def test_folders_of_other_commands_are_refused(
+    script: str, config: str, key: str, shown: str
+) -> None:
+    same = Command(script, config, Path("out/same"), ("SEED", "3"), ("--num-gpus", "0"))
+    other = replace(same, folder=Path("out/other"))
+    check_folders([same, other])
+    leave_run(same)
+    check_folders([same, other])
+    leave_run(other, key, "9.5")
+    with pytest.raises(UserError, match=f"'out/other' holds .*{shown}.*--output"):
+        check_folders([same, other])
+
+
+def test_a_classifier_of_a_network_that_was_searched_anew() -> None:
+    """The path is the same, and what it names is another network."""
+    network = load_architecture("mnasnet_b1")
+    network.save("found.json")
+    options = ("MODEL.SPNAS.ARCH", "found.json")
+    run = Command("train_classifier.py", "classification/digits.yaml", Path("out/c"), options)
+    leave_run(run)
+    network.save(run.folder / "architecture.json")
+    check_folders([run])
+    network.scaled(0.5).save("found.json")
+    with pytest.raises(UserError, match=r"'out/c/architecture.json' is of another run"):
+        check_folders([run])

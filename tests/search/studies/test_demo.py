@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +89,18 @@ def test_a_failing_stage_stops_the_demo(
     assert "$ python tools/search_net.py --config-file configs/search/digits.yaml" in (
         capfd.readouterr().out
     )
+
+
+def test_a_folder_of_another_demo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is run on it."""
+    monkeypatch.chdir(ROOT)
+    (_, _, detector) = demo_commands(tmp_path)
+    detector.folder.mkdir()
+    (detector.folder / "results.json").touch()
+    shorter = replace(detector, options=(*detector.options, "SOLVER.MAX_ITER", "3"))
+    (detector.folder / "config.yaml").write_text(shorter.config().dump())
+    with pytest.raises(UserError, match=r"detection' holds .*: SOLVER.MAX_ITER is 3, not "):
+        run_demo(tmp_path)
+    assert "$ python" not in capfd.readouterr().out

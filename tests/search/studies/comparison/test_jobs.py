@@ -8,6 +8,7 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,10 @@ def test_random_networks_are_one_row(tmp_path: Path) -> None:
     networks = [Architecture.load(str(row.architecture)) for row in rows]
     assert all(74.25 <= predict_runtime(network, table) <= 75.0 for network in networks)
     assert len({str(network.layers) for network in networks}) == 3
+    assert random_entries(CONFIG, cfg, 3, 2, tmp_path) == rows
+    lower = load_search_config("search/digits.yaml", ["SEARCH.TARGET", "70.0"])
+    with pytest.raises(UserError, match=r"random0.json' is of another run"):
+        random_entries(CONFIG, lower, 3, 2, tmp_path)
     folders = [job_of(row, 1, tmp_path, None, (), ()).commands[0].folder for row in rows]
     assert folders == [tmp_path / f"random{index}" / "seed1" for index in range(3)]
 
@@ -108,6 +113,7 @@ def test_every_finished_run_is_read_once(tmp_path: Path, monkeypatch: pytest.Mon
         folder = job.commands[-1].folder
         folder.mkdir(parents=True)
         (folder / "results.json").write_text('{"detection": {}}')
+        (folder / "config.yaml").write_text(job.commands[-1].config().dump())
 
     def last_first(stages: list[object], workers: int) -> Iterator[int]:
         assert stages == [jobs[0].commands, jobs[2].commands] and workers == 2
@@ -123,6 +129,10 @@ def test_every_finished_run_is_read_once(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(module, "load_run", load)
     finish(jobs[1])
     assert list(train(jobs, 2)) == [["b"], ["b", "c"], ["a", "b", "c"]]
+    assert read == ["b", "c", "a"]
+    other = job_of(Entry("c", CONFIG), 0, tmp_path, None, (), ("SOLVER.BASE_LR", "0.5"))
+    with pytest.raises(UserError, match=r"c/seed0' holds .* SOLVER.BASE_LR is .*, not 0.5;"):
+        list(train([*jobs[:2], other], 2))
     assert read == ["b", "c", "a"]
 
 
@@ -157,6 +167,19 @@ def test_every_backbone_is_measured_once_as_deployed(monkeypatch: pytest.MonkeyP
     assert found[4] == runs[4]
     with pytest.raises(UserError, match="leave out --engine"):
         with_measured_runtimes(runs[4:], make_engine("torch"))
+
+
+def test_networks_searched_for_two_settings_are_not_measured_as_one() -> None:
+    """Each names its own table, and one engine measures in one setting."""
+    recipe = {"MODEL.SPNAS.LATENCY_TABLE": "auto"}
+    runs = [replace(finished_run(name, name, 0), recipe=recipe) for name in "ab"]
+    network = runs[1].architecture
+    assert network is not None
+    searched = replace(network, provenance={"latency_table": "xeon_onnxruntime_fpn64_320"})
+    runs[1] = replace(runs[1], architecture=searched)
+    expected = "about backbone with pyramid at 320×320 and classifier at 224×224; name one table"
+    with pytest.raises(UserError, match=expected):
+        with_measured_runtimes(runs, make_engine("torch"))
 
 
 @pytest.mark.parametrize("option", ["--config-files", "--measure"])

@@ -11,7 +11,7 @@ from backbones import UserError
 from detection.engine.metrics import has_row, mend_metrics, read_metrics
 from detection.engine.results import results_part
 from search.studies.commands import Command
-from search.studies.comparison.runs import load_run, read_config, training_speed
+from search.studies.comparison.runs import load_run, training_speed, whole_config
 
 CONFIG = """MODEL:
   SPNAS:
@@ -35,7 +35,7 @@ SOLVER:
 def test_a_cut_configuration(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "config.yaml").write_bytes(content)
     with pytest.raises(UserError, match=message):
-        read_config(tmp_path)
+        whole_config(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ COST = {
     "input_size": [192, 224],
     "latency_table": "pixel1",
     "runtime": 80.44,
+    "runtime_of": "classifier at 224×224",
     "measured_runtime": 9.87,
     "detector_runtime": 120.0,
 }
@@ -115,12 +116,15 @@ def test_rows_are_means_over_seeds(tmp_path: Path) -> None:
     (line, other) = csv.DictReader(io.StringIO(comma_separated(rows)))
     assert float(line["scores.bbox.AP.mean"]) == pytest.approx(statistics.mean(boxes))
     assert float(line["scores.bbox.AP.std"]) == pytest.approx(statistics.stdev(boxes))
-    assert other["cost.runtime"] == "70.0"
+    assert other["cost.runtime (cost.runtime_unit)"] == "70.0"
+    assert other["cost.runtime_unit"] == "ms"
+    assert other["cost.macs_backbone (at cost.input_size)"] == "240000000.0"
 
     figure = comparison_figure(rows)
     left, right = figure.axes
     (legend,) = figure.legends
-    assert "predicted runtime" in left.get_xlabel()
+    assert left.get_xlabel() == "predicted (ms)"
+    assert figure.get_suptitle() == "Predicted: pixel1, classifier at 224×224, ms."
     assert right.get_ylabel() == "mask AP"
     assert [text.get_text() for text in legend.get_texts()] == ["a", "b"]
 
@@ -171,6 +175,31 @@ def test_cost_of_the_search_comes_from_the_architecture(tmp_path: Path) -> None:
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     rows = compare([load_run(folder)])
     assert "1,234 steps" in markdown(classification_table(rows, None))
+
+
+def test_runtimes_of_two_tables_do_not_stand_together(tmp_path: Path) -> None:
+    """Neither in a column, nor in a plot, nor in a mean; a note names the one table."""
+    own = {"latency_table": "my_cpu", "runtime": 9.5, "measured_with": "torch, x, 224×224"}
+    folders = [write_run(tmp_path / "a", 1.0)[0], write_run(tmp_path / "b", 2.0, **own)[0]]
+    runs = [load_run(folder) for folder in folders]
+    headers, (first, *_) = detection_table(compare(runs[:1]), None)
+    shown = dict(zip(headers, first, strict=True))
+    assert shown["predicted (ms)"] == "80.44"
+    text = write_comparison(runs[:1], tmp_path / "c")
+    assert "\n\nPredicted: pixel1, classifier at 224×224, ms.\n" in text
+    assert shown["Params (M), classifier"] == "4.42"
+    assert shown["MACs (G), trunk at 192×224"] == "0.24"
+    rows = compare(runs)
+    assert [row["cost"]["runtime"] for row in rows] == [80.44, 9.5]
+    for table in (detection_table(rows, None), classification_table(rows, None)):
+        assert "80.44" not in markdown(table) and "9.50" not in markdown(table)
+    text = write_comparison(runs, tmp_path / "c")
+    assert "Predicted runtimes are left out, for they do not compare: they are of my_cpu, " in text
+    assert "Measured runtimes are left out" in text
+    left, _ = comparison_figure(rows).axes
+    assert left.get_xlabel() == "multiply-accumulates of the trunk"
+    (mixed,) = compare([replace(run, name="random", seed=i) for i, run in enumerate(runs)])
+    assert mixed["cost"]["runtime"] is None
 
 
 def test_another_recipe_is_refused(tmp_path: Path) -> None:

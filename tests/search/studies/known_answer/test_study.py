@@ -159,6 +159,9 @@ def test_what_cannot_be_judged(
     known = truth.networks.pop(NETWORKS[1])
     with pytest.raises(UserError, match=f"no network '{NETWORKS[1]}'"):
         run_searches(search, truth, [("random", TARGETS[0], 1)], 1, output, FACTS)
+    by_params, _ = configs("SEARCH.LATENCY_TABLE", "params")
+    with pytest.raises(UserError, match=r"MMACs in the truth .*, and .* by .*TABLE 'params'"):
+        run_searches(by_params, truth, [("random", TARGETS[0], 0)], 1, output, FACTS)
     assert not output.exists()
     truth.networks[NETWORKS[1]] = known
     run_searches(search, truth, [("random", TARGETS[0], 0)], 1, output, FACTS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from search.studies.methods.study import (
     run_trial,
 )
 from search.studies.methods.tables import study_table
-from search.studies.trials import trial_config
+from search.studies.trials import check_recipe, recipe, trial_config
 
 TRIALS = [
     (METHODS[name], target, seed)
@@ -87,6 +88,19 @@ def test_an_interrupted_study_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
         UserError, match=r"recipe training.CLASSIFICATION.EPOCHS \S+, and this is .* 1.0;"
     ):
         run_study(search, shorter, TRIALS, output, {"command": "x"})
+
+
+def test_a_recipe_is_of_what_its_files_hold(tmp_path: Path) -> None:
+    """A table profiled anew is another recipe, at the same path."""
+    table = LatencyTable.load("pixel1")
+    path = tmp_path / "table.json"
+    table.save(path)
+    cfg = load_search_config("search/digits.yaml", ["SEARCH.LATENCY_TABLE", str(path)])
+    before = recipe(cfg, "SEARCH")
+    assert recipe(cfg, "SEARCH") == before
+    replace(table, constant=replace(table.constant, runtime=1.0)).save(path)
+    with pytest.raises(UserError, match=r"recipe contents.latency_table \w+, and this is contents"):
+        check_recipe("study.json", before, recipe(cfg, "SEARCH"))
 
 
 def test_summary_is_mean_and_sample_deviation() -> None:

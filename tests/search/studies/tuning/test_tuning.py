@@ -31,6 +31,7 @@ from search.studies.tuning.report import (
     progress_curve,
     study_record,
     summary_table,
+    tuning_figure,
 )
 from search.studies.tuning.solvers import SOLVERS, Fidelities
 from search.studies.tuning.worker import TuningTask, epochs_spent, open_storage, open_study, work
@@ -258,7 +259,22 @@ def test_report_by_hand(tmp_path: Path) -> None:
     grid = {**record, "solver": "grid"}
     plot_tuning([record, grid], tmp_path / "figure.png")
     assert (tmp_path / "figure.png").read_bytes()[:4] == b"\x89PNG"
+    check_panels(record, grid)
     json.dumps([record])
+
+
+def check_panels(record: dict[str, Any], grid: dict[str, Any]) -> None:
+    """None is empty, and lines of one course are all seen."""
+    curves, cells, _colors = tuning_figure([record, grid]).axes
+    assert (curves.get_xlabel(), cells.get_xlabel()) == ("epochs spent", "λ")
+    (only,) = tuning_figure([record]).axes
+    assert only.get_xlabel() == "epochs spent"
+    assert tuning_figure([grid]).axes[0].get_xlabel() == "λ"
+    assert not tuning_figure([{**record, "trials": []}]).axes
+    (same,) = tuning_figure([{**record, "solver": name} for name in "abc"]).axes
+    widths = [line.get_linewidth() for line in same.lines]
+    assert widths == sorted(set(widths), reverse=True)
+    assert len({line.get_linestyle() for line in same.lines}) == 3
 
 
 def test_a_worker_that_lost_the_race_for_a_new_database_opens_it(

@@ -1,0 +1,88 @@
+"""Whether a run folder holds the run that is asked for, before its files count as that run's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from detectron2.config import CfgNode
+
+from backbones.architecture import Architecture
+from backbones.errors import UserError
+from backbones.files import differing, leaves
+from detection.engine.run_folder import run_traces
+
+FREE_KEYS = ("OUTPUT_DIR", "WANDB.", "DATALOADER.NUM_WORKERS", "MODEL.DEVICE")
+"""Keys, or beginnings of keys, that change where a run works and not what it comes to."""
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """``config.yaml`` of a run folder by dotted keys.
+
+    Raises:
+        UserError: if there is none, or it is no YAML.
+    """
+    path = folder / "config.yaml"
+    try:
+        return leaves(yaml.safe_load(path.read_text()))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"'{path}' is not the configuration of a run: {reason}") from None
+
+
+def check_same_run(folder: Path, cfg: CfgNode, way_out: str) -> None:
+    """Insists that a run in ``folder``, finished or begun, is of the configuration asked for.
+
+    A folder without results or checkpoints holds no run. Two paths of one file are the same value.
+
+    Args:
+        folder: of the run.
+        cfg: that it would run with now.
+        way_out: how another folder is named, for the message.
+
+    Raises:
+        UserError: naming the keys that differ, or if the configuration cannot be read.
+    """
+    if not run_traces(folder):
+        return
+    there, asked = read_config(folder), leaves(yaml.safe_load(cfg.dump()))
+    changed = [
+        key
+        for key in differing(there, asked)
+        if not key.startswith(FREE_KEYS) and not _same_path(there.get(key), asked.get(key))
+    ]
+    if changed:
+        shown = ", ".join(f"{key} is {there.get(key)}, not {asked.get(key)}" for key in changed[:3])
+        more = f" and {len(changed) - 3} more keys differ" if len(changed) > 3 else ""
+        raise UserError(
+            f"'{folder}' holds a run of another configuration than the one asked for: {shown}"
+            f"{more}; {way_out}, or delete that folder"
+        )
+
+
+def check_same_network(file: Path, network: Architecture, way_out: str) -> None:
+    """Insists that an architecture file of an earlier run describes ``network``.
+
+    Args:
+        file: need not exist.
+        network: that the run would have now.
+        way_out: as for :func:`check_same_run`.
+
+    Raises:
+        UserError: if it is another network.
+    """
+    if not file.exists():
+        return
+    there = Architecture.load(file)
+    if (there.stem, there.layers, there.head) != (network.stem, network.layers, network.head):
+        raise UserError(
+            f"'{file}' is of another run: its network is not '{network.name}', which is asked for "
+            f"now; {way_out}, or delete what is there"
+        )
+
+
+def _same_path(one: Any, other: Any) -> bool:
+    if not (isinstance(one, str) and isinstance(other, str) and one and other):
+        return False
+    return Path(one).resolve() == Path(other).resolve()
