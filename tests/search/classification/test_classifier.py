@@ -88,9 +88,10 @@ def test_a_complete_run_makes_up_for_a_failed_evaluation(images: Path, tmp_path:
     assert torch.equal(exported["classifier.bias"], first.unwrapped.classifier.bias)
     assert (folder / "architecture.json").is_file()
     results = (folder / "results.json").read_bytes()
-    (folder / "results.json").write_bytes(b"{}")
+    marked = json.dumps({**json.loads(results), "mark": "of an earlier time"}).encode()
+    (folder / "results.json").write_bytes(marked)
     second.train()  # there is nothing to make up for any more
-    assert (folder / "results.json").read_bytes() == b"{}"
+    assert (folder / "results.json").read_bytes() == marked
     model, val = second.unwrapped.eval(), second.val_data
     with torch.no_grad():
         right = [int(model(val[index][0][None]).argmax()) == val[index][1] for index in range(16)]
