@@ -16,12 +16,13 @@ LOGGERS = ("detectron2", "fvcore", "backbones", "detection", "search")
 def isolated_run(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Keeps W&B off the network, and takes a run's log handlers away when its test ends."""
     monkeypatch.setenv("WANDB_MODE", "offline")
-    before = {name: logging.getLogger(name).handlers[:] for name in LOGGERS}
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    before = [(logger, logger.handlers[:], logger.level) for logger in loggers]
     yield
-    for name, handlers in before.items():
-        logger = logging.getLogger(name)
+    for logger, handlers, level in before:
         for handler in logger.handlers[:]:
             if handler not in handlers:
                 logger.removeHandler(handler)
                 handler.close()
         logger.propagate = True
+        logger.setLevel(level)
