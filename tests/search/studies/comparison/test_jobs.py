@@ -219,7 +219,7 @@ def test_the_tool_trains_compares_and_collects(tmp_path: Path) -> None:
     ended = compare(*command, "--num-gpus", "0", "--workers", "2", *options)
     assert ended.returncode == 0, ended.stderr
     for name in ("mnasnet_b1", "spnas_100"):
-        assert "Evaluation" in (output / name / "seed0.log").read_text()
+        assert "Evaluating on coco_2017_val" in (output / name / "seed0.log").read_text()
     rows = json.loads((output / "comparison.json").read_text())["rows"]
     assert [row["name"] for row in rows] == ["mnasnet_b1", "spnas_100"]
     assert rows[1]["cost"]["params_classifier"] == 4_421_616
