@@ -182,11 +182,12 @@ def test_the_classifier_has_the_architecture_found(workplace: Path, classifier_o
     assert len(losses(folder)) == 3
 
 
-def test_the_detector_starts_from_the_classifier(workplace: Path, detector_output: str) -> None:
+@pytest.mark.usefixtures("detector_output")
+def test_the_detector_starts_from_the_classifier(workplace: Path) -> None:
     """Every tensor of the backbone is at home; only pyramid and heads are new."""
-    for line in detector_output.splitlines():
-        if "tensors of the model are not in the file" in line:
-            new = line.split(": ")[-1].split(", ")
+    lines = (workplace / "output/mask_rcnn/log.txt").read_text().splitlines()
+    (place,) = (i for i, line in enumerate(lines) if "of the model are not in the file" in line)
+    new = lines[place + 1].split(" of them: ")[-1].split(", ")
     assert {name.split(".")[0] for name in new} == {"backbone", "proposal_generator", "roi_heads"}
     assert not any("bottom_up" in name for name in new)
     start = read_checkpoint(workplace / "output/classifier/backbone.pth")["model"]

@@ -57,7 +57,9 @@ def _ending(after_interruption: str) -> Iterator[None]:
         yield
     except UserError as error:
         message = f"error: {user_message(error)}"
-        logging.getLogger(__name__).error(message, extra=FILE_ONLY)  # its place is the last line
+        logger = logging.getLogger(__name__)
+        if logger.hasHandlers():  # else Python itself would print it
+            logger.error(message, extra=FILE_ONLY)  # its place is the last line
         _exit(message, EXIT_USER_ERROR)
     except KeyboardInterrupt:
         _exit(f"interrupted; {after_interruption}", EXIT_INTERRUPTED)

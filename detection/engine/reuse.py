@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 def check_same_run(folder: Path, cfg: CfgNode, way_out: str) -> None:
     """Insists that a run in ``folder``, finished or begun, is of the configuration asked for.
 
-    A folder without results or checkpoints holds no run. Two paths of one file are the same value.
+    A folder without results or checkpoints holds no run. Two paths of one file are the same value,
+    and so are two of the same place in the run's own folder, which may have been moved.
 
     Args:
         folder: of the run.
@@ -50,7 +52,7 @@ def check_same_run(folder: Path, cfg: CfgNode, way_out: str) -> None:
     changed = [
         key
         for key in differing(there, asked)
-        if not key.startswith(FREE_KEYS) and not _same_path(there.get(key), asked.get(key))
+        if not key.startswith(FREE_KEYS) and not _same_path(_place(there, key), _place(asked, key))
     ]
     if changed:
         shown = ", ".join(f"{key} is {there.get(key)}, not {asked.get(key)}" for key in changed[:3])
@@ -80,6 +82,14 @@ def check_same_network(file: Path, network: Architecture, way_out: str) -> None:
             f"'{file}' is of another run: its network is not '{network.name}', which is asked for "
             f"now; {way_out}, or delete what is there"
         )
+
+
+def _place(config: Mapping[str, Any], key: str) -> Any:
+    """A value; of a path in the run's own folder what follows ``OUTPUT_DIR``."""
+    value, folder = config.get(key), config.get("OUTPUT_DIR")
+    if isinstance(value, str) and isinstance(folder, str) and value.startswith(f"{folder}/"):
+        return value.removeprefix(folder)
+    return value
 
 
 def _same_path(one: Any, other: Any) -> bool:

@@ -114,7 +114,7 @@ def test_other_classes_in_val(cfg: CfgNode, folder: Path) -> None:
 
 def test_missing_split(cfg: CfgNode, folder: Path) -> None:
     shutil.rmtree(folder / "val")
-    with pytest.raises(UserError, match="expected one folder a class"):
+    with pytest.raises(UserError, match="expected one folder per class"):
         build_dataset(cfg, "val", augment=False)
 
 

@@ -142,6 +142,8 @@ def test_what_a_formulation_cannot_do(images: Path, tmp_path: Path) -> None:
         supernet_formulation(cfg)
     with pytest.raises(UserError, match=r"is 'random'; a search on a detector .* sigmoid or ste$"):
         detector_formulation(cfg)
-    cfg.merge_from_list(["SEARCH.FORMULATION", "evolution", "SEARCH.TARGET", "0.0"])
+    cfg.merge_from_list(
+        ["SEARCH.FORMULATION", "evolution", "SEARCH.TARGET", "0.0", "SEARCH.HELD_OUT", "0.5"]
+    )
     with pytest.raises(UserError, match=r"'evolution' has no λ; set SEARCH.TARGET"):
         SearchTrainer(cfg)
