@@ -7,6 +7,7 @@ depend on how many images are made or in which order.
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,7 @@ def load_pools() -> dict[str, Pool]:
     Raises:
         UserError: if scikit-learn is missing.
     """
+    state = random.getstate()
     try:
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
@@ -67,6 +69,9 @@ def load_pools() -> dict[str, Pool]:
             "the digits data set is made from scikit-learn's handwritten digits, and scikit-learn "
             "is not installed; run 'pip install scikit-learn'"
         ) from None
+    finally:
+        # The import itself draws: a run that makes its data set would train on other augmentation.
+        random.setstate(state)
     source = load_digits()
     digits = sharpen((source.images / 16).astype(np.float32))
     labels = source.target.astype(np.int64)

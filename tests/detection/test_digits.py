@@ -190,6 +190,21 @@ def test_processes_at_once(tmp_path: Path) -> None:
     assert len(list((tmp_path / "digits" / "train").glob("*.jpg"))) == 2
 
 
+def test_a_run_that_makes_the_data_set_draws_as_one_that_finds_it(tmp_path: Path) -> None:
+    """In a process of its own: the first import of scikit-learn draws from Python's `random`."""
+    code = (
+        "import sys; "
+        "from detection.data.digits import DigitsSize, prepare_digits; "
+        "from detection.engine.random_state import capture_random_state; "
+        "state = repr(capture_random_state()); "
+        "prepare_digits(sys.argv[1], DigitsSize(2, 2, 4, 4)); "
+        "assert 'sklearn' in sys.modules; "
+        "assert repr(capture_random_state()) == state"
+    )
+    root = Path(digits.__file__).parents[2]
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=root, timeout=120, check=True)
+
+
 def test_other_peoples_files_are_not_deleted(tmp_path: Path) -> None:
     (tmp_path / "digits").mkdir()
     (tmp_path / "digits" / "thesis.tex").write_text("precious")
