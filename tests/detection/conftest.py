@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
+from detectron2.utils import logger as detectron2_logger
 
 from detection import add_spnas_config
 from tests.tiny_coco import BASE, ROOT, TINY_MODEL, write_dataset
@@ -65,6 +67,8 @@ def train_net(
     """``tools/train_net.py`` on the miniature: ``train_net(*arguments)`` → exit code, output."""
     torch.set_num_threads(1)
     script = ROOT / "tools" / "train_net.py"
+    # as in a process of its own, which has not logged yet what Detectron2 logs once
+    monkeypatch.setattr(detectron2_logger, "_LOG_COUNTER", Counter())
 
     def function(*arguments: str) -> tuple[int, str]:
         flags = [item for item in arguments if item.startswith("--")]

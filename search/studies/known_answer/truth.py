@@ -151,18 +151,19 @@ class Truth:
             ``architectures``: standard deviation between networks, with the seeds' part in the
             variance of the means taken out; ``seeds``: between trainings of one network, pooled;
             their ``ratio``; and ``rank_correlation``, Spearman's ρ between the networks' scores
-            in two seeds, the mean over all pairs of seeds.
+            in two seeds, the mean over all pairs of seeds; NaN where a seed ranks nothing.
         """
         scores = self._scores(measure)
         seeds = math.sqrt(scores.var(axis=1, ddof=1).mean())
         variance = scores.mean(axis=1).var(ddof=1) - seeds**2 / scores.shape[1]
         architectures = math.sqrt(max(variance, 0.0))
-        correlations = np.corrcoef(rankdata(scores, axis=0), rowvar=False)
+        with np.errstate(invalid="ignore"):  # all alike in a seed: NaN says so
+            correlations = np.corrcoef(rankdata(scores, axis=0), rowvar=False)
         pairs = correlations[np.triu_indices(scores.shape[1], 1)]
         return {
             "architectures": architectures,
             "seeds": seeds,
-            "ratio": architectures / seeds,
+            "ratio": architectures / seeds if seeds else math.inf,
             "rank_correlation": float(pairs.mean()),
         }
 

@@ -265,7 +265,7 @@ def test_logits_are_temperatures_above_the_threshold(space: SearchSpace, importa
             parameter.sub_(1.0)
     for logits, decision in zip(supernet.logits(), supernet.relaxed_decisions(), strict=True):
         torch.testing.assert_close(logits, torch.full_like(logits, 5.5), rtol=1e-4, atol=1e-4)
-        assert float(decision.kernel[1]) == pytest.approx(1 / (1 + math.exp(-5.5)), abs=1e-5)
+        assert decision.kernel[1].item() == pytest.approx(1 / (1 + math.exp(-5.5)), abs=1e-5)
     with torch.no_grad():
         for layer in supernet.superkernels:
             layer.depthwise.conv.weight.mul_(torch.rand(5, 5))

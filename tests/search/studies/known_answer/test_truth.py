@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 import statistics
 from pathlib import Path
@@ -88,7 +89,11 @@ def test_spreads_by_hand() -> None:
     assert found["architectures"] == pytest.approx((means - seeds / 2) ** 0.5)
     assert found["rank_correlation"] == pytest.approx(0.5)  # ranks 1 3 2 and 1 2 3
     same = [TrueNetwork(name, 1.0, {"top1": {0: 1.0, 1: 3.0}}) for name in "ab"]
-    assert Truth(same).reliability()["architectures"] == 0
+    alike = Truth(same).reliability()
+    assert (alike["architectures"], alike["ratio"]) == (0, 0)
+    assert math.isnan(alike["rank_correlation"])
+    certain = [TrueNetwork(str(top1), 1.0, {"top1": {0: top1, 1: top1}}) for top1 in (1.0, 2.0)]
+    assert Truth(certain).reliability()["ratio"] == math.inf
     for networks in (same[:1], [TrueNetwork(n, 1.0, {"top1": {0: 1.0}}) for n in "ab"]):
         with pytest.raises(UserError, match="at least two of each: raise --seeds"):
             Truth(networks).reliability()
