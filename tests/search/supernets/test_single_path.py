@@ -288,7 +288,7 @@ def test_what_twice_the_weights_mean(space: SearchSpace) -> None:
     literal = Supernet(space.scaled(0.5), 2, importance="literal")
     weight = literal.superkernels[3].depthwise.conv.weight.detach()[:, 0]
     shell = float(weight.square().sum() - weight[:, 1:4, 1:4].square().sum())
-    assert float(literal.logits()[3][0]) == pytest.approx(shell, rel=1e-4)
+    assert literal.logits()[3][0].item() == pytest.approx(shell, rel=1e-4)
 
 
 def test_a_kernel_is_weighed_with_the_gate_that_it_passed(space: SearchSpace) -> None:
