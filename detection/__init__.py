@@ -10,6 +10,8 @@ import warnings
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from backbones.threads import yield_cores
+
 __all__ = [
     "SPNASBackbone",
     "add_spnas_config",
@@ -48,6 +50,7 @@ def _detectron2_problem() -> str | None:
     return None
 
 
+yield_cores()  # the next line imports PyTorch
 _problem = _detectron2_problem()
 if TYPE_CHECKING or _problem is None:
     import detection.registration  # noqa: F401

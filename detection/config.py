@@ -28,7 +28,8 @@ def add_spnas_config(cfg: CfgNode) -> None:
     cfg.MODEL.SPNAS.ENGINE = ""
     if not cfg.key_is_renamed("MODEL.SPNAS.RUNTIME_ENGINE"):  # the keys may be added twice
         cfg.register_renamed_key("MODEL.SPNAS.RUNTIME_ENGINE", "MODEL.SPNAS.ENGINE")
-    # Memory layout of the whole detector when it trains on a CPU; a Mask R-CNN is a tenth faster.
+    # Memory layout by pixel rather than by channel: of classifier and supernet, and of a whole
+    # detector when it trains on a CPU, where a Mask R-CNN is a tenth faster.
     cfg.MODEL.SPNAS.CHANNELS_LAST = True
 
     # Depthwise separable convolutions in the pyramid; detection/modeling/heads has heads

@@ -58,7 +58,10 @@ class ClassificationTrainer(RunTrainer):
         self.train_data, self.val_data = self.datasets()
         steps_per_epoch = max(len(self.train_data) / checked_batch(cfg), 1.0)
         max_iter = _steps(cfg.CLASSIFICATION.EPOCHS, steps_per_epoch)
-        model = model.to(self.device).to(memory_format=torch.channels_last).train()
+        self.layout = (
+            torch.channels_last if cfg.MODEL.SPNAS.CHANNELS_LAST else torch.contiguous_format
+        )
+        model = model.to(self.device).to(memory_format=self.layout).train()
         self.unwrapped = model
         self.optimizer = build_optimizer(cfg, model)
         decay = cfg.CLASSIFICATION.EMA_DECAY
@@ -147,7 +150,7 @@ class ClassificationTrainer(RunTrainer):
         start = time.perf_counter()
         images, targets = next(self._batches)
         data_time = time.perf_counter() - start
-        images = images.to(self.device, non_blocking=True, memory_format=torch.channels_last)
+        images = images.to(self.device, non_blocking=True, memory_format=self.layout)
         targets = targets.to(self.device, non_blocking=True)
         self.optimizer.zero_grad(set_to_none=True)
         losses, logits = self.backward(images, targets)

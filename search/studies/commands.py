@@ -49,6 +49,7 @@ class Command:
         folder: its run folder.
         options: keys to change and their values, in turns.
         arguments: further ones, such as ``--num-gpus 8``.
+        threads: of its process; None takes its share of the machine.
     """
 
     script: str
@@ -56,6 +57,7 @@ class Command:
     folder: Path
     options: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
+    threads: int | None = None
 
     @property
     def finished(self) -> bool:
@@ -69,6 +71,10 @@ class Command:
             *("--config-file", self.config_file, *self.arguments, "--resume"),
             *("OUTPUT_DIR", str(self.folder), *self.options),
         ]
+
+    def environment(self) -> dict[str, str]:
+        """What its process has to see."""
+        return {} if self.threads is None else {"OMP_NUM_THREADS": str(self.threads)}
 
     def config(self) -> CfgNode:
         """The configuration that the run would have, on the CPU.
@@ -125,7 +131,9 @@ def run_in_order(commands: Sequence[Command], titles: Sequence[str]) -> None:
     for number, (command, title) in enumerate(zip(commands, titles, strict=True), start=1):
         words = command.words()
         print(f"\n[{number}/{len(commands)}] {title}\n$ python {shlex.join(words)}", flush=True)
-        code = subprocess.run([sys.executable, *words], env=_environment({})).returncode
+        code = subprocess.run(
+            [sys.executable, *words], env=_environment(command.environment())
+        ).returncode
         if code:
             raise UserError(
                 f"command {number} of {len(commands)} ended with exit code {code}, see above; the "
@@ -177,7 +185,7 @@ def _run_quietly(command: Command, share: Mapping[str, str]) -> None:
     with log.open("w") as file:
         code = subprocess.run(
             [sys.executable, *command.words()],
-            env=_environment(share),
+            env=_environment({**share, **command.environment()}),
             stdout=file,
             stderr=subprocess.STDOUT,
         ).returncode

@@ -29,22 +29,23 @@ TITLES = (
 )
 
 
-def demo_commands(output: Path) -> list[Command]:
+def demo_commands(output: Path, seed: int = 0) -> list[Command]:
     """The three commands; a user's own data takes the same three with other configs."""
     search, classifier, detector = (output / name for name in ("search", "classifier", "detection"))
+    seeded = ("SEED", str(seed)) if seed else ()  # 0 is the configurations' own
     return [
-        Command("search_net.py", "configs/search/digits.yaml", search),
+        Command("search_net.py", "configs/search/digits.yaml", search, seeded),
         Command(
             "train_classifier.py",
             "configs/classification/digits.yaml",
             classifier,
-            backbone_overrides(search),
+            (*backbone_overrides(search), *seeded),
         ),
         Command(
             "train_net.py",
             "configs/detection/mask_rcnn_spnas_fpn_digits.yaml",
             detector,
-            (*backbone_overrides(classifier), "MODEL.SPNAS.ENGINE", "onnxruntime"),
+            (*backbone_overrides(classifier), *seeded, "MODEL.SPNAS.ENGINE", "onnxruntime"),
         ),
     ]
 

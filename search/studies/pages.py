@@ -18,6 +18,7 @@ from search.studies.benchmarks.coco_scoring import scoring_section
 from search.studies.benchmarks.search_step import search_step_section, search_steps_section
 from search.studies.comparison.tables import comparison_section, comparison_summary
 from search.studies.demo import demo_section
+from search.studies.demo_repeats import demo_repeats_section
 from search.studies.known_answer.tables import known_answer_section
 from search.studies.methods.tables import importance_section, study_section
 from search.studies.tuning.report import tuning_section
@@ -77,6 +78,7 @@ _METHODS_PLOT = "accuracy, and runtime over the target, by method"
 
 SECTIONS: dict[str, Section | CodeSection] = {
     "demo": Section("demo", demo_section),
+    "demo-repeats": Section("demo-repeats", demo_repeats_section),
     "comparison-summary": Section("comparison", comparison_summary),
     "comparison": Section(
         "comparison", comparison_section, "AP of boxes and masks against runtime"

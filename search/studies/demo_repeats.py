@@ -1,0 +1,183 @@
+"""How much of the demo's outcome is chance: other seeds, and the same seeds rounded otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backbones.figures import shown
+from backbones.files import read_json
+from backbones.inference.hardware import device_name
+from detection.engine.provenance import provenance
+from search.studies.commands import (
+    Command,
+    check_checkout,
+    check_folders,
+    run_beside,
+)
+from search.studies.demo import demo_commands
+from search.studies.markdown import beside, table
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """One repetition of the demo.
+
+    Attributes:
+        seed: of all its stages.
+        threads: of its processes. Another number sums in another order, and so rounds otherwise.
+        by_channel: whether images lie in memory by channel, which rounds otherwise too. Then the
+            search alone is repeated.
+    """
+
+    seed: int
+    threads: int
+    by_channel: bool = False
+
+    @property
+    def name(self) -> str:
+        """The repetition's folder."""
+        layout = "_by_channel" if self.by_channel else ""
+        return f"seed{self.seed}_threads{self.threads}{layout}"
+
+    def commands(self, folder: Path) -> list[Command]:
+        """What is run for it in ``folder``."""
+        stages = demo_commands(folder / self.name, self.seed)
+        if self.by_channel:
+            search = stages[0]
+            options = (*search.options, "MODEL.SPNAS.CHANNELS_LAST", "False")
+            stages = [replace(search, options=options)]
+        return [replace(stage, threads=self.threads) for stage in stages]
+
+    def row(self, folder: Path) -> dict[str, Any]:
+        """What came out."""
+        results: dict[str, Any] = {}
+        for command in self.commands(folder):
+            results |= read_json(command.folder / "results.json", "results")
+        found = results["search"]
+        row = {
+            "seed": self.seed,
+            "threads": self.threads,
+            "by_channel": self.by_channel,
+            "layers": found["layers"],
+            "predicted_runtime": found["predicted_runtime"],
+            "unit": found["unit"],
+        }
+        if self.by_channel:
+            return row
+        (scores,) = results["detection"]["scores"].values()
+        return {
+            **row,
+            "top1": results["classification"]["val"]["top1"],
+            "box_AP": scores["bbox"]["AP"],
+            "mask_AP": scores["segm"]["AP"],
+        }
+
+
+def repeats(seeds: int, threads: Sequence[int]) -> list[Repeat]:
+    """Every seed with every number of threads, and every seed's search by channel."""
+    whole = [Repeat(seed, number) for number in threads for seed in range(seeds)]
+    return [*whole, *(Repeat(seed, threads[0], by_channel=True) for seed in range(seeds))]
+
+
+def demo_repeats(
+    seeds: int, threads: Sequence[int], folder: Path, workers: int
+) -> dict[str, object]:
+    """Runs what is not done yet, and returns the study.
+
+    Args:
+        seeds: how many, from 0.
+        threads: numbers of threads of a process.
+        folder: of the runs; those that are finished are kept.
+        workers: how many repetitions at once.
+
+    Raises:
+        UserError: if it is not started at the top of a checkout, the folder holds runs of other
+            configurations, or a run fails.
+    """
+    check_checkout()
+    wanted = repeats(seeds, threads)
+    check_folders(stage for repeat in wanted for stage in repeat.commands(folder))
+    missing = [
+        [stage for stage in repeat.commands(folder) if not stage.finished] for repeat in wanted
+    ]
+    for index in run_beside([stages for stages in missing if stages], workers):
+        print(f"{index + 1} of {sum(map(bool, missing))} has ended", flush=True)
+    rows = [repeat.row(folder) for repeat in wanted]
+    return {**provenance(), "hardware": device_name("cpu"), "repeats": rows}
+
+
+def demo_repeats_section(study: Mapping[str, Any]) -> str:
+    """The networks and the figures, their spread, and how far searches of one seed agree."""
+    rows: list[Row] = study["repeats"]
+    parts = [_networks(rows), _spread(rows), _agreement(rows), beside(study)]
+    return "\n\n".join(parts)
+
+
+def _networks(rows: Sequence[Row]) -> str:
+    cells = [
+        [
+            str(row["seed"]),
+            str(row["threads"]) + (", by channel" if row["by_channel"] else ""),
+            " ".join(row["layers"]),
+            f"{shown(row['predicted_runtime'])} {row['unit']}",
+            *(f"{row[key]:.2f}" if key in row else "–" for key in _FIGURES),
+        ]
+        for row in sorted(rows, key=lambda row: (row["seed"], row["by_channel"], row["threads"]))
+    ]
+    return table(["seed", "threads", "layers", "predicted", *_FIGURES.values()], cells)
+
+
+_FIGURES = {"top1": "held-out digits (%)", "box_AP": "box AP", "mask_AP": "mask AP"}
+
+
+def _spread(rows: Sequence[Row]) -> str:
+    whole = [row for row in rows if not row["by_channel"]]
+    cells = []
+    for number in sorted({row["threads"] for row in whole}):
+        for key, title in _FIGURES.items():
+            values = np.array([row[key] for row in whole if row["threads"] == number])
+            spread = f"{values.mean():.2f} ± {values.std(ddof=1):.2f}" if len(values) > 1 else "–"
+            cells.append([title, str(number), spread, f"{values.min():.2f}", f"{values.max():.2f}"])
+    return table(["figure", "threads", "mean ± deviation", "lowest", "highest"], cells)
+
+
+def _agreement(rows: Sequence[Row]) -> str:
+    """Layers on which two searches agree, by what differs between them."""
+
+    def same(one: Row, other: Row, *keys: str) -> bool:
+        return all(one[key] == other[key] for key in keys)
+
+    kinds: dict[str, Callable[[Row, Row], bool]] = {
+        "the number of threads": lambda a, b: same(a, b, "seed", "by_channel"),
+        "the layout in memory": lambda a, b: same(a, b, "seed", "threads"),
+        "the seed": lambda a, b: same(a, b, "threads", "by_channel"),
+    }
+    cells = []
+    for title, alike in kinds.items():
+        pairs = [(a, b) for a, b in combinations(rows, 2) if alike(a, b)]
+        if pairs:
+            equal = [_equal_layers(a["layers"], b["layers"]) for a, b in pairs]
+            layers = len(rows[0]["layers"])
+            cells.append(
+                [
+                    title,
+                    str(len(pairs)),
+                    str(sum(number == layers for number in equal)),
+                    f"{np.mean(equal):.1f} of {layers}",
+                    f"{min(equal)} of {layers}",
+                ]
+            )
+    headers = ["two searches differ in", "pairs", "same network", "equal layers, mean", "lowest"]
+    return table(headers, cells)
+
+
+def _equal_layers(one: Iterable[str], other: Iterable[str]) -> int:
+    return sum(a == b for a, b in zip(one, other, strict=True))

@@ -1,0 +1,86 @@
+"""What the study of the demo's repetitions runs, and what it says of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backbones import UserError
+from search.studies.commands import Command
+from search.studies.demo_repeats import Repeat, demo_repeats, demo_repeats_section, repeats
+
+ROOT = Path(__file__).resolve().parents[3]
+LAYERS = {(0, 1): "a b c d", (0, 2): "a b c d", (1, 1): "a b x y", (1, 2): "a b x d"}
+
+
+def write_results(repeat: Repeat, folder: Path, layers: str, top1: float) -> None:
+    """As the stages of a finished demo leave them."""
+    scores = {"digits_val": {"bbox": {"AP": top1 / 2}, "segm": {"AP": top1 / 2 - 1}}}
+    parts: list[dict[str, Any]] = [
+        {"search": {"layers": layers.split(), "predicted_runtime": 79.5, "unit": "ms"}},
+        {"classification": {"val": {"top1": top1}}},
+        {"detection": {"scores": scores}},
+    ]
+    for command, part in zip(repeat.commands(folder), parts, strict=False):
+        command.folder.mkdir(parents=True)
+        (command.folder / "results.json").write_text(json.dumps(part))
+        (command.folder / "config.yaml").write_text(command.config().dump())
+
+
+def test_seeds_threads_and_layout_are_those_asked_for(tmp_path: Path) -> None:
+    wanted = repeats(2, [1, 2])
+    assert [(r.seed, r.threads, r.by_channel) for r in wanted] == [
+        (0, 1, False),
+        (1, 1, False),
+        (0, 2, False),
+        (1, 2, False),
+        (0, 1, True),
+        (1, 1, True),
+    ]
+    assert len({repeat.name for repeat in wanted}) == 6
+    for repeat in wanted:
+        commands = repeat.commands(tmp_path)
+        assert len(commands) == (1 if repeat.by_channel else 3)
+        for command in commands:
+            cfg = command.config()
+            assert cfg.SEED == repeat.seed
+            assert cfg.MODEL.SPNAS.CHANNELS_LAST is not repeat.by_channel
+            assert command.environment() == {"OMP_NUM_THREADS": str(repeat.threads)}
+
+
+def test_what_is_finished_is_not_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    for repeat in repeats(2, [1, 2]):
+        layers = LAYERS[repeat.seed, repeat.threads]
+        write_results(repeat, tmp_path, layers, 96.0 + repeat.seed)
+
+    def run_beside(jobs: list[list[Command]], workers: int) -> list[int]:
+        assert jobs == []
+        return []
+
+    monkeypatch.setattr("search.studies.demo_repeats.run_beside", run_beside)
+    study = demo_repeats(2, [1, 2], tmp_path, 1)
+    lines = demo_repeats_section(study).splitlines()  # type: ignore[arg-type]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    # the mean of 96 and 97, its deviation with n - 1, and both
+    assert ["held-out digits (%)", "2", "96.50 ± 0.71", "96.00", "97.00"] in cells
+    assert ["box AP", "1", "48.25 ± 0.35", "48.00", "48.50"] in cells
+    # one network is the same with one thread and two, the other differs in the last layer
+    assert ["the number of threads", "2", "1", "3.5 of 4", "3 of 4"] in cells
+    assert ["the layout in memory", "2", "2", "4.0 of 4", "4 of 4"] in cells
+    # seeds 0 and 1: two layers apart on one thread (twice) and one apart on two
+    assert ["the seed", "3", "0", "2.3 of 4", "2 of 4"] in cells
+
+
+def test_a_folder_of_other_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    first, second = Repeat(0, 1), Repeat(1, 1)
+    write_results(first, tmp_path, "a b", 96.0)
+    (tmp_path / first.name).rename(tmp_path / second.name)
+    with pytest.raises(UserError, match="SEED is 0, not 1"):
+        demo_repeats(2, [1], tmp_path, 1)
