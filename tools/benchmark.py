@@ -29,12 +29,18 @@ def parse() -> argparse.Namespace:
     scoring.add_argument("--detections", type=int, default=100, help="per image (default: 100)")
     helps = commands.add_parser("help", help="how long every tool takes to print its --help")
     helps.add_argument("--repeats", type=int, default=3, help="of every tool (default: 3)")
-    for command in (step, scoring, helps):
+    busy = commands.add_parser(
+        "busy-machine", help="a search step alone and beside a busy process, by how threads wait"
+    )
+    busy.add_argument("--threads", type=int, default=2, help="(default: 2)")
+    busy.add_argument("--repeats", type=int, default=5, help="timed steps of each (default: 5)")
+    for command in (step, scoring, helps, busy):
         command.add_argument("--output", help="also write the figures to this JSON file")
     return parser.parse_args()
 
 
 def main(args: argparse.Namespace) -> None:
+    from search.studies.benchmarks.busy_machine import busy_machine_report
     from search.studies.benchmarks.coco_scoring import scoring_report
     from search.studies.benchmarks.search_step import search_step_report
     from search.studies.benchmarks.tool_help import help_report
@@ -43,6 +49,8 @@ def main(args: argparse.Namespace) -> None:
         report = scoring_report(args.images, args.detections)
     elif args.command == "help":
         report = help_report(args.repeats)
+    elif args.command == "busy-machine":
+        report = busy_machine_report(args.threads, args.repeats)
     else:
         report = search_step_report(
             args.space, args.table, args.device, args.batch, args.size, args.repeats

@@ -14,6 +14,7 @@ from backbones.files import read_json
 from search.profiling.report import latency_section
 from search.runs.formulations.registry import formulations_table
 from search.studies.ablation import ablation_section
+from search.studies.benchmarks.busy_machine import busy_machine_section
 from search.studies.benchmarks.coco_scoring import scoring_section
 from search.studies.benchmarks.search_step import search_step_section, search_steps_section
 from search.studies.comparison.tables import comparison_section, comparison_summary
@@ -95,6 +96,7 @@ SECTIONS: dict[str, Section | CodeSection] = {
         "tuning", tuning_section, "best value by epochs spent, and the grid of λ × epochs"
     ),
     "coco-scoring": Section("coco-scoring", scoring_section),
+    "busy-machine": Section("busy-machine", busy_machine_section),
     "search-step": Section("search-step", search_step_section),
     "search-step-gpu": Section("search-step-gpu", search_steps_section),
 }

@@ -46,14 +46,12 @@ def test_seeds_threads_and_layout_are_those_asked_for(tmp_path: Path) -> None:
         assert len(commands) == (1 if repeat.by_channel else 3)
         for command in commands:
             cfg = command.config()
-            assert cfg.SEED == repeat.seed
+            assert repeat.seed == cfg.SEED
             assert cfg.MODEL.SPNAS.CHANNELS_LAST is not repeat.by_channel
             assert command.environment() == {"OMP_NUM_THREADS": str(repeat.threads)}
 
 
-def test_what_is_finished_is_not_run_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_finished_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     for repeat in repeats(2, [1, 2]):
         layers = LAYERS[repeat.seed, repeat.threads]
