@@ -9,7 +9,7 @@ from typing import IO, Any
 import numpy as np
 from detectron2.data.detection_utils import convert_PIL_to_numpy
 from detectron2.utils.file_io import PathManager
-from PIL import Image, PngImagePlugin
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from backbones.errors import UserError
 
@@ -88,11 +88,11 @@ def open_lazily(file: IO[bytes]) -> Image.Image:
     """Opens an image without its pixels.
 
     Raises:
-        UserError: for a drawing that a program would have to be run for.
+        UnidentifiedImageError: for a drawing that Pillow would run Ghostscript on, too.
     """
     image = Image.open(file)
-    if image.format == "EPS":  # Pillow would run Ghostscript on it
-        raise UserError("is a PostScript drawing; convert it to PNG")
+    if image.format == "EPS":
+        raise UnidentifiedImageError("PostScript")
     return image
 
 
@@ -188,6 +188,8 @@ def tiff_tag(image: Image.Image, tag: int) -> Any:
 def _explained(error: Exception) -> str:
     """The reason in brackets, and the way out."""
     reason = f"({' '.join(str(error).split()) or type(error).__name__})"
+    if isinstance(error, UnidentifiedImageError):  # Pillow's text is of the file object
+        reason = "(of no format that is read)"
     if isinstance(error, Image.DecompressionBombError):
         return f"{reason}; make it smaller, or cut it into tiles"
     if (isinstance(error, OSError) and error.errno is not None) or isinstance(error, MemoryError):

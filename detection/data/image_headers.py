@@ -23,6 +23,7 @@ from detection.data.image_files import (
 )
 
 _TAIL = 65536  # bytes at a file's end; cameras append to JPEG files after their end marker
+_JPEG_END, _JPEG_SCAN = b"\xff\xd9", 0xDA
 _WIDTH, _HEIGHT = 256, 257
 _DATA_OFFSETS, _DATA_LENGTHS = (273, 324), (279, 325)
 
@@ -33,6 +34,7 @@ _BEGINNINGS = (
     (b"<?xml", "an XML file"),
     (b"<svg", "an SVG drawing"),
     (b"%PDF", "a PDF file"),
+    (b"%!PS", "a PostScript drawing"),
     (b"\x00\x05\x16\x07", "what macOS keeps beside files on foreign disks"),
 )
 
@@ -127,8 +129,6 @@ def _opened(path: str, file: IO[bytes], length: int) -> Header:
                 frames=image.format != "MPO" and getattr(image, "is_animated", False),
                 suspect=whole is False,
             )
-    except UserError as error:
-        return Header(path, UNKNOWN, str(error))
     except UnidentifiedImageError:
         return Header(path, UNKNOWN, _what_it_is(file))
     except Image.DecompressionBombError as error:
@@ -151,11 +151,25 @@ def _what_it_is(file: IO[bytes]) -> str:
 
 
 def _jpeg_ends(file: IO[bytes], length: int, image: Image.Image) -> bool:
-    file.seek(-min(length, 2), os.SEEK_END)
-    if file.read() == b"\xff\xd9":
+    """Whether the end marker is there, behind the pixels' beginning: previews have one too."""
+    file.seek(-2, os.SEEK_END)
+    if file.read() == _JPEG_END:
         return True
-    file.seek(-min(length, _TAIL), os.SEEK_END)
-    return b"\xff\xd9" in file.read()
+    begin = max(_jpeg_pixels(file, length), length - _TAIL)
+    file.seek(begin)
+    return _JPEG_END in file.read()
+
+
+def _jpeg_pixels(file: IO[bytes], length: int) -> int:
+    """Where the first scan of a JPEG file begins."""
+    position = 2
+    while position + 4 <= length:
+        file.seek(position)
+        filler, kind, size = struct.unpack(">BBH", file.read(4))
+        if filler != 0xFF or kind == _JPEG_SCAN:
+            break
+        position += 1 if kind == 0xFF else 2 + size
+    return position
 
 
 def _png_ends(file: IO[bytes], length: int, image: Image.Image) -> bool | None:
