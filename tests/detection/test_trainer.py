@@ -19,8 +19,8 @@ from detection.checkpointing import DetectorCheckpointer, backbone_prefix
 from detection.modeling.backbone import build_trunk
 from detection.modeling.pretrained import PublishedWeightsHandler
 from detection.trainer import DetectionTrainer, check_solver, report
+from tests.made_images import spoil_pixels
 from tests.run_contents import contents
-from tests.spoilt_images import spoil_pixels
 
 TrainNet = Callable[..., tuple[int, str]]
 

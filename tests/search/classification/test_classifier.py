@@ -15,8 +15,8 @@ from detectron2.utils.env import seed_all_rng
 from backbones import LatencyTable, UserError, load_architecture, predict_runtime
 from backbones.weights import read_checkpoint
 from search.classification.classifier import ClassifierTrainer
+from tests.made_images import spoil_pixels
 from tests.search.conftest import SHORT, interrupt_at, make_cfg, write_classifier
-from tests.spoilt_images import spoil_pixels
 
 
 @pytest.mark.slow
