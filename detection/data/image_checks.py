@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -62,7 +62,9 @@ _SIZE_ADVICE = {
 }
 _DECODED = 256  # files at most whose end looks wrong, or whose pixels have to tell
 _SAMPLED = 16
-_TIMED = 200  # files read one after another, to see whether the disk makes them wait
+_TIMED = 200  # files read one after another, to see whether they wait for the disk
+_WAIT_SECONDS = 0.001  # of a file: above what a local disk lets wait, or another process
+_PART = 16  # files that a thread is given at once
 _SAY_SECONDS = 10.0
 
 _Given = TypeVar("_Given")
@@ -142,11 +144,14 @@ def _in_parallel(
     began, busy = time.perf_counter(), time.thread_time()
     first = [work(item) for item in given[:_TIMED]]
     yield from first
-    waited = time.perf_counter() - began > 2 * (time.thread_time() - busy)
-    rest = islice(given, len(first), None)
-    if waited and workers > 1:
+    waited = time.perf_counter() - began - (time.thread_time() - busy)
+    rest = given[len(first) :]
+    if waited > _WAIT_SECONDS * len(first) and workers > 1:
+        parts = [rest[start : start + _PART] for start in range(0, len(rest), _PART)]
         with ThreadPoolExecutor(workers) as pool:
-            yield from _with_progress(pool.map(work, rest), len(first), len(given))
+            made = pool.map(lambda part: [work(item) for item in part], parts)
+            results = itertools.chain.from_iterable(made)
+            yield from _with_progress(results, len(first), len(given))
     else:
         yield from _with_progress(map(work, rest), len(first), len(given))
 

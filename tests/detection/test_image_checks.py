@@ -239,7 +239,8 @@ def test_threads_find_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     paths = sorted(map(str, tmp_path.iterdir()))
     one_by_one = check_image_files(paths, workers=1)
     monkeypatch.setattr(image_checks, "_TIMED", 2)
-    monkeypatch.setattr(image_checks.time, "thread_time", lambda: 0.0)
+    monkeypatch.setattr(image_checks, "_PART", 3)
+    monkeypatch.setattr(image_checks, "_WAIT_SECONDS", -1.0)
     assert check_image_files(paths, workers=4) == one_by_one
     assert [finding.count for finding in one_by_one] == [4, 8]
 
