@@ -19,6 +19,7 @@ from detection.data.image_files import (
     NEARLY_BLACK,
     UNSCALED_ADVICE,
     as_rgba,
+    is_deep,
     open_lazily,
     white_value,
 )
@@ -224,7 +225,7 @@ def _depths(sound: Sequence[Header]) -> list[Finding | None]:
     found: list[Finding | None] = []
     if unscalable:
         path, count = unscalable[0].path, len(unscalable)
-        kind = "images of 32-bit or floating point values"
+        kind = "images of 32-bit, signed or floating point values"
         found.append(Finding(kind, "error", count, f"'{path}'", UNSCALED_ADVICE))
     if not deep:
         return found
@@ -241,14 +242,16 @@ def _largest_share(header: Header) -> float:
     """The largest value of a 16-bit image, as a share of white."""
     try:
         with open(header.path, "rb") as file, open_lazily(file) as image:
-            return float(np.asarray(image).max()) / (white_value(image) or 1)
+            if is_deep(image.mode):
+                return float(np.asarray(image).max()) / (white_value(image) or 1)
+            return float(np.asarray(image.convert("RGB")).max()) / 255
     except Exception:  # it is named when it is read
         return 0.0
 
 
 def _oddities(sound: Sequence[Header]) -> list[Finding | None]:
     limit = Image.MAX_IMAGE_PIXELS or float("inf")
-    alpha = [header for header in sound if header.alpha and not header.deep]
+    alpha = [header for header in sound if header.alpha]
     if not any(map(_is_transparent, _evenly(alpha, _SAMPLED))):
         alpha = []
     return [

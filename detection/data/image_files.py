@@ -154,7 +154,7 @@ def _scaled(path: str, image: Image.Image) -> np.ndarray:
     """(H, W) uint8, linearly as the PNG specification scales depths."""
     white = white_value(image)
     if white is None:
-        kind = "floating point" if image.mode == "F" else "32-bit"
+        kind = "floating point" if image.mode == "F" else "32-bit or signed"
         raise UserError(f"the image '{path}' has {kind} values; {UNSCALED_ADVICE}")
     values = np.asarray(image).astype(np.int64)
     if tiff_tag(image, _PHOTOMETRIC) == _WHITE_IS_ZERO:

@@ -24,7 +24,7 @@ from detection.data.image_files import (
 
 _TAIL = 65536  # bytes at a file's end; cameras append to JPEG files after their end marker
 _JPEG_END, _JPEG_SCAN = b"\xff\xd9", 0xDA
-_WIDTH, _HEIGHT = 256, 257
+_WIDTH, _HEIGHT, _BITS = 256, 257, 258
 _DATA_OFFSETS, _DATA_LENGTHS = (273, 324), (279, 325)
 
 _BEGINNINGS = (
@@ -33,6 +33,8 @@ _BEGINNINGS = (
     (b"<html", "a web page: download it again"),
     (b"<?xml", "an XML file"),
     (b"<svg", "an SVG drawing"),
+    (b"II*\0", "a TIFF file of a kind of values or a compression that it does not read"),
+    (b"MM\0*", "a TIFF file of a kind of values or a compression that it does not read"),
     (b"%PDF", "a PDF file"),
     (b"%!PS", "a PostScript drawing"),
     (b"\x00\x05\x16\x07", "what macOS keeps beside files on foreign disks"),
@@ -76,7 +78,7 @@ class Header:
 MISSING = "images that are not there"
 EMPTY = "image files of 0 bytes"
 UNREADABLE = "image files that cannot be opened"
-UNKNOWN = "files that are not images"
+UNKNOWN = "files that Pillow does not know as images"
 HUGE = "images of more pixels than Pillow decodes"
 BROKEN = "image files that are truncated or broken"
 
@@ -114,7 +116,7 @@ def _opened(path: str, file: IO[bytes], length: int) -> Header:
             whole = ending is None or ending(file, length, image)
             if whole is None:  # what turns it may lie behind the pixels
                 image.load()
-            deep = is_deep(image.mode)
+            deep = is_deep(image.mode)  # of grey alone: Pillow reads colours as 8 bits
             stored = image.size
             if image.format == "TIFF":  # Pillow's size is that of the image turned
                 stored = tiff_tag(image, _WIDTH), tiff_tag(image, _HEIGHT)
@@ -122,9 +124,9 @@ def _opened(path: str, file: IO[bytes], length: int) -> Header:
                 path,
                 stored=stored,
                 turned=orientation(image),
-                deep=deep,
+                deep=deep or _bits(file, image) == 16,
                 scalable=not deep or white_value(image) is not None,
-                alpha=has_alpha(image),
+                alpha=has_alpha(image) and not deep,
                 # The second picture of a phone's MPO file is a depth map or a preview.
                 frames=image.format != "MPO" and getattr(image, "is_animated", False),
                 suspect=whole is False,
@@ -137,6 +139,17 @@ def _opened(path: str, file: IO[bytes], length: int) -> Header:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         return Header(path, BROKEN, " ".join(str(error).split()) or type(error).__name__)
+
+
+def _bits(file: IO[bytes], image: Image.Image) -> int | None:
+    """Bits of a channel in the file, as far as a mode of Pillow's hides them."""
+    if image.format == "TIFF":
+        bits = tiff_tag(image, _BITS)
+        return int(bits) if bits else None
+    if image.format != "PNG":
+        return None
+    file.seek(24)
+    return file.read(1)[0]
 
 
 def _what_it_is(file: IO[bytes]) -> str:

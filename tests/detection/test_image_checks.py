@@ -129,6 +129,15 @@ def tiff(pixels: np.ndarray) -> Callable[[Path], None]:
     return lambda path: Image.fromarray(pixels).save(path, "TIFF")
 
 
+def deep_colours(grey: np.ndarray) -> Callable[[Path], None]:
+    """A PNG file of 16-bit RGB, which Pillow reads but does not write."""
+    rows = np.repeat(grey.astype(">u2")[..., None], 3, axis=2)
+    size = struct.pack(">IIBBBBB", grey.shape[1], grey.shape[0], 16, 2, 0, 0, 0)
+    lines = b"".join(b"\0" + row.tobytes() for row in rows)
+    content = chunk(b"IHDR", size) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    return write(b"\x89PNG\r\n\x1a\n" + content)
+
+
 def frames(path: Path) -> None:
     stack = [Image.fromarray(photo() // (n + 1)) for n in range(3)]
     stack[0].save(path, "TIFF", save_all=True, append_images=stack[1:])
@@ -138,7 +147,10 @@ def see_through(path: Path) -> None:
     Image.fromarray(np.dstack([photo(), photo(channels=1)])).save(path, "PNG")
 
 
-BROKEN, UNKNOWN = "image files that are truncated or broken", "files that are not images"
+BROKEN, UNKNOWN = (
+    "image files that are truncated or broken",
+    "files that Pillow does not know as images",
+)
 REASONS = {"pointer": "run git lfs pull", "page": "a web page", "heic": "HEIC: convert it"}
 KINDS = {
     "gone": (os.remove, "images that are not there", "error"),
@@ -167,13 +179,16 @@ KINDS = {
     "cut gif": (cut("gif"), BROKEN, "error"),
     "cut png": (cut("png"), BROKEN, "error"),
     "text bomb": (text_bomb, BROKEN, "error"),
-    "32 bit": (tiff(RAMP.astype(np.int32)), "images of 32-bit or floating point val", "error"),
-    "float": (tiff(RAMP.astype(np.float32)), "images of 32-bit or floating point val", "error"),
+    "32 bit": (tiff(RAMP.astype(np.int32)), "images of 32-bit, signed or float", "error"),
+    "float": (tiff(RAMP.astype(np.float32)), "images of 32-bit, signed or float", "error"),
     "12 bit": (
         save((RAMP / 16).astype(np.uint16)),
         "16-bit images that use only 6.25% of",
         "error",
     ),
+    "12 bit colours": (deep_colours(RAMP / 16), "16-bit images that use only 5", "error"),
+    "16 bit colours": (deep_colours(RAMP), "16-bit images", "oddity"),
+    "double": (write(b"II*\0" + bytes(40)), UNKNOWN, "error"),
     "16 bit": (save(RAMP.astype(np.uint16)), "16-bit images", "oddity"),
     "transparent": (see_through, "images with transparency", "oddity"),
     "frames": (frames, "files of several frames or pages", "oddity"),

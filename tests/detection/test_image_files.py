@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 from detectron2.config import CfgNode
+from detectron2.data import DatasetMapper
 from detectron2.data.detection_utils import read_image as detectron2_read_image
 from PIL import Image, ImageOps, PngImagePlugin
 from torchvision.datasets.folder import default_loader
 
 from backbones import UserError
+from detection.data.checks import load_records
 from detection.data.image_files import load_image, read_image
 from detection.data.mapper import CheckedDatasetMapper
 from tests.made_images import RAMP, exif, half, photo, text_bomb, write
@@ -67,6 +69,23 @@ def test_classifier_and_detector_see_the_same(tiny_cfg: CfgNode, tmp_path: Path)
     assert np.array_equal(seen.permute(1, 2, 0).numpy(), np.asarray(load_image(path)))
 
 
+@pytest.mark.parametrize("is_train", [True, False])
+def test_the_mapper_is_detectron2s(tiny_cfg: CfgNode, is_train: bool) -> None:
+    for record in load_records("tiny_train"):
+        made = []
+        for mapper in (CheckedDatasetMapper, DatasetMapper):
+            np.random.seed(7)
+            made.append(mapper(tiny_cfg, is_train)(record))
+        ours, theirs = made
+        assert ours.keys() == theirs.keys()
+        assert ours["image"].equal(theirs["image"]) and ours["image"].dtype == theirs["image"].dtype
+        assert (ours["height"], ours["width"]) == (theirs["height"], theirs["width"])
+        if is_train:
+            boxes = [instances["instances"].gt_boxes.tensor for instances in made]
+            masks = [instances["instances"].gt_masks.tensor for instances in made]
+            assert boxes[0].equal(boxes[1]) and masks[0].equal(masks[1])
+
+
 @pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
 def test_16_bits_are_scaled(tmp_path: Path, suffix: str) -> None:
     """As the PNG specification says (13.12), which undoes how 8 bits become 16."""
@@ -90,7 +109,7 @@ def test_a_negative_of_16_bits(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("pixels", "kind"),
     [
-        (RAMP.astype(np.int32), "32-bit"),
+        (RAMP.astype(np.int32), "32-bit or signed"),
         ((RAMP / 65535).astype(np.float32), "floating point"),
         (RAMP.astype(np.float32) * np.nan, "floating point"),
     ],
