@@ -159,7 +159,7 @@ KINDS = {
     "text": (write(b"a, b"), UNKNOWN, "error"),
     "pointer": (
         write(b"version https://git-lfs.github.com/spec/v1\n"),
-        "files that are not",
+        UNKNOWN,
         "error",
     ),
     "page": (write(b"\n<!doctype html><html>"), UNKNOWN, "error"),
