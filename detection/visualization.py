@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.detection_utils import read_image
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import Instances
 from detectron2.utils import comm
@@ -20,6 +19,7 @@ from detectron2.utils.visualizer import Visualizer
 from PIL import Image
 
 from backbones.files import write_atomic
+from detection.data.image_files import read_image
 
 LONG_SIDE = 1000
 """Largest side of a picture in pixels."""
@@ -109,7 +109,7 @@ class PredictionImages(DatasetEvaluator):
         }
 
     def _draw(self, path: str, instances: Instances) -> np.ndarray:
-        image = read_image(path, "RGB")
+        image = read_image(path)
         height, width = image.shape[:2]
         scale = min(1.0, LONG_SIDE / (2 * width), LONG_SIDE / height)
         truth, found = (Visualizer(image, self._metadata, scale=scale) for _ in range(2))

@@ -16,6 +16,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from backbones.errors import UserError, first_of
 from backbones.files import read_json
+from detection.data.image_checks import check_before_run
 from detection.modeling.meta_arch import num_classes, num_classes_key, wants_masks
 
 Record = dict[str, Any]
@@ -152,6 +153,21 @@ def check_test_sets(cfg: CfgNode) -> None:
         records = load_records(name)
         check_class_count(cfg, name)
         check_annotations(cfg, name, records)
+        check_images(name, records)
+
+
+def check_images(name: str, records: Sequence[Record]) -> None:
+    """Insists on image files that can be read, of the sizes that the records say.
+
+    Raises:
+        UserError: with the first kind of fault, its count, first example and way out.
+    """
+    files = [record for record in records if "file_name" in record]
+    sizes = [
+        (record["width"], record["height"]) if {"width", "height"} <= record.keys() else None
+        for record in files
+    ]
+    check_before_run(name, [str(record["file_name"]) for record in files], sizes)
 
 
 def _called(name: str, record: Record, annotation: Mapping[str, Any]) -> str:

@@ -25,6 +25,7 @@ from detection.data.checks import (
     Record,
     check_annotations,
     check_class_count,
+    check_images,
     check_same_classes,
     load_records,
 )
@@ -144,6 +145,7 @@ def load_training_records(cfg: CfgNode) -> list[Record]:
         loaded = load_records(name)
         check_class_count(cfg, name)
         check_annotations(cfg, name, loaded)
+        check_images(name, loaded)
         if cfg.MODEL.LOAD_PROPOSALS:
             add_proposals(name, loaded, cfg.DATASETS.PROPOSAL_FILES_TRAIN[position])
         records += loaded

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import random
-import textwrap
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,16 +11,15 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data.build import worker_init_reset_seed
 from detectron2.utils import comm
-from PIL import Image
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform
 from torch.utils.data import DataLoader, Subset
-from torchvision.datasets import ImageFolder
 
 from backbones.errors import UserError, first_of
 from detection.data.digits import prepare_digits
 from detection.engine.sampler import ResumableSampler
+from search.classification.folder import ClassificationFolder
 
-ImageSet: TypeAlias = "ImageFolder | Subset[Any]"
+ImageSet: TypeAlias = "ClassificationFolder | Subset[Any]"
 """Images with the index of their class, as tensors."""
 
 NAMED = ("imagenet", "digits")
@@ -47,78 +44,6 @@ def classification_root(dataset: str) -> Path:
             "sets are)"
         )
     return root
-
-
-class ClassificationFolder(ImageFolder):
-    """``root/split/<class>/*`` with errors that name the file.
-
-    Args:
-        root: the data set.
-        split: ``train`` or ``val``.
-        transform: from PIL image to tensor.
-        num_classes: expected number of class folders; 0 accepts any.
-        classes_kept: classes to draw at random, the same for all splits; 0 keeps all.
-        seed: of that draw.
-
-    Raises:
-        UserError: if the folder is missing or empty, or has another number of classes, or fewer
-            than are to be kept.
-    """
-
-    def __init__(
-        self,
-        root: Path,
-        split: str,
-        transform: Any = None,
-        num_classes: int = 0,
-        classes_kept: int = 0,
-        seed: int = 0,
-    ) -> None:
-        folder = root / split
-        self.num_classes = num_classes
-        self.classes_kept = classes_kept
-        self.seed = seed
-        if not folder.is_dir():
-            raise UserError(f"no folder '{folder}'; expected one folder per class in it")
-        try:
-            super().__init__(str(folder), transform=transform)
-        except FileNotFoundError as error:
-            reason = textwrap.shorten(str(error), 200, placeholder=" …")
-            raise UserError(
-                f"the data set '{folder}' is empty or has a class without images ({reason}); "
-                "expected images in one folder per class"
-            ) from None
-
-    def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
-        """The class folders that are used, and their indices."""
-        classes, _ = super().find_classes(directory)
-        if self.num_classes and len(classes) != self.num_classes:
-            raise UserError(
-                f"CLASSIFICATION.NUM_CLASSES is {self.num_classes}, but '{directory}' has "
-                f"{len(classes)} class folders; set it to {len(classes)}, or to 0 to take the "
-                "number of folders"
-            )
-        if self.classes_kept:
-            if not 2 <= self.classes_kept <= len(classes):
-                raise UserError(
-                    f"SEARCH.PROXY_CLASSES is {self.classes_kept}; expected 2 to {len(classes)}, "
-                    f"the classes of '{directory}', or 0 for all"
-                )
-            classes = sorted(random.Random(self.seed).sample(classes, self.classes_kept))
-        return classes, {name: index for index, name in enumerate(classes)}
-
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        """The transformed image and the index of its class."""
-        path, target = self.samples[index]
-        try:
-            with Image.open(path) as file:
-                image = file.convert("RGB")
-        except (OSError, SyntaxError) as error:
-            raise UserError(
-                f"cannot read the image '{path}' ({error}); it is truncated or not an image: "
-                "replace or remove it"
-            ) from None
-        return (self.transform(image) if self.transform else image), target
 
 
 def build_transform(cfg: CfgNode, is_training: bool) -> Any:

@@ -99,6 +99,8 @@ class ClassificationTrainer(RunTrainer):
         train = build_dataset(self.cfg, "train", augment=True)
         val = build_dataset(self.cfg, "val", augment=False)
         check_same_classes(train, val)
+        for dataset in (train, val):
+            dataset.check()
         counts = len(train), len(val), len(train.classes)
         logger.info("Training on %d images, validation on %d, of %d classes", *counts)
         return train, val

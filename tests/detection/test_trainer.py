@@ -19,6 +19,7 @@ from detection.checkpointing import DetectorCheckpointer, backbone_prefix
 from detection.modeling.backbone import build_trunk
 from detection.modeling.pretrained import PublishedWeightsHandler
 from detection.trainer import DetectionTrainer, check_solver, report
+from tests.made_images import spoil_pixels
 from tests.run_contents import contents
 
 TrainNet = Callable[..., tuple[int, str]]
@@ -149,7 +150,7 @@ def ruin(path: Path, change: Callable[[bytes], bytes]) -> None:
         ("unknown latency table", "unknown latency table 'pixel9'"),
         ("empty set", "is empty"),
         ("missing json", "no file '"),
-        ("truncated image", "cannot read the image '"),
+        ("truncated image", "5 × image files that are truncated or broken, first '"),
         ("annotations of other images", "use the annotation file that belongs to these images"),
         ("no checkpoint", "no checkpoint at '"),
         ("truncated checkpoint", "cannot read the checkpoint '"),
@@ -229,11 +230,10 @@ def test_evaluating_a_model_that_does_not_fit(train_net: TrainNet, tmp_path: Pat
 def test_a_broken_image_keeps_what_is_written(
     train_net: TrainNet, register: Callable[..., str], own_json: Path, tmp_path: Path
 ) -> None:
-    """The test set has a truncated image: the trained weights are there, to be evaluated later."""
+    """The test set has a broken image: the trained weights are there, to be evaluated later."""
     own = register(own_json)
     image = own_json.parent / "2.jpg"
-    whole = image.read_bytes()
-    ruin(image, lambda data: data[: len(data) // 2])
+    whole = spoil_pixels(image)
     code, output = train_net("DATASETS.TEST", f"('{own}',)")
     assert code == 2
     assert "2.jpg" in output
@@ -255,7 +255,7 @@ def test_worker_processes_report_in_one_line(
 ) -> None:
     own = register(own_json)
     for index in range(5):
-        ruin(own_json.parent / f"{index}.jpg", lambda data: data[: len(data) // 2])
+        spoil_pixels(own_json.parent / f"{index}.jpg")
     code, output = train_net("DATASETS.TRAIN", f"('{own}',)", "DATALOADER.NUM_WORKERS", "1")
     assert code == 2
     assert "cannot read the image" in output

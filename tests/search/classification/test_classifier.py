@@ -15,6 +15,7 @@ from detectron2.utils.env import seed_all_rng
 from backbones import LatencyTable, UserError, load_architecture, predict_runtime
 from backbones.weights import read_checkpoint
 from search.classification.classifier import ClassifierTrainer
+from tests.made_images import spoil_pixels
 from tests.search.conftest import SHORT, interrupt_at, make_cfg, write_classifier
 
 
@@ -72,8 +73,7 @@ def test_a_complete_run_makes_up_for_a_failed_evaluation(images: Path, tmp_path:
     root = tmp_path / "images"
     shutil.copytree(images, root)
     broken = root / "val" / "red" / "3.png"
-    whole = broken.read_bytes()
-    broken.write_bytes(whole[:100])
+    whole = spoil_pixels(broken)
     folder = tmp_path / "run"
     cfg = make_cfg("classification/digits.yaml", root, folder, *SHORT)
     first = ClassifierTrainer(cfg)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from detectron2.config import CfgNode, get_cfg
-from PIL import Image
+from PIL import Image, ImageOps
+from torchvision.datasets import ImageFolder
 
 from backbones import UserError
 from search.classification.data import (
@@ -19,7 +22,9 @@ from search.classification.data import (
     check_same_classes,
     count_classes,
 )
+from search.classification.folder import ClassificationFolder
 from search.config import add_search_config
+from tests.made_images import exif, photo, spoil_pixels
 
 
 @pytest.fixture
@@ -75,11 +80,91 @@ def test_training_order_goes_on_where_it_stopped(cfg: CfgNode) -> None:
     assert sorted(target for batch in whole[:3] for target in batch) == [0, 0, 0, 1, 1, 1]
 
 
-def test_truncated_image(cfg: CfgNode, folder: Path) -> None:
-    path = folder / "train" / "n01440764" / "1.JPEG"
-    path.write_bytes(path.read_bytes()[:200])
+def test_broken_image(cfg: CfgNode, folder: Path) -> None:
+    spoil_pixels(folder / "train" / "n01440764" / "1.JPEG")
+    dataset = build_dataset(cfg, "train", augment=False)
+    dataset.check()
     with pytest.raises(UserError, match=r"cannot read the image '.*1\.JPEG'.*replace or remove"):
-        list(islice(build_train_loader(cfg, build_dataset(cfg, "train", augment=False)), 3))
+        list(islice(build_train_loader(cfg, dataset), 3))
+
+
+def test_a_truncated_image_is_found_at_once(cfg: CfgNode, folder: Path) -> None:
+    path = folder / "train" / "n01440764" / "1.JPEG"
+    path.write_bytes(path.read_bytes()[:-50])
+    message = rf"'{folder}/train': 1 × image files that are truncated or broken, first '{path}'"
+    with pytest.raises(UserError, match=message):
+        build_dataset(cfg, "train", augment=False).check()
+
+
+def test_what_systems_leave_in_folders(
+    cfg: CfgNode, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No classes and no images; torchvision takes all of it that is called like an image."""
+    train = folder / "train"
+    image = train / "n01440764" / "0.JPEG"
+    for place in (
+        ".ipynb_checkpoints/0-checkpoint.jpg",
+        "__MACOSX/n01440764/0.jpg",
+        "@eaDir/0.jpg",
+        "n01440764/.cache/0.jpg",
+        "n01440764/._0.JPEG",
+        "n01440764/__MACOSX/0.jpg",
+    ):
+        (train / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(image, train / place)
+    for place in (".DS_Store", "n01440764/.DS_Store", "n01440764/Thumbs.db"):
+        (train / place).write_bytes(b"left")
+    assert len(ImageFolder(str(train)).classes) == 5
+    dataset = build_dataset(cfg, "train", augment=False)
+    assert dataset.classes == ["n01440764", "n01443537"]
+    assert [Path(path).name for path, _ in dataset.samples] == ["0.JPEG", "1.JPEG", "2.JPEG"] * 2
+    with caplog.at_level(logging.WARNING):
+        dataset.check()
+    (warning,) = caplog.messages
+    assert f"3 × hidden folders, first '{train}/.ipynb_checkpoints'; they are left out" in warning
+
+
+def test_odd_files_are_said(cfg: CfgNode, folder: Path) -> None:
+    one = folder / "train" / "n01440764"
+    (one / "list.txt").write_text("0.JPEG")
+    (one / "near").mkdir()
+    for place in (one / "near" / "3.PNG", folder / "train" / "cover.webp"):
+        Image.new("RGB", (40, 40)).save(place)
+    dataset = build_dataset(cfg, "train", augment=False)
+    assert len(dataset) == 7
+    assert [(f.severity, f.count, f.kind, f.example) for f in dataset.findings()] == [
+        ("oddity", 1, "images beside the class folders", f"'{folder}/train/cover.webp'"),
+        (
+            "oddity",
+            1,
+            "files in class folders that are not images by their suffix",
+            f"'{one}/list.txt'",
+        ),
+        ("oddity", 1, "images in folders below a class folder", f"'{one}/near/3.PNG'"),
+    ]
+
+
+def test_images_are_upright(cfg: CfgNode, folder: Path) -> None:
+    path = folder / "train" / "n01440764" / "0.JPEG"
+    Image.fromarray(photo(30, 40)).save(path, exif=exif(6))
+    seen, _ = ClassificationFolder(folder, "train")[0]
+    with Image.open(path) as image:
+        expected = ImageOps.exif_transpose(image)
+    assert np.array_equal(np.asarray(seen), np.asarray(expected))
+    assert seen.size == (30, 40)
+
+
+def test_one_class(cfg: CfgNode, folder: Path) -> None:
+    shutil.rmtree(folder / "train" / "n01443537")
+    with pytest.raises(UserError, match="has one class folder, 'n01440764'; a classifier needs tw"):
+        build_dataset(cfg, "train", augment=False)
+
+
+def test_no_class(cfg: CfgNode, folder: Path) -> None:
+    for name in ("n01440764", "n01443537"):
+        shutil.move(folder / "train" / name, folder / "train" / f".{name}")
+    with pytest.raises(UserError, match=r"'.*train' is empty: it has no class folders; expected"):
+        build_dataset(cfg, "train", augment=False)
 
 
 def test_wrong_class_count(cfg: CfgNode) -> None:
@@ -98,7 +183,7 @@ def test_empty_class(cfg: CfgNode, folder: Path) -> None:
 def test_many_empty_classes_are_named_shortly(cfg: CfgNode, folder: Path) -> None:
     for index in range(500):
         (folder / "val" / f"n1{index:07d}").mkdir()
-    with pytest.raises(UserError, match=r"a class without images .* …\); expected") as caught:
+    with pytest.raises(UserError, match=r"\(500 of 502: n1000.* …\); expected") as caught:
         build_dataset(cfg, "val", augment=False)
     assert len(str(caught.value)) < 500
 
