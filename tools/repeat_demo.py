@@ -20,7 +20,7 @@ def parse() -> argparse.Namespace:
         nargs="+",
         type=int,
         default=[1, 2],
-        help="of a process; every seed is run with each (default: 1 2)",
+        help="of the demos, and of the searches to compare with theirs (default: 1 2)",
     )
     parser.add_argument("--workers", type=int, default=1, help="repetitions at a time (default: 1)")
     parser.add_argument(

@@ -33,13 +33,14 @@ class Repeat:
     Attributes:
         seed: of all its stages.
         threads: of its processes. Another number sums in another order, and so rounds otherwise.
-        by_channel: whether images lie in memory by channel, which rounds otherwise too. Then the
-            search alone is repeated.
+        by_channel: whether images lie in memory by channel, which rounds otherwise too.
+        whole: False repeats the search alone.
     """
 
     seed: int
     threads: int
     by_channel: bool = False
+    whole: bool = True
 
     @property
     def name(self) -> str:
@@ -49,12 +50,12 @@ class Repeat:
 
     def commands(self, folder: Path) -> list[Command]:
         """What is run for it in ``folder``."""
+        layout = ("MODEL.SPNAS.CHANNELS_LAST", "False") if self.by_channel else ()
         stages = demo_commands(folder / self.name, self.seed)
-        if self.by_channel:
-            search = stages[0]
-            options = (*search.options, "MODEL.SPNAS.CHANNELS_LAST", "False")
-            stages = [replace(search, options=options)]
-        return [replace(stage, threads=self.threads) for stage in stages]
+        return [
+            replace(stage, threads=self.threads, options=(*stage.options, *layout))
+            for stage in (stages if self.whole else stages[:1])
+        ]
 
     def row(self, folder: Path) -> dict[str, Any]:
         """What came out."""
@@ -70,7 +71,7 @@ class Repeat:
             "predicted_runtime": found["predicted_runtime"],
             "unit": found["unit"],
         }
-        if self.by_channel:
+        if not self.whole:
             return row
         (scores,) = results["detection"]["scores"].values()
         return {
@@ -82,9 +83,11 @@ class Repeat:
 
 
 def repeats(seeds: int, threads: Sequence[int]) -> list[Repeat]:
-    """Every seed with every number of threads, and every seed's search by channel."""
-    whole = [Repeat(seed, number) for number in threads for seed in range(seeds)]
-    return [*whole, *(Repeat(seed, threads[0], by_channel=True) for seed in range(seeds))]
+    """The demo with every seed, and every seed's search with other rounding: threads, layout."""
+    first, *others = threads
+    rounded = [Repeat(seed, number, whole=False) for number in others for seed in range(seeds)]
+    by_channel = [Repeat(seed, first, by_channel=True, whole=False) for seed in range(seeds)]
+    return [*(Repeat(seed, first) for seed in range(seeds)), *rounded, *by_channel]
 
 
 def demo_repeats(
@@ -94,7 +97,7 @@ def demo_repeats(
 
     Args:
         seeds: how many, from 0.
-        threads: numbers of threads of a process.
+        threads: of a process: of the demos, and of the searches to compare with theirs.
         folder: of the runs; those that are finished are kept.
         workers: how many repetitions at once.
 
@@ -139,14 +142,12 @@ _FIGURES = {"top1": "held-out digits (%)", "box_AP": "box AP", "mask_AP": "mask 
 
 
 def _spread(rows: Sequence[Row]) -> str:
-    whole = [row for row in rows if not row["by_channel"]]
     cells = []
-    for number in sorted({row["threads"] for row in whole}):
-        for key, title in _FIGURES.items():
-            values = np.array([row[key] for row in whole if row["threads"] == number])
-            spread = f"{values.mean():.2f} ± {values.std(ddof=1):.2f}" if len(values) > 1 else "–"
-            cells.append([title, str(number), spread, f"{values.min():.2f}", f"{values.max():.2f}"])
-    return table(["figure", "threads", "mean ± deviation", "lowest", "highest"], cells)
+    for key, title in _FIGURES.items():
+        values = np.array([row[key] for row in rows if key in row])
+        spread = f"{values.mean():.2f} ± {values.std(ddof=1):.2f}" if len(values) > 1 else "–"
+        cells.append([title, spread, f"{values.min():.2f}", f"{values.max():.2f}"])
+    return table(["over the seeds", "mean ± deviation", "lowest", "highest"], cells)
 
 
 def _agreement(rows: Sequence[Row]) -> str:

@@ -32,18 +32,18 @@ def write_results(repeat: Repeat, folder: Path, layers: str, top1: float) -> Non
 
 def test_seeds_threads_and_layout_are_those_asked_for(tmp_path: Path) -> None:
     wanted = repeats(2, [1, 2])
-    assert [(r.seed, r.threads, r.by_channel) for r in wanted] == [
-        (0, 1, False),
-        (1, 1, False),
-        (0, 2, False),
-        (1, 2, False),
-        (0, 1, True),
-        (1, 1, True),
+    assert [(r.seed, r.threads, r.by_channel, r.whole) for r in wanted] == [
+        (0, 1, False, True),
+        (1, 1, False, True),
+        (0, 2, False, False),
+        (1, 2, False, False),
+        (0, 1, True, False),
+        (1, 1, True, False),
     ]
     assert len({repeat.name for repeat in wanted}) == 6
     for repeat in wanted:
         commands = repeat.commands(tmp_path)
-        assert len(commands) == (1 if repeat.by_channel else 3)
+        assert len(commands) == (3 if repeat.whole else 1)
         for command in commands:
             cfg = command.config()
             assert repeat.seed == cfg.SEED
@@ -66,8 +66,8 @@ def test_what_is_finished_is_not_run_again(tmp_path: Path, monkeypatch: pytest.M
     lines = demo_repeats_section(study).splitlines()  # type: ignore[arg-type]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     # the mean of 96 and 97, its deviation with n - 1, and both
-    assert ["held-out digits (%)", "2", "96.50 ± 0.71", "96.00", "97.00"] in cells
-    assert ["box AP", "1", "48.25 ± 0.35", "48.00", "48.50"] in cells
+    assert ["held-out digits (%)", "96.50 ± 0.71", "96.00", "97.00"] in cells
+    assert ["box AP", "48.25 ± 0.35", "48.00", "48.50"] in cells
     # one network is the same with one thread and two, the other differs in the last layer
     assert ["the number of threads", "2", "1", "3.5 of 4", "3 of 4"] in cells
     assert ["the layout in memory", "2", "2", "4.0 of 4", "4 of 4"] in cells
