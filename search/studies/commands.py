@@ -22,6 +22,7 @@ from detection.config import add_spnas_config
 from detection.engine.config_file import load_config
 from detection.engine.results import results_part
 from detection.engine.reuse import check_same_network, check_same_run
+from detection.engine.wandb_settings import environment_of_run
 from search.config import add_search_config
 
 WAY_OUT = "name another folder (--output)"
@@ -49,6 +50,7 @@ class Command:
         folder: its run folder.
         options: keys to change and their values, in turns.
         arguments: further ones, such as ``--num-gpus 8``.
+        study: the folder that has those of all runs of a study; W&B shows these as a group.
     """
 
     script: str
@@ -56,6 +58,7 @@ class Command:
     folder: Path
     options: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
+    study: Path | None = None
 
     @property
     def finished(self) -> bool:
@@ -125,7 +128,7 @@ def run_in_order(commands: Sequence[Command], titles: Sequence[str]) -> None:
     for number, (command, title) in enumerate(zip(commands, titles, strict=True), start=1):
         words = command.words()
         print(f"\n[{number}/{len(commands)}] {title}\n$ python {shlex.join(words)}", flush=True)
-        code = subprocess.run([sys.executable, *words], env=_environment({})).returncode
+        code = subprocess.run([sys.executable, *words], env=_environment(command, {})).returncode
         if code:
             raise UserError(
                 f"command {number} of {len(commands)} ended with exit code {code}, see above; the "
@@ -177,7 +180,7 @@ def _run_quietly(command: Command, share: Mapping[str, str]) -> None:
     with log.open("w") as file:
         code = subprocess.run(
             [sys.executable, *command.words()],
-            env=_environment(share),
+            env=_environment(command, share),
             stdout=file,
             stderr=subprocess.STDOUT,
         ).returncode
@@ -210,5 +213,6 @@ def machine_shares(workers: int) -> list[dict[str, str]]:
     ]
 
 
-def _environment(share: Mapping[str, str]) -> dict[str, str]:
-    return {"PYTHONWARNINGS": "ignore", **os.environ, **share}
+def _environment(command: Command, share: Mapping[str, str]) -> dict[str, str]:
+    own = environment_of_run(os.environ, command.folder, command.study)
+    return {"PYTHONWARNINGS": "ignore", **own, **share}

@@ -33,18 +33,20 @@ def demo_commands(output: Path) -> list[Command]:
     """The three commands; a user's own data takes the same three with other configs."""
     search, classifier, detector = (output / name for name in ("search", "classifier", "detection"))
     return [
-        Command("search_net.py", "configs/search/digits.yaml", search),
+        Command("search_net.py", "configs/search/digits.yaml", search, study=output),
         Command(
             "train_classifier.py",
             "configs/classification/digits.yaml",
             classifier,
             backbone_overrides(search),
+            study=output,
         ),
         Command(
             "train_net.py",
             "configs/detection/mask_rcnn_spnas_fpn_digits.yaml",
             detector,
             (*backbone_overrides(classifier), "MODEL.SPNAS.ENGINE", "onnxruntime"),
+            study=output,
         ),
     ]
 

@@ -35,6 +35,8 @@ for _ in range(600 if "WAIT" in values else 0):
 else:
     if "WAIT" in values:
         sys.exit("nobody beside me")
+wandb = {key: value for key, value in os.environ.items() if key.startswith("WANDB_")}
+(folder / "wandb.json").write_text(json.dumps(wandb))
 keys = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 (folder / "results.json").write_text(json.dumps([os.environ[key] for key in keys]))
 """
@@ -112,6 +114,19 @@ def test_commands_in_turns(
     out, err = capfd.readouterr()
     assert "[2/3] B\n$ python tools/tool.py --config-file c.yaml --resume OUTPUT_DIR out/b" in out
     assert "no table 'nine'" in err
+
+
+def test_every_command_is_a_wandb_run_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("RUN_ID", "abc"), ("NAME", "mine"), ("PROJECT", "ours")):
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    commands = [replace(command(name), study=Path("out")) for name in ("a/seed0", "b/seed0")]
+    run_in_order(commands[:1], ["A"])
+    list(run_beside([commands[1:]], 1))
+    for run, name in zip(commands, ("a/seed0", "b/seed0"), strict=True):
+        own = json.loads((run.folder / "wandb.json").read_text())
+        own.pop("WANDB_MODE", None)
+        assert own == {"WANDB_NAME": name, "WANDB_RUN_GROUP": "mine", "WANDB_PROJECT": "ours"}
 
 
 def leave_run(run: Command, *options: str) -> None:
