@@ -49,9 +49,18 @@ def add_spnas_config(cfg: CfgNode) -> None:
 
     # "SGD" as in Detectron2 (SOLVER.MOMENTUM, SOLVER.NESTEROV), or "AdamW".
     cfg.SOLVER.OPTIMIZER = "SGD"
+    # Keeps the best model of all evaluations (TEST.EVAL_PERIOD, or CLASSIFICATION.EVAL_EPOCHS) in
+    # model_best.pth: "bbox/AP", "segm/AP50", "validation_loss", ... of a detector, of the first
+    # test set if there are several; "val/top1", "val/loss", ... of a classifier; "" keeps none.
+    cfg.SOLVER.BEST_METRIC = ""
+    cfg.SOLVER.EARLY_STOPPING = CfgNode()
+    # Evaluations without a better SOLVER.BEST_METRIC after which the training ends; 0: never.
+    cfg.SOLVER.EARLY_STOPPING.PATIENCE = 0
 
     # Which implementation computes AP: "faster" (faster-coco-eval) or "pycocotools". Both give
     # the same numbers.
     cfg.TEST.COCO_BACKEND = "faster"
     # Images of the first test set that every evaluation draws with its predictions into the logs.
     cfg.TEST.NUM_VISUALIZATIONS = 4
+    # Whether every evaluation of a training also finds the training's losses on the test sets.
+    cfg.TEST.VALIDATION_LOSS = False

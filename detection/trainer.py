@@ -21,6 +21,7 @@ from backbones.errors import UserError
 from detection.checkpointing import DetectorCheckpointer, mention_backbone_beside
 from detection.data.checks import Record, check_test_sets
 from detection.data.loader import build_test_loader, build_train_loader, skip_batches
+from detection.engine.best import BestModel
 from detection.engine.metrics import MetricsHook, has_row
 from detection.engine.random_state import seeded
 from detection.engine.results import results_part, write_results
@@ -30,9 +31,9 @@ from detection.engine.wandb_writer import WandbSettings, WandbWriter
 from detection.engine.writers import build_run_writers
 from detection.evaluation import build_evaluator
 from detection.modeling.meta_arch import check_registered_names
+from detection.recipe import best_metric, check_evaluations, check_solver
 from detection.report import check_cost_options, final_results, final_rows, final_table
-
-OPTIMIZERS = ("SGD", "AdamW")
+from detection.validation import validation_losses
 
 _log = logging.getLogger(__name__)
 _LOG_PERIOD = 20
@@ -56,6 +57,7 @@ class DetectionTrainer(ResumableTrainer, DefaultTrainer):
         """
         check_solver(cfg)
         check_cost_options(cfg)
+        check_evaluations(cfg)
         check_test_sets(cfg)
         self._writers: list[EventWriter] = []
         super().__init__(cfg)
@@ -125,9 +127,26 @@ class DetectionTrainer(ResumableTrainer, DefaultTrainer):
         self.checkpointer = DetectorCheckpointer(
             self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
         )
+        theirs = (hooks.EvalHook, hooks.PeriodicWriter)
         found = [hook for hook in super().build_hooks() if hook is not None]
-        found = [hook for hook in found if not isinstance(hook, hooks.PeriodicWriter)]
+        found = [hook for hook in found if not isinstance(hook, theirs)]
+        found.append(hooks.EvalHook(self.cfg.TEST.EVAL_PERIOD, self.evaluate))
+        if metric := best_metric(self.cfg):
+            patience = self.cfg.SOLVER.EARLY_STOPPING.PATIENCE
+            period, model = self.cfg.TEST.EVAL_PERIOD, unwrap_ddp(self.model)
+            found.append(BestModel(period, metric, lambda: model, patience))
         return [*found, FinalReport()]
+
+    def evaluate(self) -> dict[str, Any]:
+        """What :meth:`test` returns, and the losses on the test sets where these are asked for."""
+        self._last_eval_results = self.test(self.cfg, self.model)
+        if not self.cfg.TEST.VALIDATION_LOSS:
+            return self._last_eval_results
+        losses = validation_losses(self.cfg, self.model)
+        if losses:
+            shown = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
+            _log.info("On the test sets: %s", shown)
+        return {**self._last_eval_results, **losses}
 
     def build_writers(self) -> list[EventWriter]:
         """None yet: W&B and TensorBoard need to know where a resumed run starts."""
@@ -246,22 +265,3 @@ def evaluate(cfg: CfgNode, model: nn.Module | None = None, resume: bool = False)
     cfg = evaluation_config(cfg)
     scores = DetectionTrainer.test(cfg, model)
     return report(cfg, model, scores) if comm.is_main_process() else {}
-
-
-def check_solver(cfg: CfgNode) -> None:
-    """Insists on values of ``cfg.SOLVER`` that can be trained with.
-
-    Raises:
-        UserError: naming the key.
-    """
-    if cfg.SOLVER.MAX_ITER < 1:
-        raise UserError(f"SOLVER.MAX_ITER is {cfg.SOLVER.MAX_ITER}; expected 1 or more")
-    if cfg.SOLVER.OPTIMIZER not in OPTIMIZERS:
-        raise UserError(
-            f"SOLVER.OPTIMIZER is '{cfg.SOLVER.OPTIMIZER}'; expected one of {', '.join(OPTIMIZERS)}"
-        )
-    if cfg.SOLVER.AMP.ENABLED and not cfg.MODEL.DEVICE.startswith("cuda"):
-        raise UserError(
-            f"SOLVER.AMP.ENABLED is True, but MODEL.DEVICE is '{cfg.MODEL.DEVICE}'; Detectron2's "
-            "mixed precision needs a GPU: set SOLVER.AMP.ENABLED False"
-        )

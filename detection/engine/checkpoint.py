@@ -76,11 +76,28 @@ class Checkpointer(DetectionCheckpointer):
         content = {"model": self.model.state_dict()}
         content.update({key: plain(obj.state_dict()) for key, obj in self.checkpointables.items()})
         content.update(plain(kwargs))
+        self._write(name, content)
+        self.tag_last_checkpoint(f"{name}.pth")
+
+    def save_aside(self, name: str, model: nn.Module, **kwargs: Any) -> None:
+        """Writes the weights of a model alone, which no run is resumed from.
+
+        Args:
+            name: of the file, without ``.pth``.
+            model: it may be another than the one in training, such as its average.
+            kwargs: plain data to keep beside the weights.
+
+        Raises:
+            UserError: as for :meth:`save`.
+        """
+        if self.save_dir and self.save_to_disk:
+            self._write(name, {"model": model.state_dict(), **plain(kwargs)})
+
+    def _write(self, name: str, content: dict[str, Any]) -> None:
         path = Path(self.save_dir) / f"{name}.pth"
         self.logger.info("Saving checkpoint to %s", path)
         try:
             save_checkpoint(path, content)
-            self.tag_last_checkpoint(path.name)
         except (OSError, RuntimeError) as error:  # PyTorch's writer raises RuntimeError
             raise UserError(
                 f"cannot write the checkpoint '{path}' ({str(error).splitlines()[0][:200]}); the "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import Counter
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from detectron2.engine.train_loop import HookBase
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 
+from detection.engine.best import BestModel
 from detection.engine.metrics import has_row, recent_scalars, restore_scalars
 from detection.engine.random_state import capture_random_state, restore_random_state
 from detection.engine.user_errors import without_tracebacks_of_user_errors
@@ -35,7 +37,7 @@ class ResumableTrainer(TrainerBase):
 
     What is due behind a checkpoint and the end of the process came before, is done when the run
     is resumed: the evaluation of that iteration and its row in ``metrics.json``, and all that
-    follows the last iteration.
+    follows the last iteration. A training that was stopped early is complete.
 
     Use it alone or in front of another trainer:
     ``class DetectionTrainer(ResumableTrainer, DefaultTrainer)``.
@@ -45,21 +47,56 @@ class ResumableTrainer(TrainerBase):
     """
 
     finished: int = 0
+    iter: int
+    max_iter: int
     _step_states: list[dict[str, Any]] | None = None
     _loaded_state: dict[str, Any] | None = None
     _loaded_scalars: Mapping[str, Any] = {}
     _checkpoint_periods: frozenset[int] = frozenset()
+    _stop_reason: str = ""
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As in the base class; of a run that is complete, only what is missing behind its end."""
         start, end = (*args, *kwargs.values()) or (self.start_iter, self.max_iter)
         with without_tracebacks_of_user_errors():
+            if start < end and self._has_stopped(start):
+                end = self.max_iter = start
             if not 0 < start >= end:
-                return super().train(*args, **kwargs)
+                with contextlib.suppress(_Stopped):
+                    return super().train(*args, **kwargs)
+                return None
             logger.info("All %d iterations are done: nothing to train", end)
             if not comm.all_gather(self.settled())[0]:
                 self._settle(start)
         return None
+
+    def stop_early(self, reason: str) -> None:
+        """Ends the training behind the present step, as if it were the last of the run.
+
+        Args:
+            reason: for the log.
+        """
+        self._stop_reason = reason
+
+    def _has_stopped(self, finished: int) -> bool:
+        """Whether an earlier process ended the training early, behind its last iteration."""
+        if not comm.all_gather(has_row(self.folder, finished - 1))[0]:
+            return False  # that evaluation is still to come
+        found = [hook for hook in self._hooks if isinstance(hook, BestModel)]
+        for hook in found:
+            hook.load()
+        return finished > 0 and any(hook.exhausted(finished) for hook in found)
+
+    def _stop_if_asked(self, state: dict[str, Any]) -> None:
+        """Makes the present iteration the last one."""
+        if not self._stop_reason:
+            return
+        logger.info("%s", self._stop_reason)
+        self._step_states = comm.all_gather(state)
+        self.checkpointer.save("model_final", iteration=self.iter)
+        self._step_states = None
+        self.iter = self.max_iter = self.finished = self.iter + 1
+        raise _Stopped
 
     def progress_note(self) -> str:
         """What a line of progress on the console says at its end, beside the losses."""
@@ -107,8 +144,9 @@ class ResumableTrainer(TrainerBase):
             return
         self.iter = self.storage.iter = iteration
         for hook in self._hooks:
-            if isinstance(hook, hooks.EvalHook | hooks.PeriodicWriter):
+            if isinstance(hook, hooks.EvalHook | BestModel | hooks.PeriodicWriter):
                 hook.after_step()
+        self._stop_if_asked(self._loaded_state or capture_random_state())
         self.iter = self.storage.iter = present
 
     @property
@@ -127,6 +165,7 @@ class ResumableTrainer(TrainerBase):
         super().after_step()
         self._step_states = None
         restore_random_state(state)
+        self._stop_if_asked(state)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs, except model and checkpointables."""
@@ -197,6 +236,10 @@ class ResumableTrainer(TrainerBase):
                 logger.warning("This run has no hook '%s': its saved state is ignored", name)
             elif hasattr(_stateful(by_name[name]), "load_state_dict"):
                 _stateful(by_name[name]).load_state_dict(state)
+
+
+class _Stopped(BaseException):
+    """Ends the loop of Detectron2's trainer, which takes an ``Exception`` for a failure."""
 
 
 def _stateful(hook: HookBase) -> Any:

@@ -16,6 +16,7 @@ from detectron2.utils.events import EventWriter
 from torch import nn
 
 from backbones.errors import UserError
+from detection.engine.best import BestModel
 from detection.engine.checkpoint import Checkpointer
 from detection.engine.metrics import MetricsHook
 from detection.engine.resumable import ResumableTrainer
@@ -32,7 +33,7 @@ _HOOK_ORDER: tuple[tuple[type[HookBase], ...], ...] = (
     (hooks.IterationTimer,),
     (HookBase,),
     (hooks.PeriodicCheckpointer,),
-    (hooks.EvalHook, hooks.BestCheckpointer),
+    (hooks.EvalHook, BestModel),
     (hooks.PeriodicWriter,),
 )
 

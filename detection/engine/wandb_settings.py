@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import netrc
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 from urllib.parse import urlparse
@@ -16,6 +17,21 @@ from backbones.errors import UserError
 
 Mode = Literal["auto", "online", "offline", "disabled"]
 
+_VARIABLES = {
+    "project": "WANDB_PROJECT",
+    "entity": "WANDB_ENTITY",
+    "name": "WANDB_NAME",
+    "group": "WANDB_RUN_GROUP",
+    "tags": "WANDB_TAGS",
+    "notes": "WANDB_NOTES",
+    "job_type": "WANDB_JOB_TYPE",
+}
+"""W&B's environment variables, by the setting whose default they replace."""
+
+_OF_ONE_RUN = ("WANDB_RUN_ID", "WANDB_NAME", "WANDB_RESUME")
+_FORMER_MODES = {"dryrun": "offline", "run": "online"}
+_TRUE = ("1", "true", "yes", "on", "y", "t")
+
 
 @dataclass(frozen=True)
 class WandbSettings:
@@ -23,13 +39,16 @@ class WandbSettings:
 
     Attributes:
         enabled: False is no W&B at all.
-        mode: ``auto`` follows the environment variable ``WANDB_MODE``; without it, it is
-            ``online`` if there is an API key and else ``offline``, to be uploaded later with
-            ``wandb sync``.
+        mode: ``auto`` follows the environment variables ``WANDB_DISABLED`` and ``WANDB_MODE``;
+            without them, it is ``online`` if there is an API key and else ``offline``, to be
+            uploaded later with ``wandb sync``.
         project: of the runs.
+        entity: user or team that the runs belong to; empty is the account's default.
         name: of this run; empty is the name of the run folder.
         group: of related runs, e.g. all seeds of one experiment.
         tags: of this run.
+        notes: on this run.
+        job_type: of this run, e.g. ``train``.
 
     Raises:
         UserError: for another mode.
@@ -38,9 +57,12 @@ class WandbSettings:
     enabled: bool = True
     mode: Mode = "auto"
     project: str = "spnas"
+    entity: str = ""
     name: str = ""
     group: str = ""
     tags: tuple[str, ...] = ()
+    notes: str = ""
+    job_type: str = ""
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(Mode):
@@ -55,15 +77,65 @@ class WandbSettings:
             enabled=node.ENABLED,
             mode=node.MODE,
             project=node.PROJECT,
+            entity=node.ENTITY,
             name=node.NAME,
             group=node.GROUP,
             tags=tuple(str(tag) for tag in node.TAGS),
+            notes=node.NOTES,
+            job_type=node.JOB_TYPE,
         )
+
+    def with_environment(self, environ: Mapping[str, str] = os.environ) -> WandbSettings:
+        """The settings with W&B's environment variables in place of defaults.
+
+        What differs from its default was set by the user, and stays.
+
+        Args:
+            environ: of the process.
+        """
+        found: dict[str, Any] = {}
+        for field in fields(self):
+            value = environ.get(_VARIABLES.get(field.name, ""), "").strip()
+            if value and getattr(self, field.name) == field.default:
+                found[field.name] = _tags(value) if field.name == "tags" else value
+        if self.mode == "auto" and environ.get("WANDB_DISABLED", "").lower() in _TRUE:
+            found["mode"] = "disabled"
+        if self.mode == "auto" and environ.get("WANDB_MODE", "").lower() == "disabled":
+            found["mode"] = "disabled"
+        return replace(self, **found)
 
     @property
     def active(self) -> bool:
         """Whether anything is to be logged."""
         return self.enabled and self.mode != "disabled"
+
+
+def environment_of_run(
+    environ: Mapping[str, str], folder: Path, study: Path | None
+) -> dict[str, str]:
+    """The environment of a run that another tool starts, one among several.
+
+    ``WANDB_RUN_ID``, ``WANDB_NAME`` and ``WANDB_RESUME`` are of one run, so that none gets those
+    of the tool. The tool's runs are one group: ``WANDB_RUN_GROUP``, else what the tool's
+    ``WANDB_NAME`` says, else the folder of the study.
+
+    Args:
+        environ: of the tool.
+        folder: of the run.
+        study: the folder that has those of all its runs; None where there is no such folder.
+    """
+    own = {name: value for name, value in environ.items() if name not in _OF_ONE_RUN}
+    group = environ.get("WANDB_RUN_GROUP") or environ.get("WANDB_NAME")
+    if study is not None:
+        group = group or study.resolve().name
+        own["WANDB_NAME"] = folder.resolve().relative_to(study.resolve()).as_posix()
+    if group:
+        own["WANDB_RUN_GROUP"] = group
+    return own
+
+
+def _tags(text: str) -> tuple[str, ...]:
+    return tuple(tag.strip() for tag in text.split(",") if tag.strip())
 
 
 def resolve_mode(mode: Mode, wandb: Any) -> str:
@@ -75,8 +147,8 @@ def resolve_mode(mode: Mode, wandb: Any) -> str:
     """
     if mode != "auto":
         return mode
-    if chosen := os.environ.get("WANDB_MODE"):
-        return chosen
+    if chosen := os.environ.get("WANDB_MODE", "").lower():
+        return _FORMER_MODES.get(chosen, chosen)
     return "online" if has_api_key(wandb) else "offline"
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import secrets
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,8 +20,10 @@ import yaml
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, EventWriter, get_event_storage
 
-from backbones.files import write_atomic
+from detection.engine.metrics import read_metrics
 from detection.engine.results import to_json
+from detection.engine.wandb_files import mended, segments, sync_command
+from detection.engine.wandb_memory import WandbMemory
 from detection.engine.wandb_settings import WandbSettings, has_api_key, resolve_mode
 
 __all__ = ["WandbSettings", "WandbWriter"]
@@ -38,9 +39,10 @@ _SMOOTHING_WINDOW = 20  # iterations, as in Detectron2's writers
 class WandbWriter(EventWriter):
     """Sends an ``EventStorage`` to W&B; on rank 0 only, elsewhere it does nothing.
 
-    ``wandb_run_id`` and ``wandb_last_step`` in the run folder let a resumed run continue the same
-    W&B run. Its steps never go back: resumed from an older checkpoint, it waits until the
-    training has passed the last step sent.
+    What the run folder remembers (:class:`WandbMemory`) lets a resumed run continue the same W&B
+    run. Its steps never go back: resumed from an older checkpoint, it waits until the training
+    has passed the last step sent. Rows of ``metrics.json`` that an earlier process did not get to
+    W&B, because it was killed or W&B was off, are sent first.
     """
 
     def __init__(
@@ -52,7 +54,7 @@ class WandbWriter(EventWriter):
         """Starts or continues the W&B run of a run folder.
 
         Args:
-            settings: see there.
+            settings: see there; W&B's environment variables replace what is at its default.
             output_dir: the run folder.
             config: shown with the run; by default the folder's ``config.yaml``.
         """
@@ -60,9 +62,11 @@ class WandbWriter(EventWriter):
         self._run: Any = None
         self._wandb: Any = None
         self._offline = False
+        self._memory: WandbMemory | None = None
         self._last_written = -1
         self._step = 0
-        self._remembered_step = -1
+        self._caught_up = False
+        settings = settings.with_environment()
         if not settings.active or not comm.is_main_process():
             return
         with self._guarded("start"):
@@ -83,6 +87,7 @@ class WandbWriter(EventWriter):
             if step > self._last_written:
                 by_step[step][name] = value
         with self._guarded("write"):
+            self._catch_up(min(by_step, default=storage.iter))
             if storage.iter >= self._step and (storage._vis_data or storage._histograms):
                 by_step[max(storage.iter, *by_step, 0)].update(self._media(storage))
             for step in sorted(by_step):
@@ -110,24 +115,35 @@ class WandbWriter(EventWriter):
             return
         with self._guarded("finish"):
             run, self._run = self._run, None
-            folder = Path(run.dir).parent
             _bounded(run.finish, _FINISH_SECONDS + 10)
+            assert self._memory is not None
+            self._memory.mark(closed=True)
             if self._offline:
-                logger.info("W&B is in '%s'; upload it with: wandb sync %s", folder, folder)
+                folder = Path(run.dir).parent
+                command = sync_command(
+                    segments(folder.parent, run.id) or [folder],
+                    str(getattr(self._wandb, "__version__", "")),
+                )
+                logger.info("W&B is in '%s'; upload it with: %s", folder, command)
 
     def _start(self, settings: WandbSettings, config: Mapping[str, Any] | None) -> None:
         import wandb
 
         self._wandb = wandb
-        run_id, last = self._remembered()
+        memory = self._memory = WandbMemory(self._folder)
         mode = resolve_mode(settings.mode, wandb)
+        place = Path(os.environ.get("WANDB_DIR") or self._folder)
+        place.mkdir(parents=True, exist_ok=True)
         arguments = {
             "project": settings.project,
+            "entity": settings.entity or None,
             "name": settings.name or self._folder.resolve().name,
             "group": settings.group or None,
             "tags": list(settings.tags),
-            "id": run_id,
-            "dir": str(self._folder),
+            "notes": settings.notes or None,
+            "job_type": settings.job_type or None,
+            "id": memory.run_id,
+            "dir": str(place),
             "config": dict(config) if config is not None else self._saved_config(),
         }
         try:
@@ -142,25 +158,46 @@ class WandbWriter(EventWriter):
             logger.warning(
                 "W&B cannot be used online (%s): logging offline; upload later with: wandb sync %s",
                 _reason(error),
-                self._folder / "wandb" / "offline-run-*",
+                place / "wandb" / f"offline-run-*-{memory.run_id}",
             )
             # The failed attempt lives on in W&B's background process and occupies the run's id.
             _bounded(wandb.teardown, _FINISH_SECONDS)
             self._run = _init(wandb, "offline", arguments)
             self._offline = True
-        # An online run knows the first step that it still accepts.
-        last = max(last, int(getattr(self._run, "starting_step", 0) or 0) - 1)
-        self._last_written, self._step, self._remembered_step = last, last + 1, last
+        last = self._last_step(memory)
+        memory.mark(closed=False)
+        self._last_written, self._step = last, last + 1
 
-    def _remembered(self) -> tuple[str, int]:
-        """Run id and last step of an earlier process in this folder, else a new id and -1."""
-        id_file, step_file = self._folder / "wandb_run_id", self._folder / "wandb_last_step"
-        run_id = id_file.read_text().strip() if id_file.exists() else ""
-        if not run_id:
-            run_id = secrets.token_hex(4)
-            write_atomic(id_file, run_id)
-        step = step_file.read_text().strip() if step_file.exists() else ""
-        return run_id, int(step) if step.isdecimal() else -1
+    def _last_step(self, memory: WandbMemory) -> int:
+        """The last step that W&B has of the run, as far as it was not lost in a kill."""
+        here = Path(self._run.dir).parent
+        earlier = [path for path in segments(here.parent, self._run.id) if path != here]
+        # An online run knows the first step that it still accepts.
+        server = int(getattr(self._run, "starting_step", 0) or 0) - 1
+        if not self._offline and hasattr(self._run, "starting_step"):
+            return server
+        if memory.closed or any(here.parent.glob(f"run-*-{self._run.id}")):
+            return max(memory.last_step, server)
+        try:
+            kept = [step for path in earlier if (step := mended(path)) is not None]
+        except Exception as error:  # another version's files: what was sent counts as kept
+            logger.debug("cannot read W&B's files: %s", _reason(error))
+            return memory.last_step
+        return max(kept, default=-1) if earlier else memory.last_step
+
+    def _catch_up(self, before: int) -> None:
+        """Sends the rows of ``metrics.json`` between W&B's last step and a new one."""
+        if self._caught_up:
+            return
+        self._caught_up = True
+        missing: dict[int, dict[str, Any]] = defaultdict(dict)
+        for row in read_metrics(self._folder):
+            step = row.pop("iteration", None)
+            if isinstance(step, int) and self._last_written < step < before:
+                missing[step].update(row)
+        for step in sorted(missing):
+            self._log(missing[step], step)
+            self._last_written = step
 
     def _saved_config(self) -> dict[str, Any]:
         path = self._folder / "config.yaml"
@@ -168,9 +205,9 @@ class WandbWriter(EventWriter):
 
     def _log(self, values: Mapping[str, Any], step: int) -> None:
         self._run.log(dict(values), step=step)
-        if step != self._remembered_step:
-            write_atomic(self._folder / "wandb_last_step", str(step))
-        self._step = self._remembered_step = step
+        if self._memory is not None and step != self._memory.last_step:
+            self._memory.remember(step)
+        self._step = step
 
     def _media(self, storage: EventStorage) -> dict[str, Any]:
         """Images and histograms of the storage; TensorBoard's writer empties it afterwards."""
@@ -210,7 +247,7 @@ def _init(wandb: Any, mode: str, arguments: Mapping[str, Any]) -> Any:
     known = {*getattr(wandb.Settings, "model_fields", ()), *dir(wandb.Settings)}
     options = {name: value for name, value in wanted.items() if name in known}
     # Offline, W&B takes the id but has nothing to resume, and says so in a warning.
-    resume = "allow" if mode == "online" else None
+    resume = (os.environ.get("WANDB_RESUME") or "allow") if mode == "online" else None
     return wandb.init(mode=mode, resume=resume, settings=wandb.Settings(**options), **arguments)
 
 

@@ -41,7 +41,7 @@ def build_run_writers(
         ProgressPrinter(max_iter, note),
         JSONWriter(os.path.join(output_dir, METRICS_FILE)),
     ]
-    if wandb is not None and wandb.active:
+    if wandb is not None and wandb.with_environment().active:
         writers.append(WandbWriter(wandb, output_dir))
     # Last, since it empties the storage's images and histograms after writing them.
     if importlib.util.find_spec("tensorboard") is None:

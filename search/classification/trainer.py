@@ -19,6 +19,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from backbones.exported import ARCHITECTURE_FILE
+from detection.engine.best import BestModel, check_best_keys
 from detection.engine.metrics import has_row
 from detection.engine.results import results_part, write_results
 from detection.engine.trainer import RunTrainer, wrap_ddp
@@ -32,6 +33,9 @@ from search.classification.data import (
     checked_batch,
 )
 from search.classification.optimizer import build_lr_scheduler, build_optimizer
+
+METRICS = ("val/top1", "val/top5", "val/loss")
+"""What an evaluation finds, as ``SOLVER.BEST_METRIC`` names it."""
 
 logger = logging.getLogger(__name__)
 
@@ -82,14 +86,19 @@ class ClassificationTrainer(RunTrainer):
             checkpoint_period=_steps(cfg.CLASSIFICATION.CHECKPOINT_EPOCHS, steps_per_epoch),
             wandb=WandbSettings.from_cfg(cfg.WANDB),
         )
+        averaged = self.averaged_model
+        period = _steps(cfg.CLASSIFICATION.EVAL_EPOCHS, steps_per_epoch)
+        metric, patience = cfg.SOLVER.BEST_METRIC, cfg.SOLVER.EARLY_STOPPING.PATIENCE
+        check_best_keys(
+            *(metric, patience, "CLASSIFICATION.EVAL_EPOCHS", period < max_iter),
+            METRICS,
+        )
+        scheduler = build_lr_scheduler(cfg, self.optimizer, max_iter)
         self.register_hooks(
             [
-                hooks.LRScheduler(
-                    self.optimizer, build_lr_scheduler(cfg, self.optimizer, max_iter)
-                ),
-                hooks.EvalHook(
-                    _steps(cfg.CLASSIFICATION.EVAL_EPOCHS, steps_per_epoch), self.evaluate
-                ),
+                hooks.LRScheduler(self.optimizer, scheduler),
+                hooks.EvalHook(period, self.evaluate),
+                BestModel(period, metric, lambda: averaged, patience) if metric else None,
             ]
         )
         self._batches: Iterator[Any] = iter(())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from detectron2.config import CfgNode
 
 from backbones.errors import UserError
+from detection.recipe import check_search
 from search.runs.classification import SearchTrainer
 from search.runs.detector import DetectorSearchTrainer
 from search.runs.detector_backbone import searches_detector
@@ -22,6 +23,7 @@ def run_search(cfg: CfgNode, resume: bool = False, eval_only: bool = False) -> N
     Raises:
         UserError: for a mistake in the configuration.
     """
+    check_search(cfg)
     if searches_detector(cfg):
         if eval_only:
             raise UserError(

@@ -22,6 +22,7 @@ from detection.config import add_spnas_config
 from detection.engine.config_file import load_config
 from detection.engine.results import results_part
 from detection.engine.reuse import check_same_network, check_same_run
+from detection.engine.wandb_settings import environment_of_run
 from search.config import add_search_config
 
 WAY_OUT = "name another folder (--output)"
@@ -50,6 +51,7 @@ class Command:
         options: keys to change and their values, in turns.
         arguments: further ones, such as ``--num-gpus 8``.
         threads: of its process; None takes its share of the machine.
+        study: the folder that has those of all runs of a study; W&B shows these as a group.
     """
 
     script: str
@@ -58,6 +60,7 @@ class Command:
     options: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
     threads: int | None = None
+    study: Path | None = None
 
     @property
     def finished(self) -> bool:
@@ -71,10 +74,6 @@ class Command:
             *("--config-file", self.config_file, *self.arguments, "--resume"),
             *("OUTPUT_DIR", str(self.folder), *self.options),
         ]
-
-    def environment(self) -> dict[str, str]:
-        """What its process has to see."""
-        return {} if self.threads is None else {"OMP_NUM_THREADS": str(self.threads)}
 
     def config(self) -> CfgNode:
         """The configuration that the run would have, on the CPU.
@@ -131,9 +130,7 @@ def run_in_order(commands: Sequence[Command], titles: Sequence[str]) -> None:
     for number, (command, title) in enumerate(zip(commands, titles, strict=True), start=1):
         words = command.words()
         print(f"\n[{number}/{len(commands)}] {title}\n$ python {shlex.join(words)}", flush=True)
-        code = subprocess.run(
-            [sys.executable, *words], env=_environment(command.environment())
-        ).returncode
+        code = subprocess.run([sys.executable, *words], env=_environment(command, {})).returncode
         if code:
             raise UserError(
                 f"command {number} of {len(commands)} ended with exit code {code}, see above; the "
@@ -185,7 +182,7 @@ def _run_quietly(command: Command, share: Mapping[str, str]) -> None:
     with log.open("w") as file:
         code = subprocess.run(
             [sys.executable, *command.words()],
-            env=_environment({**share, **command.environment()}),
+            env=_environment(command, share),
             stdout=file,
             stderr=subprocess.STDOUT,
         ).returncode
@@ -218,5 +215,7 @@ def machine_shares(workers: int) -> list[dict[str, str]]:
     ]
 
 
-def _environment(share: Mapping[str, str]) -> dict[str, str]:
-    return {"PYTHONWARNINGS": "ignore", **os.environ, **share}
+def _environment(command: Command, share: Mapping[str, str]) -> dict[str, str]:
+    own = environment_of_run(os.environ, command.folder, command.study)
+    threads = {} if command.threads is None else {"OMP_NUM_THREADS": str(command.threads)}
+    return {"PYTHONWARNINGS": "ignore", **own, **share, **threads}

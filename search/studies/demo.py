@@ -34,18 +34,20 @@ def demo_commands(output: Path, seed: int = 0) -> list[Command]:
     search, classifier, detector = (output / name for name in ("search", "classifier", "detection"))
     seeded = ("SEED", str(seed)) if seed else ()  # 0 is the configurations' own
     return [
-        Command("search_net.py", "configs/search/digits.yaml", search, seeded),
+        Command("search_net.py", "configs/search/digits.yaml", search, seeded, study=output),
         Command(
             "train_classifier.py",
             "configs/classification/digits.yaml",
             classifier,
             (*backbone_overrides(search), *seeded),
+            study=output,
         ),
         Command(
             "train_net.py",
             "configs/detection/mask_rcnn_spnas_fpn_digits.yaml",
             detector,
             (*backbone_overrides(classifier), *seeded, "MODEL.SPNAS.ENGINE", "onnxruntime"),
+            study=output,
         ),
     ]
 

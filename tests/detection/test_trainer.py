@@ -18,7 +18,8 @@ from backbones.weights import save_checkpoint
 from detection.checkpointing import DetectorCheckpointer, backbone_prefix
 from detection.modeling.backbone import build_trunk
 from detection.modeling.pretrained import PublishedWeightsHandler
-from detection.trainer import DetectionTrainer, check_solver, report
+from detection.recipe import check_solver
+from detection.trainer import DetectionTrainer, report
 from tests.made_images import spoil_pixels
 from tests.run_contents import contents
 

@@ -145,12 +145,15 @@ def job_of(
                 classifier,
                 (*network, *seeded),
                 tuple(arguments),
+                study=output,
             )
         ]
         network = backbone_overrides(classifier)
     detector = (*network, *seeded, *options)
     folder = place / f"seed{seed}"
-    commands.append(Command("train_net.py", entry.config_file, folder, detector, tuple(arguments)))
+    commands.append(
+        Command("train_net.py", entry.config_file, folder, detector, tuple(arguments), study=output)
+    )
     return Job(entry, seed, tuple(commands))
 
 

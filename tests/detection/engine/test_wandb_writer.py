@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -20,17 +23,21 @@ from detectron2.utils.events import EventStorage
 from backbones.errors import UserError
 from detection.engine import wandb_writer
 from detection.engine.config import add_engine_config
-from detection.engine.wandb_settings import resolve_mode
+from detection.engine.metrics import read_metrics
+from detection.engine.wandb_files import sync_command
+from detection.engine.wandb_settings import environment_of_run, resolve_mode
 from detection.engine.wandb_writer import WandbSettings, WandbWriter
+from detection.engine.writers import build_run_writers
 
 OFFLINE = WandbSettings(mode="offline", name="first", group="seeds", tags=("a", "b"))
 LOGGER = "detection.engine.wandb_writer"
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(autouse=True)
 def _no_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"):
-        monkeypatch.delenv(name, raising=False)
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
     for name in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
         monkeypatch.setenv(name, str(tmp_path / "wandb_home"))
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
@@ -99,6 +106,7 @@ def test_offline_for_real(
     first.close()
     (offline,) = (folder / "wandb").glob("offline-run-*")
     assert lines[-1] == f"INFO: W&B is in '{offline}'; upload it with: wandb sync {offline}"
+    assert json.loads((folder / "wandb_folder.json").read_text())["closed"] is True
 
     # Resumed from the checkpoint of iteration 9; 10 to 19 are already there.
     second = WandbWriter(OFFLINE, folder)
@@ -106,6 +114,8 @@ def test_offline_for_real(
     _train(second, 10, 30)
     second.log_table("AP by scale", ["size", "AP"], [["small", 2.5]])
     second.close()
+    both = sorted((folder / "wandb").glob("offline-run-*"), key=lambda path: path.stat().st_mtime)
+    assert lines[-1].endswith(f"upload it with: wandb sync {both[0]} {both[1]}")
 
     deadline = time.monotonic() + 60  # W&B's own process may still be writing
     while sum(r.WhichOneof("record_type") == "exit" for r in _records(folder)) < 2:
@@ -221,6 +231,7 @@ def test_an_unreachable_server_means_offline(
     assert fake.inits[0]["id"] == fake.inits[1]["id"]
     assert [step for step, _ in fake.run.logged] == [4]
     (line,) = lines
+    assert f"offline-run-*-{fake.inits[0]['id']}" in line
     assert "no route" in line and "wandb sync" in line
 
 
@@ -306,16 +317,179 @@ def test_automatic_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     settings.api_key = None
     monkeypatch.setenv("WANDB_API_KEY", "k")
     assert resolve_mode("auto", wandb) == "online"
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    assert resolve_mode("auto", wandb) == "offline"
+    for value, mode in (("offline", "offline"), ("DRYRUN", "offline"), ("run", "online")):
+        monkeypatch.setenv("WANDB_MODE", value)
+        assert resolve_mode("auto", wandb) == mode
     assert resolve_mode("online", wandb) == "online"
 
 
 def test_settings_from_a_configuration() -> None:
     cfg = CfgNode()
     add_engine_config(cfg)
-    cfg.WANDB.GROUP, cfg.WANDB.TAGS = "seeds", ["a", 1]
-    assert WandbSettings.from_cfg(cfg.WANDB) == WandbSettings(group="seeds", tags=("a", "1"))
+    assert WandbSettings.from_cfg(cfg.WANDB) == WandbSettings()
+    cfg.WANDB.GROUP, cfg.WANDB.TAGS, cfg.WANDB.ENTITY = "seeds", ["a", 1], "team"
+    expected = WandbSettings(group="seeds", tags=("a", "1"), entity="team")
+    assert WandbSettings.from_cfg(cfg.WANDB) == expected
     cfg.WANDB.MODE = "on"
     with pytest.raises(UserError, match="WANDB.MODE is 'on'; expected one of auto, online"):
         WandbSettings.from_cfg(cfg.WANDB)
+
+
+ENVIRONMENT = {
+    "WANDB_PROJECT": "theirs",
+    "WANDB_ENTITY": "team",
+    "WANDB_NAME": "n1",
+    "WANDB_RUN_GROUP": "g",
+    "WANDB_TAGS": "a, b,",
+    "WANDB_NOTES": "why",
+    "WANDB_JOB_TYPE": "train",
+    "WANDB_RUN_ID": "abc123",
+}
+
+
+def test_wandbs_variables_replace_defaults(
+    tmp_path: Path, fake: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And lose to what was set by the user."""
+    for name, value in {**ENVIRONMENT, "WANDB_DIR": str(tmp_path / "elsewhere")}.items():
+        monkeypatch.setenv(name, value)
+    WandbWriter(OFFLINE, tmp_path)
+    WandbWriter(WandbSettings(mode="offline", project="mine", entity="me"), tmp_path)
+    keys = ("project", "entity", "name", "group", "tags", "notes", "job_type", "id", "dir")
+    folder = str(tmp_path / "elsewhere")
+    assert [[init[key] for key in keys] for init in fake.inits] == [
+        ["theirs", "team", "first", "seeds", ["a", "b"], "why", "train", "abc123", folder],
+        ["mine", "me", "n1", "g", ["a", "b"], "why", "train", "abc123", folder],
+    ]
+    assert (tmp_path / "wandb_run_id").read_text() == "abc123"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("WANDB_MODE", "disabled"), ("WANDB_DISABLED", "true")]
+)
+def test_switched_off_by_a_variable(
+    tmp_path: Path,
+    fake: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    value: str,
+) -> None:
+    monkeypatch.setenv(variable, value)
+    _train(WandbWriter(WandbSettings(), tmp_path), 0, 10)
+    assert not fake.inits and not list(tmp_path.iterdir())
+    _train(WandbWriter(OFFLINE, tmp_path), 0, 10)  # by the key, which was set
+    assert len(fake.inits) == 1
+
+
+def test_how_to_resume_is_theirs_as_well(
+    tmp_path: Path, fake: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_RESUME", "must")
+    WandbWriter(WandbSettings(mode="online"), tmp_path)
+    assert fake.inits[0]["resume"] == "must"
+
+
+def test_runs_of_a_study_share_nothing_but_their_group() -> None:
+    own = {"WANDB_RUN_ID": "abc", "WANDB_NAME": "mine", "WANDB_RESUME": "must", "A": "1"}
+    study = Path("out/study")
+    found = environment_of_run(own, study / "mnasnet" / "seed0", study)
+    name = {"WANDB_NAME": "mnasnet/seed0"}
+    assert found == {"A": "1", "WANDB_RUN_GROUP": "mine", **name}
+    assert environment_of_run({}, study / "mnasnet" / "seed0", study) == {
+        **{"WANDB_RUN_GROUP": "study", **name}
+    }
+    grouped = {"WANDB_RUN_GROUP": "theirs", "WANDB_NAME": "mine"}
+    assert environment_of_run(grouped, Path("out/run"), None) == {"WANDB_RUN_GROUP": "theirs"}
+
+
+def test_a_copy_is_a_run_of_its_own_and_a_moved_folder_is_not(
+    tmp_path: Path, fake: SimpleNamespace, log_of: Callable[[str], list[str]]
+) -> None:
+    lines = log_of("detection.engine.wandb_memory")
+    original, copy, moved = (tmp_path / name for name in ("a", "b", "c"))
+    original.mkdir()
+
+    def trained(folder: Path, start: int) -> str:
+        writer = WandbWriter(OFFLINE, folder)
+        _train(writer, start, start + 10)
+        writer.close()
+        return str(fake.inits[-1]["id"])
+
+    first = trained(original, 0)
+    (original / "metrics.json").write_text('{"iteration": 4, "lr": 0.4}\n')
+    shutil.copytree(original, copy)
+    second = trained(copy, 10)
+    assert second != first and trained(copy, 20) == second
+    # What the copy has of the original's course goes along.
+    steps = [step for step, _ in fake.run.logged]
+    assert steps == [4, 9, 4, 14, 19, 24, 29]
+    (line,) = lines
+    assert f"'{copy}' is a copy of '{original}', which has the W&B run '{first}'" in line
+    original.rename(moved)
+    assert trained(moved, 10) == first
+    # Moved to another disk: a new folder, and nothing where it was.
+    shutil.copytree(moved, tmp_path / "d")
+    shutil.rmtree(moved)
+    assert trained(tmp_path / "d", 20) == first
+
+
+KILLED = """
+import os, signal, sys, time
+from pathlib import Path
+from detectron2.utils.events import EventStorage
+from detection.engine.wandb_writer import WandbSettings
+from detection.engine.writers import build_run_writers
+
+writers = build_run_writers(sys.argv[1], 99, WandbSettings(mode="offline"))[1:3]
+with EventStorage(0) as storage:
+    for step in range(int(sys.argv[2])):
+        storage.iter = step
+        storage.put_scalars(**{f"loss{i}": step / 7 + i for i in range(int(sys.argv[3]))})
+        if step % 5 == 4:
+            for writer in writers:
+                writer.write()
+time.sleep(1)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize(("values", "kept"), [(1, 0), (300, 1)])
+def test_killed_offline(
+    tmp_path: Path, values: int, kept: int, log_of: Callable[[str], list[str]]
+) -> None:
+    """W&B writes in blocks: nothing is in its file, or what ends within a record."""
+    lines = log_of(LOGGER)
+    folder = tmp_path / "run"
+    command = [sys.executable, "-c", KILLED, str(folder), "20", str(values)]
+    assert subprocess.run(command, cwd=ROOT).returncode == -9
+    assert (folder / "wandb_last_step").read_text() == "19"
+    (cut,) = folder.glob("wandb/offline-run-*/*.wandb")
+    writers = build_run_writers(str(folder), 99, WandbSettings(mode="offline"), 10)[1:3]
+    with EventStorage(10) as storage:
+        for step in range(10, 30):
+            storage.iter = step
+            storage.put_scalar("loss0", step / 7)
+            if step % 5 == 4:
+                for writer in writers:
+                    writer.write()
+    for writer in writers:
+        writer.close()
+    folders = sorted(folder.glob("wandb/offline-run-*"))
+    uploaded = folders if kept else [path for path in folders if path != cut.parent]
+    assert lines[-1].endswith(f"wandb sync {' '.join(map(str, uploaded))}")
+    assert cut.exists() == bool(kept)
+    deadline = time.monotonic() + 60
+    while not any(r.WhichOneof("record_type") == "exit" for r in _records(folder)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    history = _history(folder)
+    assert [step for step, _ in history] == [4, 9, 14, 19, 24, 29]
+    rows = {row["iteration"]: row["loss0"] for row in read_metrics(folder)}
+    assert all(values["loss0"] == pytest.approx(rows[step]) for step, values in history)
+
+
+def test_the_command_of_an_older_wandb() -> None:
+    folders = [Path("a b/1"), Path("a b/2")]
+    assert sync_command(folders, "0.30.0") == "wandb sync 'a b/1' 'a b/2'"
+    assert "with wandb 0.29 or newer" in sync_command(folders, "0.22.1")
+    assert sync_command(folders[:1], "0.22.1") == "wandb sync 'a b/1'"

@@ -13,6 +13,7 @@ from detectron2.config import CfgNode
 from detectron2.utils.env import seed_all_rng
 
 from backbones import Architecture, UserError
+from detection.engine.metrics import read_metrics
 from detection.engine.results import results_part
 from detection.trainer import DetectionTrainer
 from search.classification.calibration import calibrated
@@ -80,6 +81,20 @@ def detector(_: Path, folder: Path) -> DetectionTrainer:
     return DetectionTrainer(detector_cfg(config, folder, *options))
 
 
+def best_detector(_: Path, folder: Path) -> DetectionTrainer:
+    best = ("SOLVER.BEST_METRIC", "validation_loss", "TEST.VALIDATION_LOSS", "True")
+    options = ("MODEL.SPNAS.ARCH", "mnasnet_b1", *best)
+    config = "detection/mask_rcnn_spnas_fpn_digits.yaml"
+    return DetectionTrainer(detector_cfg(config, folder, *options))
+
+
+def best_classifier(images: Path, folder: Path) -> ClassifierTrainer:
+    options = ("MODEL.SPNAS.ARCH", "mnasnet_b1", "MODEL.SPNAS.WIDTH_MULT", "0.25")
+    best = ("SOLVER.BEST_METRIC", "val/loss", "CLASSIFICATION.EMA_DECAY", "0.5")
+    cfg = make_cfg("classification/digits.yaml", images, folder, *options, *EVALUATED, *best)
+    return ClassifierTrainer(cfg)
+
+
 def detector_search(_: Path, folder: Path) -> DetectorSearchTrainer:
     table = ("SEARCH.LATENCY_TABLE", "pixel1", "SEARCH.DEPLOY_SIZE", "[224, 224]")
     options = ("SEARCH.TARGET", "80.0", "SEARCH.CALIBRATION_BATCHES", "1", *table)
@@ -93,6 +108,8 @@ def detector_search(_: Path, folder: Path) -> DetectorSearchTrainer:
         (classifier, "model_0000001"),
         (detector, "model_0000000"),
         (detector_search, "model_0000000"),
+        (best_classifier, "model_0000001"),
+        (best_detector, "model_0000000"),
     ],
 )
 def test_a_killed_run_leaves_what_the_whole_one_does(
@@ -181,6 +198,40 @@ def test_a_classifiers_evaluation_changes_none_of_its_files(images: Path, tmp_pa
     assert contents(run, "evaluation") == before
     assert results_part(run / "evaluation", "classification")["val"] == scores
     assert results_part(run, "classification")["val"] == scores
+
+
+def test_a_classifiers_best_is_what_was_evaluated(images: Path, tmp_path: Path) -> None:
+    """The averaged model; its weights are evaluated as any others."""
+    trainer = best_classifier(images, tmp_path)
+    trainer.train()
+    best = results_part(tmp_path, "best")
+    rows = [row for row in read_metrics(tmp_path) if "val/loss" in row]
+    assert best["value"] == pytest.approx(min(row["val/loss"] for row in rows))
+    options = ("MODEL.SPNAS.ARCH", "mnasnet_b1", "MODEL.SPNAS.WIDTH_MULT", "0.25")
+    weights = ("MODEL.WEIGHTS", str(tmp_path / best["weights"]))
+    cfg = make_cfg("classification/digits.yaml", images, tmp_path / "again", *options, *weights)
+    scores = ClassifierTrainer(cfg).evaluate_only()["val"]
+    assert scores["loss"] == pytest.approx(best["value"], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("SOLVER.BEST_METRIC", "bbox/AP"), "expected one of val/top1, val/top5, val/loss"),
+        (("SOLVER.EARLY_STOPPING.PATIENCE", "1"), "but SOLVER.BEST_METRIC is empty"),
+        (
+            ("SOLVER.BEST_METRIC", "val/top1", "CLASSIFICATION.EVAL_EPOCHS", "0.0"),
+            "nothing is evaluated before the end; set CLASSIFICATION.EVAL_EPOCHS to less",
+        ),
+    ],
+)
+def test_a_classifier_knows_what_it_evaluates(
+    images: Path, tmp_path: Path, options: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        ClassifierTrainer(
+            make_cfg("classification/digits.yaml", images, tmp_path, *EVALUATED, *options)
+        )
 
 
 def test_a_searchs_evaluation_changes_none_of_its_files(images: Path, tmp_path: Path) -> None:

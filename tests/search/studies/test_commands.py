@@ -35,6 +35,8 @@ for _ in range(600 if "WAIT" in values else 0):
 else:
     if "WAIT" in values:
         sys.exit("nobody beside me")
+wandb = {key: value for key, value in os.environ.items() if key.startswith("WANDB_")}
+(folder / "wandb.json").write_text(json.dumps(wandb))
 keys = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 (folder / "results.json").write_text(json.dumps([os.environ[key] for key in keys]))
 """
@@ -114,6 +116,19 @@ def test_commands_in_turns(
     assert "no table 'nine'" in err
 
 
+def test_every_command_is_a_wandb_run_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("RUN_ID", "abc"), ("NAME", "mine"), ("PROJECT", "ours")):
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    commands = [replace(command(name), study=Path("out")) for name in ("a/seed0", "b/seed0")]
+    run_in_order(commands[:1], ["A"])
+    list(run_beside([commands[1:]], 1))
+    for run, name in zip(commands, ("a/seed0", "b/seed0"), strict=True):
+        own = json.loads((run.folder / "wandb.json").read_text())
+        own.pop("WANDB_MODE", None)
+        assert own == {"WANDB_NAME": name, "WANDB_RUN_GROUP": "mine", "WANDB_PROJECT": "ours"}
+
+
 def leave_run(run: Command, *options: str) -> None:
     """What a run of the command leaves, as far as a second one looks at it."""
     run.folder.mkdir(parents=True)
@@ -165,3 +180,10 @@ def test_a_classifier_of_a_network_that_was_searched_anew() -> None:
     network.scaled(0.5).save("found.json")
     with pytest.raises(UserError, match=r"'out/c/architecture.json' is of another run"):
         check_folders([run])
+
+
+def test_threads_of_a_command_are_its_own() -> None:
+    jobs = [[replace(command("two"), threads=2)], [command("share")]]
+    assert sorted(run_beside(jobs, workers=1)) == [0, 1]
+    threads = [json.loads(job[0].folder.joinpath("results.json").read_text())[0] for job in jobs]
+    assert threads == ["2", "4"]

@@ -48,7 +48,7 @@ def test_seeds_threads_and_layout_are_those_asked_for(tmp_path: Path) -> None:
             cfg = command.config()
             assert repeat.seed == cfg.SEED
             assert cfg.MODEL.SPNAS.CHANNELS_LAST is not repeat.by_channel
-            assert command.environment() == {"OMP_NUM_THREADS": str(repeat.threads)}
+            assert command.threads == repeat.threads
 
 
 def test_what_is_finished_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
