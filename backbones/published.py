@@ -12,13 +12,23 @@ from pickle import UnpicklingError
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
 
 from backbones.architecture import Architecture
-from backbones.conversion import convert_weights, library_of
+from backbones.conversion import convert_weights
 from backbones.errors import UserError
-from backbones.weights import StateDict, model_state, read_checkpoint
-from backbones.zoo import PublishedWeights, list_published, nearest, published_weights
+from backbones.hub import HubModel, find_on_hub, is_hub_name
+from backbones.network import build_classifier
+from backbones.states import library_of, model_state, network_state
+from backbones.weights import StateDict, read_checkpoint
+from backbones.zoo import (
+    PublishedWeights,
+    list_models,
+    list_published,
+    nearest,
+    published_weights,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -79,8 +89,9 @@ def load_state(source: str | os.PathLike[str], architecture: Architecture) -> St
     """Weights for an architecture, by our names.
 
     Args:
-        source: an address, a checkpoint of ours, or one that timm, torchvision or pytorchcv
-            wrote of the same network.
+        source: an address, a name of timm's (``hf-hub:``, ``local-dir:``), or a file: one of
+            ours, or of the same network by timm, torchvision, pytorchcv or others, in whatever
+            container and with whatever prefix its trainer wrote it.
         architecture: with its width multiplier applied.
 
     Raises:
@@ -89,21 +100,68 @@ def load_state(source: str | os.PathLike[str], architecture: Architecture) -> St
     text = os.fspath(source)
     if text.startswith(SCHEMES):
         return download(find_published(text))
-    return own_state(architecture, model_state(read_checkpoint(text), text), text)
+    file = hub_weights(text) if is_hub_name(text) else text
+    return own_state(architecture, model_state(read_checkpoint(file), text), text)
+
+
+def hub_weights(source: str) -> str:
+    """The local file with the weights at a name of timm's; warns of another normalisation.
+
+    Raises:
+        UserError: as :func:`backbones.hub.find_on_hub` does.
+    """
+    model = find_on_hub(source)
+    if model.normalisation:
+        warn_of_normalisation(f"the weights '{source}'", *model.normalisation)
+    return str(model.weights)
+
+
+def hub_architecture(model: HubModel) -> tuple[str, float]:
+    """The network of the zoo, and its width multiplier, that a configuration of timm's names.
+
+    Raises:
+        UserError: if the zoo does not have it.
+    """
+    name = model.architecture
+    for address, weights in list_published().items():
+        if address == f"timm://{name}":
+            return weights.architecture.name.partition("_x")[0], weights.width_mult
+    if name in list_models():
+        return name, 1.0
+    known = sorted(w.name for w in list_published().values() if w.library == "timm")
+    raise UserError(
+        f"'{model.source}' is of the network '{name}', which the zoo does not have; it has timm's "
+        f"{', '.join(known)}"
+    )
 
 
 def own_state(architecture: Architecture, state: StateDict, where: str) -> StateDict:
-    """``state`` itself, or renamed if it is of another library; ``where`` is the file.
+    """The network's tensors by our names.
+
+    Args:
+        architecture: of the network.
+        state: by our names or another library's, perhaps with the prefix of a wrapper.
+        where: the file, for messages.
+
+    Returns:
+        ``state`` itself where nothing is to be done.
 
     Raises:
         UserError: if it is of another library's other network.
     """
+    state = network_state(state, where)
     library = library_of(state)
-    if library is None:
+    if library == "spnas" or (library is None and _has_own_names(architecture, state)):
         return state
     entries = [w for w in published_weights(architecture) if w.library == library]
     norm_eps = entries[0].norm_eps if entries else None
     return convert_weights(architecture, state, norm_eps, f"the checkpoint '{where}'")
+
+
+def _has_own_names(architecture: Architecture, state: StateDict) -> bool:
+    with torch.device("meta"):
+        names = set(build_classifier(architecture, 1).state_dict())
+    return bool(names & set(state))
 
 
 @contextlib.contextmanager

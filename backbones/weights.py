@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from backbones.errors import UserError
+from backbones.errors import UserError, first_of, require
 from backbones.files import atomic_path
+from backbones.plain_objects import harmless_objects, refused_object, without_stand_ins
 
 StateDict = dict[str, Tensor]
 
@@ -23,16 +26,30 @@ def save_checkpoint(path: str | os.PathLike[str], content: Mapping[str, Any]) ->
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads a checkpoint without running any code in it.
+    """Reads a checkpoint without running any code in it: PyTorch's, or a safetensors file.
+
+    Arrays and numbers of NumPy become tensors and numbers; of the harmless objects that training
+    programs leave (:data:`backbones.plain_objects.OBJECTS`) nothing but plain content is kept.
 
     Raises:
-        UserError: if the file is missing, truncated, or holds more than tensors and plain data.
+        UserError: if the file is missing, truncated, or holds an object of another kind, by name.
     """
+    if Path(path).is_dir():
+        raise UserError(f"'{path}' is a folder; name the file in it, or local-dir:{path} as timm")
     if not Path(path).is_file():
         raise UserError(f"no checkpoint at '{path}'; check the path")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = _read_safetensors(path) if _is_safetensors(path) else _read_torch(path)
+    except UserError:
+        raise
     except Exception as error:  # torch raises many types for a broken file
+        if name := refused_object(error):
+            raise UserError(
+                f"the checkpoint '{path}' holds an object '{name}', which is not a PyTorch "
+                "checkpoint of tensors and plain data, and could run code: where you trust it, "
+                "load it in a script of your own and save the tensors alone: "
+                "torch.save(model.state_dict(), 'weights.pth')"
+            ) from None
         # The first sentence; what follows is advice for programmers.
         reason = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0][:200]
         raise UserError(
@@ -46,16 +63,24 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     return content
 
 
-def model_state(content: Mapping[str, Any], where: str) -> StateDict:
-    """The model's tensors of a checkpoint: under ``model`` or ``state_dict``, or at top level."""
-    for key in ("model", "state_dict"):
-        if isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
-    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
-    if not tensors:
-        raise UserError(f"the checkpoint '{where}' holds no model weights (tensors by name)")
+def _is_safetensors(path: str | os.PathLike[str]) -> bool:
+    """By its content: the length of a header (8 bytes), and the header, which is JSON."""
+    with open(path, "rb") as file:
+        return file.read(9)[8:] == b"{"
+
+
+def _read_safetensors(path: str | os.PathLike[str]) -> StateDict:
+    require("safetensors")
+    tensors: StateDict = import_module("safetensors.torch").load_file(path, device="cpu")
     return tensors
+
+
+def _read_torch(path: str | os.PathLike[str]) -> Any:
+    # PyTorch is given a file, not a path: it judges some files by the end of their names
+    with open(path, "rb") as file, harmless_objects(), warnings.catch_warnings():
+        # of the pickle protocol; what it leads to is an error of its own
+        warnings.filterwarnings("ignore", "Detected pickle protocol")
+        return without_stand_ins(torch.load(file, map_location="cpu", weights_only=True))
 
 
 def load_weights(
@@ -71,7 +96,8 @@ def load_weights(
 
     Raises:
         UserError: naming the first tensors that are missing, left over or of another shape, i.e.
-            when the checkpoint belongs to another architecture or class count.
+            when the checkpoint belongs to another architecture or class count; or that hold NaN,
+            infinity, or integers where the network has fractions.
     """
     expected = model.state_dict()
     fitting = {
@@ -93,7 +119,59 @@ def load_weights(
             f"the checkpoint '{where}' belongs to {reason}: {len(problems)} tensors do not fit, "
             f"first {'; '.join(problems[:3])}"
         )
+    check_types(fitting, expected, where)
+    check_finite(fitting, where)
     model.load_state_dict(fitting, strict=False)
+
+
+def check_types(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str) -> None:
+    """Checks that no tensor holds integers, as quantised ones do, where the model has fractions.
+
+    Args:
+        state: tensors by name; those that ``expected`` lacks are left out.
+        expected: the model's tensors.
+        where: the file, for the error message.
+
+    Raises:
+        UserError: naming the first such tensors and their types.
+    """
+    bad = [
+        f"{name} ({str(value.dtype).removeprefix('torch.')})"
+        for name, value in state.items()
+        if name in expected and expected[name].is_floating_point() and not value.is_floating_point()
+    ]
+    if bad:
+        raise UserError(
+            f"the checkpoint '{where}' holds {len(bad)} tensors that are not floating point, as "
+            f"of a quantised network: {first_of(bad)}; name the weights from before quantisation"
+        )
+
+
+def check_finite(
+    state: Mapping[str, Tensor],
+    where: str,
+    way_out: str = "name an earlier checkpoint, or train it again",
+) -> None:
+    """Checks that tensors hold neither NaN nor infinity.
+
+    Args:
+        state: tensors by name.
+        where: the file, for the error message.
+        way_out: in that message.
+
+    Raises:
+        UserError: naming the first that do, and how many of their numbers.
+    """
+    bad = [
+        f"{name} ({int((~finite).sum())} of {value.numel()})"
+        for name, value in state.items()
+        if not (finite := value.isfinite()).all()
+    ]
+    if bad:
+        raise UserError(
+            f"the checkpoint '{where}' holds NaN or infinity in {len(bad)} tensors: "
+            f"{first_of(bad)}; its training diverged, or half precision was not enough: {way_out}"
+        )
 
 
 def _shape(state: Mapping[str, Tensor], name: str) -> str:

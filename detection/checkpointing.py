@@ -10,10 +10,10 @@ from typing import Any
 from detectron2.config import CfgNode
 from torch import nn
 
-from backbones.conversion import library_of
 from backbones.errors import UserError
 from backbones.exported import BACKBONE_FILE
 from backbones.published import own_state
+from backbones.states import library_of, network_state
 from detection.engine.checkpoint import Checkpointer
 from detection.modeling.backbone import NamedBackbone, SPNASBackbone
 
@@ -33,9 +33,7 @@ class DetectorCheckpointer(Checkpointer):
         if (prefix := backbone_prefix(self.model)) is not None:
             backbone = self.model.get_submodule(prefix.removesuffix("."))
             assert isinstance(backbone, SPNASBackbone)
-            state = checkpoint["model"]
-            if library_of(state):
-                checkpoint["model"] = own_state(backbone.architecture, state, self._path)
+            checkpoint["model"] = self._with_our_names(checkpoint["model"], backbone)
             names = set(checkpoint["model"])
             # A classifier's own checkpoint, or a backbone.pth that lost its mark.
             if not names & set(self.model.state_dict()) and names & set(backbone.state_dict()):
@@ -47,6 +45,15 @@ class DetectorCheckpointer(Checkpointer):
                     f"fit, first {'; '.join(problems[:2])}; {backbone.weights_hint}"
                 )
         return super()._load_model(checkpoint)
+
+    def _with_our_names(self, state: dict[str, Any], backbone: SPNASBackbone) -> dict[str, Any]:
+        """The tensors by the names of the detector, or of a network with such a backbone."""
+        state = self._unwrapped(state)
+        if set(state) & set(self.model.state_dict()):
+            return state
+        if library_of(network := network_state(state, self._path)):
+            return own_state(backbone.architecture, network, self._path)
+        return state
 
     def _check_other_backbone(self, checkpoint: Any) -> None:
         """A backbone's file is matched by the ends of names, which can fit timm's by chance."""

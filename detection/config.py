@@ -38,7 +38,8 @@ def add_spnas_config(cfg: CfgNode) -> None:
 
     # For the backbones of timm, to compare with (build_timm_fpn_backbone).
     cfg.MODEL.TIMM = CfgNode()
-    # A name that timm.create_model(NAME, features_only=True) knows, a tag after a dot included.
+    # A name that timm.create_model(NAME, features_only=True) knows, a tag after a dot included;
+    # hf-hub:org/name and local-dir:/folder as well.
     cfg.MODEL.TIMM.NAME = "resnet50"
     # True downloads timm's weights; MODEL.WEIGHTS is for a whole detector and may be empty.
     cfg.MODEL.TIMM.PRETRAINED = False

@@ -16,7 +16,8 @@ from torch import nn
 
 from backbones.errors import UserError, first_of
 from backbones.files import safe_name, write_atomic
-from backbones.weights import model_state, read_checkpoint, save_checkpoint
+from backbones.states import below, model_state, prefix_for
+from backbones.weights import check_finite, check_types, read_checkpoint, save_checkpoint
 from detection.engine.console import FILE_ONLY
 from detection.engine.plain_pickle import read_pickle
 
@@ -196,11 +197,18 @@ class Checkpointer(DetectionCheckpointer):
             content = read_checkpoint(filename)
         except UserError as error:
             raise UserError(f"{error}{self._earlier() if self._resuming else ''}") from None
-        if not isinstance(content.get("model"), dict):
-            content = {"model": model_state(content, filename)}
-        return content
+        if self._resuming and isinstance(content.get("model"), dict):
+            return content
+        state = model_state(content, self._path)
+        return {**content, "model": state} if _has_model(content) else {"model": state}
 
     def _load_model(self, checkpoint: Any) -> Any:
+        if not checkpoint.get("matching_heuristics"):
+            checkpoint["model"] = self._unwrapped(checkpoint["model"])
+        before = self.model.state_dict()
+        # a buffer may be infinite by design, as the masks of some transformers are
+        unusual = {name for name, value in before.items() if not value.isfinite().all()}
+        check_types(_tensors(checkpoint["model"]), before, self._path)
         try:
             incompatible = super()._load_model(checkpoint)
         except ValueError as error:
@@ -217,7 +225,18 @@ class Checkpointer(DetectionCheckpointer):
                 f"{', '.join(sorted(expected)[:2])})"
             )
         logger.info("Loaded %d tensors from %s", len(loaded), self._path)
+        tensors = {k: v for k, v in self.model.state_dict().items() if k in loaded - unusual}
+        way_out = "name an earlier checkpoint, or train it again"
+        check_finite(tensors, self._path, f"{way_out}{self._earlier() if self._resuming else ''}")
         return incompatible
+
+    def _unwrapped(self, state: dict[str, Any]) -> dict[str, Any]:
+        """``state`` without the prefix of a wrapper, if no name fits the model as it is."""
+        expected = self.model.state_dict()
+        if any(name in expected for name in state):
+            return state
+        prefix = prefix_for(state, expected)
+        return below(state, prefix, self._path) if prefix is not None else state
 
     def _log_incompatible_keys(self, incompatible: Any) -> None:
         shapes = [
@@ -316,6 +335,14 @@ def _check_state(path: str, state: Any) -> None:
             f"the checkpoint '{path}' holds no model weights (arrays by name); expected a file of "
             "Detectron2's, Caffe2's or pycls's model zoo"
         )
+
+
+def _tensors(state: dict[str, Any]) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+
+
+def _has_model(content: dict[str, Any]) -> bool:
+    return isinstance(content.get("model"), dict)
 
 
 def _without_counters(names: Iterable[str]) -> list[str]:

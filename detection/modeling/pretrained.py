@@ -8,7 +8,8 @@ from typing import Any
 from iopath.common.file_io import PathHandler, get_cache_dir
 
 from backbones.errors import UserError
-from backbones.published import SCHEMES, download, find_published
+from backbones.hub import HUB_SCHEMES, find_on_hub, is_hub_name
+from backbones.published import SCHEMES, download, find_published, hub_weights
 from backbones.weights import save_checkpoint
 
 
@@ -16,13 +17,16 @@ class PublishedWeightsHandler(PathHandler):
     """Turns ``timm://NAME`` or ``torchvision://NAME`` into a local checkpoint.
 
     It is downloaded and converted at first use, and kept in iopath's cache folder
-    (``$FVCORE_CACHE``).
+    (``$FVCORE_CACHE``). ``hf-hub:ORG/NAME`` and ``local-dir:FOLDER`` lead to the file there, which
+    is kept by Hugging Face's library.
     """
 
     def _get_supported_prefixes(self) -> list[str]:
-        return list(SCHEMES)
+        return [*SCHEMES, *HUB_SCHEMES]
 
     def _get_local_path(self, path: str, force: bool = False, **kwargs: Any) -> str:
+        if is_hub_name(path):
+            return hub_weights(path)
         weights = find_published(path)
         name = f"{weights.name}.{weights.tag}" if weights.tag else weights.name
         target = Path(get_cache_dir(None)) / weights.library / f"{name}.pth"
@@ -32,7 +36,7 @@ class PublishedWeightsHandler(PathHandler):
 
     def _exists(self, path: str, **kwargs: Any) -> bool:
         try:
-            find_published(path)
+            find_on_hub(path) if is_hub_name(path) else find_published(path)
         except UserError:
             return False
         return True

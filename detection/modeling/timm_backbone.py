@@ -15,6 +15,7 @@ from timm.layers.norm_act import convert_sync_batchnorm, freeze_batch_norm_2d
 from torch import Tensor, nn
 
 from backbones.errors import UserError
+from backbones.hub import find_on_hub, is_hub_name
 from backbones.published import downloading
 from backbones.zoo import nearest
 from detection.modeling.backbone import DEFAULT_FEATURES, FEATURES, NamedBackbone
@@ -50,7 +51,8 @@ class TimmBackbone(NamedBackbone):
         """Builds the network.
 
         Args:
-            name: of timm's, a tag after a dot included (``resnet50.a1_in1k``).
+            name: of timm's, a tag after a dot included (``resnet50.a1_in1k``);
+                ``hf-hub:org/name`` or ``local-dir:/folder`` as well.
             pretrained: download its weights.
             norm: ``BN`` keeps batch norms as they are, ``FrozenBN`` freezes them, ``SyncBN``
                 computes their statistics over all GPUs. Other norms stay as they are.
@@ -162,6 +164,10 @@ class TimmBackbone(NamedBackbone):
 
 
 def _create(name: str, pretrained: bool) -> nn.Module:
+    if is_hub_name(name):
+        find_on_hub(name)  # says what is wrong with it better than timm does
+        with downloading(f"'{name}'", "download its folder, and name it: local-dir:/path/to/it"):
+            return _create_features(name, pretrained=pretrained)
     base = name.partition(".")[0]
     if not timm.is_model(base):
         near = ", ".join(nearest(base, timm.list_models()))
@@ -223,8 +229,15 @@ def _batch_norms(model: nn.Module) -> Iterator[tuple[nn.Module, str, BatchNorm]]
 
 def check_normalisation(cfg: CfgNode) -> None:
     """Warns if the detector normalises images otherwise than the weights were trained with."""
-    source: Any = timm.get_pretrained_cfg(cfg.MODEL.TIMM.NAME)
-    wanted = [255 * value for value in (*source.mean, *source.std)]
+    if is_hub_name(cfg.MODEL.TIMM.NAME):
+        normalisation = find_on_hub(cfg.MODEL.TIMM.NAME).normalisation
+        if normalisation is None:
+            return
+        mean, std = normalisation
+    else:
+        source: Any = timm.get_pretrained_cfg(cfg.MODEL.TIMM.NAME)
+        mean, std = source.mean, source.std
+    wanted = [255 * value for value in (*mean, *std)]
     given = [*cfg.MODEL.PIXEL_MEAN, *cfg.MODEL.PIXEL_STD]
     close = all(abs(a - b) < 0.5 for a, b in zip(wanted, given, strict=True))
     if not close or cfg.INPUT.FORMAT != "RGB":

@@ -22,7 +22,8 @@ from backbones.errors import UserError
 from backbones.exported import save_backbone
 from backbones.files import write_atomic
 from backbones.latency import predict_runtime
-from backbones.weights import model_state, read_checkpoint
+from backbones.states import model_state
+from backbones.weights import read_checkpoint
 from detection.engine.random_state import seeded
 from detection.engine.results import results_part, write_results
 from detection.engine.reuse import check_same_network, check_same_run

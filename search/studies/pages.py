@@ -23,6 +23,7 @@ from search.studies.demo_repeats import demo_repeats_section
 from search.studies.known_answer.tables import known_answer_section
 from search.studies.methods.tables import importance_section, study_section
 from search.studies.tuning.report import tuning_section
+from search.studies.weights import weights_section
 
 RESULTS = Path("docs/results")
 _MARKER = re.compile(r"^<!-- (/?)([\w-]+) -->$", re.MULTILINE)
@@ -99,6 +100,7 @@ SECTIONS: dict[str, Section | CodeSection] = {
     "busy-machine": Section("busy-machine", busy_machine_section),
     "search-step": Section("search-step", search_step_section),
     "search-step-gpu": Section("search-step-gpu", search_steps_section),
+    "weights": Section("weights", weights_section),
 }
 """By name. Every one stands in one page."""
 

@@ -211,12 +211,16 @@ def test_files_of_other_libraries(
 def test_files_of_another_network(tmp_path: Path) -> None:
     state = timm.create_model("mobilenetv2_100").state_dict()
     save_checkpoint(tmp_path / "other.pth", state)
-    with pytest.raises(UserError, match=r"other.pth': 105 modules with .* has 128; they are"):
+    message = (
+        r"other.pth': 105 modules with weights, architecture 'spnas_100' has 129; first that "
+        r"differ: blocks.1.0.conv_pw.weight is 96×16, layers.1.expand.conv.weight in .* 48×16; "
+    )
+    with pytest.raises(UserError, match=message):
         create_model("spnas_100", checkpoint_path=tmp_path / "other.pth")
     state["blocks.1.0.conv_dw.weight"] = torch.zeros(96, 1, 5, 5)
     message = (
-        r"\{'weight': \(96, 1, 5, 5\)\} at 'blocks.1.0.conv_dw', where architecture "
-        r"'mobilenetv2_100' has \{'weight': \(96, 1, 3, 3\)\} at 'layers.1.depthwise.conv'"
+        "first that differ: blocks.1.0.conv_dw.weight is 96×1×5×5, layers.1.depthwise.conv.weight "
+        "in architecture 'mobilenetv2_100' 96×1×3×3; they are not the same network"
     )
     with pytest.raises(UserError, match=message):
         convert_weights(load_architecture("mobilenetv2_100"), state)

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from backbones import UserError, create_model
-from backbones.weights import load_weights, model_state, read_checkpoint, save_checkpoint
+from backbones.states import model_state
+from backbones.weights import load_weights, read_checkpoint, save_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +27,7 @@ def test_truncated_checkpoint(tmp_path: Path, state: dict[str, torch.Tensor]) ->
 
 
 def test_checkpoint_with_code_is_refused(tmp_path: Path) -> None:
-    torch.save({"model": Path("x")}, tmp_path / "evil.pth")
+    torch.save({"model": print}, tmp_path / "evil.pth")
     with pytest.raises(UserError, match="not a PyTorch checkpoint of tensors"):
         read_checkpoint(tmp_path / "evil.pth")
 
@@ -59,3 +61,41 @@ def test_a_checkpoint_without_weights(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "empty.pth", {"iteration": 3})
     with pytest.raises(UserError, match="holds no model weights"):
         model_state(read_checkpoint(tmp_path / "empty.pth"), "empty.pth")
+
+
+def test_safetensors(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
+    """By its content, whatever it is called; and the reverse."""
+    for name in ("x.safetensors", "x.pth"):
+        save_file(state, tmp_path / name)
+        found = read_checkpoint(tmp_path / name)
+        assert found.keys() == state.keys()
+        assert all(torch.equal(found[key], state[key]) for key in state)
+    torch.save(state, tmp_path / "torch.safetensors")
+    assert read_checkpoint(tmp_path / "torch.safetensors").keys() == state.keys()
+    whole = (tmp_path / "x.safetensors").read_bytes()
+    (tmp_path / "x.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"cannot read the checkpoint .*x.safetensors"):
+        read_checkpoint(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_are_none(value: float, state: dict[str, torch.Tensor]) -> None:
+    model = create_model("spnas_100", num_classes=10)
+    before = model.stem.conv.weight.clone()
+    broken = {name: tensor.clone() for name, tensor in state.items()}
+    broken["layers.1.project.conv.weight"].view(-1)[:3] = value
+    broken["classifier.bias"][0] = value
+    message = (
+        r"'x.pth' holds NaN or infinity in 2 tensors: layers.1.project.conv.weight \(3 of \d+\), "
+        r"classifier.bias \(1 of 10\); its training diverged"
+    )
+    with pytest.raises(UserError, match=message):
+        load_weights(model, broken, "x.pth")
+    assert torch.equal(model.stem.conv.weight, before)
+
+
+def test_integers_are_no_weights(state: dict[str, torch.Tensor]) -> None:
+    model = create_model("spnas_100", num_classes=10)
+    quantised = {**state, "stem.conv.weight": state["stem.conv.weight"].to(torch.int8)}
+    with pytest.raises(UserError, match=r"1 tensors that are not .*: stem.conv.weight \(int8\);"):
+        load_weights(model, quantised, "x.pth")

@@ -240,6 +240,19 @@ def test_pretrained_weights(
         build_backbone(timm_cfg)
 
 
+def test_a_folder_of_timms(tmp_path: Path, timm_cfg: CfgNode) -> None:
+    theirs = timm.create_model("resnet18", num_classes=3)
+    timm.models.save_for_hf(theirs, tmp_path, model_config={"num_classes": 3})
+    timm_cfg.MODEL.TIMM.NAME = f"local-dir:{tmp_path}"
+    timm_cfg.MODEL.TIMM.PRETRAINED = True
+    ours = build_model(timm_cfg).backbone.bottom_up.model.state_dict()
+    assert torch.equal(ours["layer4.1.conv2.weight"], theirs.layer4[1].conv2.weight)
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        (tmp_path / name).unlink(missing_ok=True)
+    with pytest.raises(UserError, match="the folder has none of model.safetensors"):
+        build_model(timm_cfg)
+
+
 def test_training_and_its_table(train_net: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
     options = ("MODEL.BACKBONE.NAME", "build_timm_fpn_backbone", "MODEL.TIMM.NAME", "resnet18")
     code, output = train_net(*options, "MODEL.BACKBONE.FREEZE_AT", "2")
