@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,7 +99,7 @@ def source_of_folder(folder: Path, key: str) -> Source:
     """
     if (folder / LABEL_TOOL_FILE).is_file():
         return source_of_file(folder / LABEL_TOOL_FILE, key)
-    inside = _coco_files(_visible(folder.glob("*.json")))
+    inside = _coco_files(_visible(folder, "*.json"))
     if len(inside) == 1:
         return source_of_file(inside[0], key)
     explicit = f"name it: {key} ANNOTATIONS.json:IMAGE_FOLDER"
@@ -200,7 +200,7 @@ def _refuse_missing(root: Path, files: dict[str, list[Path]]) -> None:
         )
     there = [path for group in files.values() for path in group] + others
     found = f"it has {_list(there)}" if there else "it has no COCO annotation file"
-    below = [folder for folder in _visible(root.iterdir()) if folder.is_dir()]
+    below = [folder for folder in _visible(root, "*") if folder.is_dir()]
     inner = next((folder for folder in below if any(_split_files(folder).values())), None)
     hint = f"did you mean DATA.ROOT {inner}? " if inner and not there else ""
     raise UserError(
@@ -233,20 +233,16 @@ def _coco_files(paths: Sequence[Path]) -> list[Path]:
 
 def _json_files(root: Path) -> list[Path]:
     """In a folder, in those of annotations and of splits, and in the former below the latter."""
-    below = [folder for folder in _visible(root.glob("*")) if folder.is_dir()]
+    below = [folder for folder in _visible(root, "*") if folder.is_dir()]
     splits = [folder for folder in below if _split(folder, root)]
     places = [root, *splits, *(folder for folder in below if folder.name in _ANNOTATION_FOLDERS)]
     places += [folder / name for folder in splits for name in _ANNOTATION_FOLDERS]
-    return _visible(path for place in places for path in place.glob("*.json"))
+    return [path for place in dict.fromkeys(places) for path in _visible(place, "*.json")]
 
 
-def _visible(paths: Iterable[Path]) -> list[Path]:
+def _visible(folder: Path, pattern: str) -> list[Path]:
     """Without what systems and editors leave: ``._*``, ``.ipynb_checkpoints``, ``__MACOSX``."""
-    return sorted(
-        path
-        for path in paths
-        if not any(part.startswith((".", "__")) and part != ".." for part in path.parts[-3:])
-    )
+    return sorted(path for path in folder.glob(pattern) if not path.name.startswith((".", "__")))
 
 
 def _split(path: Path, root: Path) -> str | None:

@@ -11,7 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
 from backbones.errors import UserError, first_of
-from detection.data.checks import check_registered
+from detection.data.checks import PATH_FORM, check_registered
 from detection.data.headers import read_header
 from detection.data.layouts import Source, splits_of
 from detection.data.own import OwnSet, parse_entry, parse_named, register, with_names
@@ -43,6 +43,8 @@ def resolve_data(cfg: CfgNode, training: bool = True) -> tuple[CfgNode, list[str
     cfg = cfg.clone()
     cfg.defrost()
     notes = [*_use_root(cfg, training), *_use_paths(cfg, training), *_use_class_count(cfg)]
+    if training and not cfg.DATASETS.TRAIN:
+        raise UserError(f"DATASETS.TRAIN is empty; name your data by {PATH_FORM}")
     if training:
         notes += _use_epochs(cfg)
     cfg.freeze()

@@ -34,6 +34,11 @@ def classification_root(dataset: str) -> Path:
     Raises:
         UserError: if it does not exist.
     """
+    if not dataset:
+        raise UserError(
+            "CLASSIFICATION.DATASET is empty; name the folder of your images, with train/<class>/* "
+            "and val/<class>/* in it: CLASSIFICATION.DATASET photos"
+        )
     if dataset == "digits":
         return prepare_digits() / "classification"
     base = Path(os.environ.get("DETECTRON2_DATASETS") or "datasets").expanduser()
