@@ -28,7 +28,8 @@ _SPLITS = {
 _ANNOTATION_FOLDERS = ("annotations", "annotation", "labels")
 _IMAGE_FOLDERS = ("images", "JPEGImages", "data")
 _PREFIXES = ("instances_", "person_keypoints_", "annotations_", "labels_", "coco_")
-_OTHER_TASKS = ("captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_")
+_OTHER_TASKS = ("captions_", "stuff_", "panoptic_", "image_info_")
+_KEYPOINTS = "person_keypoints_"
 _MAX_FILES = 50
 
 
@@ -102,6 +103,12 @@ def source_of_folder(folder: Path, key: str) -> Source:
     inside = _coco_files(_visible(folder, "*.json"))
     if len(inside) == 1:
         return source_of_file(inside[0], key)
+    whole = [split for split, files in _split_files(folder).items() if files]
+    if len(whole) > 1:
+        raise UserError(
+            f"{key}: '{folder}' has the splits {', '.join(whole)}; name one of them, or the whole "
+            f"folder: DATA.ROOT {folder}"
+        )
     explicit = f"name it: {key} ANNOTATIONS.json:IMAGE_FOLDER"
     if inside:
         raise UserError(
@@ -119,12 +126,6 @@ def source_of_folder(folder: Path, key: str) -> Source:
         raise UserError(
             f"{key}: the annotations of '{folder}' may be in {_list(found)}; {explicit}, such as "
             f"{found[0]}:{folder}"
-        )
-    whole = _split_files(folder)
-    if any(whole.values()):
-        raise UserError(
-            f"{key}: '{folder}' has the splits {', '.join(s for s in whole if whole[s])}; name "
-            f"one of them, or the whole folder: DATA.ROOT {folder}"
         )
     raise UserError(
         f"{key}: no annotation file in '{folder}', nor one beside it that is called like it "
@@ -221,9 +222,10 @@ def _split_files(root: Path) -> dict[str, list[Path]]:
 
 def _narrowed(paths: list[Path]) -> list[Path]:
     """Leaves out, of several files, those for other tasks than detection, and other JSON."""
-    if len(paths) > 1 and any(path.name.startswith("instances_") for path in paths):
-        paths = [path for path in paths if not path.name.startswith(_OTHER_TASKS)]
-    return _coco_files(paths)
+    paths = [path for path in paths if not path.name.startswith(_OTHER_TASKS)]
+    if any(path.name.startswith("instances_") for path in paths):
+        paths = [path for path in paths if not path.name.startswith(_KEYPOINTS)]
+    return _coco_files(paths) if len(paths) > 1 else paths  # one that is broken is named later
 
 
 def _coco_files(paths: Sequence[Path]) -> list[Path]:

@@ -136,7 +136,7 @@ def _is_registered_as(name: str, source: Source) -> bool:
 
 def _free_name(source: Source, names: Mapping[str, Source]) -> str:
     """The shortest name of its path that stands for nothing else."""
-    path = Path(source.json_file).resolve()
+    path = Path(os.path.abspath(source.json_file))  # a link's own name, and not its target's
     folders, title = list(path.parts[1:-1]), _TASKS.sub("", path.stem)
     if len(folders) > 1 and folders[-1] in ("annotations", "annotation", "labels"):
         del folders[-1]
