@@ -10,6 +10,14 @@ from detection.engine.config import add_engine_config
 def add_spnas_config(cfg: CfgNode) -> None:
     """Adds the keys of backbones, evaluation and logging to Detectron2's defaults."""
     add_engine_config(cfg)
+    cfg.DATA = CfgNode()
+    # A folder with training and validation images, in COCO's layout or a label tool's; it takes the
+    # place of DATASETS.TRAIN and DATASETS.TEST, whose entries may be paths as well (docs/data.md).
+    cfg.DATA.ROOT = ""
+    # What names in DATASETS stand for, as NAME=ANNOTATIONS.json:IMAGE_FOLDER; a run writes it into
+    # its config.yaml.
+    cfg.DATA.SETS = []
+
     cfg.MODEL.SPNAS = CfgNode()
     # A name of backbones.list_models(), or the path of an architecture.json.
     cfg.MODEL.SPNAS.ARCH = "spnas_100"
@@ -48,6 +56,9 @@ def add_spnas_config(cfg: CfgNode) -> None:
     # As MODEL.SPNAS.OUT_FEATURES.
     cfg.MODEL.TIMM.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
 
+    # Passes over the training images; they become SOLVER.MAX_ITER, and SOLVER.STEPS is scaled
+    # along. 0 leaves both as they are.
+    cfg.SOLVER.EPOCHS = 0.0
     # "SGD" as in Detectron2 (SOLVER.MOMENTUM, SOLVER.NESTEROV), or "AdamW".
     cfg.SOLVER.OPTIMIZER = "SGD"
     # Keeps the best model of all evaluations (TEST.EVAL_PERIOD, or CLASSIFICATION.EVAL_EPOCHS) in

@@ -182,7 +182,7 @@ def build_evaluator(
     if kind not in ("coco", "coco_panoptic_seg"):
         raise UserError(
             f"data set '{dataset_name}' is evaluated as '{kind}'; this tool evaluates COCO-type "
-            "data sets: register yours with evaluator_type 'coco'"
+            "data sets: register yours with evaluator_type 'coco', or name it by path"
         )
     evaluator = COCOEvaluator(
         dataset_name,

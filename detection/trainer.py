@@ -21,6 +21,7 @@ from backbones.errors import UserError
 from detection.checkpointing import DetectorCheckpointer, mention_backbone_beside
 from detection.data.checks import Record, check_test_sets
 from detection.data.loader import build_test_loader, build_train_loader, skip_batches
+from detection.data.resolve import resolve_data
 from detection.engine.best import BestModel
 from detection.engine.metrics import MetricsHook, has_row
 from detection.engine.random_state import seeded
@@ -55,6 +56,7 @@ class DetectionTrainer(ResumableTrainer, DefaultTrainer):
         Raises:
             UserError: if a data set cannot be used or a key has an impossible value.
         """
+        cfg, _ = resolve_data(cfg)
         check_solver(cfg)
         check_cost_options(cfg)
         check_evaluations(cfg)
@@ -250,6 +252,7 @@ def evaluate(cfg: CfgNode, model: nn.Module | None = None, resume: bool = False)
     Raises:
         UserError: if the weights are missing or do not fit the model completely.
     """
+    cfg, _ = resolve_data(cfg, training=False)
     check_cost_options(cfg)
     check_test_sets(cfg)
     if not cfg.DATASETS.TEST:

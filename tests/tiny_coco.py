@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from detectron2.config import CfgNode
 from detectron2.data.datasets import register_coco_instances
 from PIL import Image
 from pycocotools import mask as mask_util
+
+from detection import add_spnas_config
+from detection.engine.config_file import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 CATEGORIES = [
@@ -85,3 +90,10 @@ def tiny_coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("tiny_train", "tiny_val"):
         register_coco_instances(name, {}, str(json_file), str(folder))
     return json_file
+
+
+def own_config(*opts: str, file: str = "") -> CfgNode:
+    """What a command line asks for, not resolved yet."""
+    return load_config(
+        argparse.Namespace(config_file=file, opts=list(opts), num_gpus=0), add_spnas_config
+    )

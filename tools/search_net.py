@@ -16,10 +16,11 @@ def main(args: argparse.Namespace) -> None:
     from detection.engine.config_file import load_config
     from detection.engine.run_folder import open_run
     from search.config import add_search_config
+    from search.runs.data import resolve_search_data
     from search.runs.run import run_search
 
-    cfg = load_config(args, add_search_config)
-    open_run(cfg, args)
+    cfg, notes = resolve_search_data(load_config(args, add_search_config))
+    open_run(cfg, args, notes)
     run_search(cfg, args.resume, args.eval_only)
 
 

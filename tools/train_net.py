@@ -17,6 +17,10 @@ examples:
     %(prog)s --config-file configs/detection/mask_rcnn_spnas_fpn_digits.yaml \\
         OUTPUT_DIR output/digits MODEL.SPNAS.ARCH output/search/architecture.json \\
         MODEL.WEIGHTS output/search/backbone.pth
+  on your own photos: annotation file and image folder, or a folder that has both (docs/data.md):
+    %(prog)s --config-file configs/detection/custom.yaml DATA.ROOT photos
+    %(prog)s --config-file configs/detection/custom.yaml \\
+        DATASETS.TRAIN photos/train.json:photos/train DATASETS.TEST photos/val.json:photos/val
   on COCO below $DETECTRON2_DATASETS, on eight GPUs:
     %(prog)s --config-file configs/detection/mask_rcnn_spnas_fpn_1x.yaml --num-gpus 8
   go on after an interruption:
@@ -32,12 +36,13 @@ def parse() -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     from detection import add_spnas_config
+    from detection.data.resolve import resolve_data
     from detection.engine.config_file import load_config
     from detection.engine.run_folder import open_run
     from detection.trainer import DetectionTrainer, evaluate
 
-    cfg = load_config(args, add_spnas_config)
-    open_run(cfg, args)
+    cfg, notes = resolve_data(load_config(args, add_spnas_config), training=not args.eval_only)
+    open_run(cfg, args, notes)
     if args.eval_only:
         evaluate(cfg, resume=args.resume)
         return

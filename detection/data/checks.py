@@ -22,6 +22,12 @@ from detection.modeling.meta_arch import num_classes, num_classes_key, wants_mas
 Record = dict[str, Any]
 """One image in Detectron2's standard format."""
 
+PATH_FORM = (
+    "annotation file:image folder, such as DATASETS.TRAIN photos/train.json:photos/train, or as a "
+    "whole folder, DATA.ROOT photos"
+)
+"""How data sets are named that Detectron2 does not know, for messages."""
+
 _MAX_FILES_LOOKED_UP = 1000
 
 # Keys of a record that are paths, and those of the folders that they are in.
@@ -77,10 +83,10 @@ def check_registered(name: str) -> None:
     known = DatasetCatalog.list()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "see DatasetCatalog"
+        hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
         raise UserError(
-            f"unknown data set '{name}' in DATASETS; {hint} Your own COCO-format data sets are "
-            "registered with detectron2.data.datasets.register_coco_instances"
+            f"unknown data set '{name}' in DATASETS; {hint}Your own COCO-format data are named by "
+            f"path, {PATH_FORM}"
         )
 
 
@@ -199,8 +205,7 @@ def _check_registered_classes(name: str, path: str) -> None:
     if registered is not None and listed != list(registered):
         raise UserError(
             f"data set '{name}': '{path}' has {_listed(listed)}, but the name stands for "
-            f"{_listed(registered)}; register your own data set by a name of its own, with "
-            "detectron2.data.datasets.register_coco_instances"
+            f"{_listed(registered)}; name your own data by path, {PATH_FORM}"
         )
 
 
@@ -271,7 +276,7 @@ def _check_places(name: str, records: Sequence[Record]) -> None:
                     f"data set '{name}': the image {record.get('image_id')} of "
                     f"'{_annotation_file(name)}' has the file_name '{record[key]}', which leads "
                     f"out of the image folder '{root}'; write paths relative to that folder, or "
-                    "register the data set with the folder that holds all its images"
+                    f"name the folder that holds all the images, {PATH_FORM}"
                 )
 
 

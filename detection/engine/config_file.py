@@ -19,6 +19,9 @@ from backbones.errors import UserError
 from backbones.paths import config_path
 from detection.engine.plain_yaml import load_with_bases, one_line
 
+_NAME_LISTS = ("DATASETS.TRAIN", "DATASETS.TEST")
+"""Keys whose lists may be written as one name alone."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -68,7 +71,7 @@ def merge_file(cfg: CfgNode, path: Path) -> None:
         UserError: naming the file and the key or line at fault.
     """
     where = f"the configuration '{path}'"
-    values = load_with_bases(str(path))
+    values = _with_lists(load_with_bases(str(path)), where)
     # Detectron2 renames the keys of older versions itself.
     current = values.get("VERSION", cfg.VERSION) == cfg.VERSION
     for key, value in _leaves(values, cfg) if current else ():
@@ -116,6 +119,9 @@ def merge_options(cfg: CfgNode, options: Sequence[str]) -> None:
         )
     for key, value in zip(options[::2], options[1::2], strict=True):
         _check_key(cfg, key, "the command line")
+        if names := _one_name(key, value, "the command line"):
+            cfg.merge_from_list([key, names])
+            continue
         _check_type(cfg, key, value, "the command line")
         is_float = isinstance(_lookup(cfg, key)[1], float)
         number = _decoded(key, value, "the command line") if is_float else value
@@ -130,6 +136,22 @@ def _leaves(values: Any, cfg: Any, prefix: str = "") -> Iterator[tuple[str, Any]
             yield from _leaves(value, section, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def _with_lists(values: dict[str, Any], where: str) -> dict[str, Any]:
+    """The values of a file, with one data set alone as a list of it."""
+    for key in _NAME_LISTS:
+        section, name = key.split(".")
+        node = values.get(section)
+        if isinstance(node, Mapping) and (names := _one_name(key, node.get(name), where)):
+            values = {**values, section: {**node, name: names}}
+    return values
+
+
+def _one_name(key: str, value: Any, where: str) -> tuple[str] | None:
+    """A value of `_NAME_LISTS` that is a name alone, as a list."""
+    name = _decoded(key, value, where) if isinstance(value, str) else value
+    return (name,) if isinstance(name, str) and name and key in _NAME_LISTS else None
 
 
 def _with_floats(values: Mapping[str, Any], cfg: CfgNode) -> dict[str, Any]:

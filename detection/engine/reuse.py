@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,14 @@ def _place(config: Mapping[str, Any], key: str) -> Any:
 
 
 def _same_path(one: Any, other: Any) -> bool:
+    """Whether two values are paths of one file, or lists of data sets (``NAME=FILE:FOLDER``)."""
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        pairs = zip(one, other, strict=True)
+        return all(a == b or (":" in str(a) and _parts(a) == _parts(b)) for a, b in pairs)
     if not (isinstance(one, str) and isinstance(other, str) and one and other):
         return False
     return Path(one).resolve() == Path(other).resolve()
+
+
+def _parts(value: Any) -> list[Path]:
+    return [Path(part).resolve() for part in re.split("[=:]", str(value))]

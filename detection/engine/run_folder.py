@@ -10,6 +10,7 @@ import re
 import shlex
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -36,7 +37,7 @@ _UNFINISHED = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")
 _locks: dict[Path, IO[str]] = {}
 
 
-def open_run(cfg: CfgNode, args: argparse.Namespace) -> Path:
+def open_run(cfg: CfgNode, args: argparse.Namespace, notes: Sequence[str] = ()) -> Path:
     """Prepares the folder of a run and returns it; every rank calls this.
 
     It is ``cfg.OUTPUT_DIR``, or ``evaluation`` in it for a run that only evaluates.
@@ -46,6 +47,11 @@ def open_run(cfg: CfgNode, args: argparse.Namespace) -> Path:
     random generators (``SEED`` plus the rank). Before that it claims the folder: it refuses one
     where another process works, and one with the results of an earlier run unless the run is to
     be resumed or only evaluated. Unfinished files of a process that was killed are removed.
+
+    Args:
+        cfg: of the run.
+        args: of the command.
+        notes: lines to log before anything else of the run.
 
     Raises:
         UserError: if the folder is taken, used, or cannot be written.
@@ -71,6 +77,8 @@ def open_run(cfg: CfgNode, args: argparse.Namespace) -> Path:
     rank = comm.get_rank()
     start_logging(folder, rank)
     _log_start(cfg, args, folder)
+    for note in notes:
+        logging.getLogger(__name__).info("%s", note)
     if changed:
         logger = logging.getLogger(__name__)
         logger.warning("Resuming with other values than before: %s", ", ".join(changed))

@@ -31,6 +31,11 @@ def classification_root(dataset: str) -> Path:
     Raises:
         UserError: if it does not exist.
     """
+    if not dataset:
+        raise UserError(
+            "CLASSIFICATION.DATASET is empty; name the folder of your images, with train/<class>/* "
+            "and val/<class>/* in it: CLASSIFICATION.DATASET photos"
+        )
     if dataset == "digits":
         return prepare_digits() / "classification"
     base = Path(os.environ.get("DETECTRON2_DATASETS") or "datasets").expanduser()
@@ -100,6 +105,37 @@ def count_classes(cfg: CfgNode) -> int:
         or cfg.CLASSIFICATION.NUM_CLASSES
         or len(build_dataset(cfg, "train", False).classes)
     )
+
+
+def resolve_class_count(cfg: CfgNode) -> tuple[CfgNode, list[str]]:
+    """A classifier's configuration with the number of classes that its data have.
+
+    Returns:
+        The frozen configuration, and a line for the log where ``CLASSIFICATION.NUM_CLASSES`` was 0.
+
+    Raises:
+        UserError: if the data are not there, or are named by a detector's keys.
+    """
+    if cfg.DATA.ROOT:
+        raise UserError(
+            f"DATA.ROOT is '{cfg.DATA.ROOT}', but this is a classifier, whose images are named by "
+            f"CLASSIFICATION.DATASET {cfg.DATA.ROOT}, a folder with train/<class>/* and "
+            "val/<class>/*"
+        )
+    if cfg.SOLVER.EPOCHS:
+        raise UserError(
+            f"SOLVER.EPOCHS is {cfg.SOLVER.EPOCHS:g}, but this is a classifier: set "
+            f"CLASSIFICATION.EPOCHS {cfg.SOLVER.EPOCHS:g}"
+        )
+    if cfg.CLASSIFICATION.NUM_CLASSES:
+        return cfg, []
+    data = ClassificationFolder(classification_root(cfg.CLASSIFICATION.DATASET), "train")
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.CLASSIFICATION.NUM_CLASSES = len(data.classes)
+    cfg.freeze()
+    found = f"{len(data.classes)}, the folders of '{data.root}': {first_of(data.classes)}"
+    return cfg, [f"CLASSIFICATION.NUM_CLASSES is {found}"]
 
 
 def split_images(cfg: CfgNode, images: int) -> tuple[list[int], list[int]]:

@@ -19,11 +19,14 @@ from detectron2.config import CfgNode
 from backbones.errors import UserError
 from backbones.factory import load_architecture
 from detection.config import add_spnas_config
+from detection.data.resolve import resolve_data
 from detection.engine.config_file import load_config
 from detection.engine.results import results_part
 from detection.engine.reuse import check_same_network, check_same_run
 from detection.engine.wandb_settings import environment_of_run
+from search.classification.data import resolve_class_count
 from search.config import add_search_config
+from search.runs.data import resolve_search_data
 
 WAY_OUT = "name another folder (--output)"
 _PARTS = {
@@ -38,6 +41,12 @@ _KEYS: dict[str, Callable[[CfgNode], None]] = {
     "train_net.py": add_spnas_config,
 }
 """What adds the keys that a script knows."""
+_RESOLVE: dict[str, Callable[[CfgNode], tuple[CfgNode, list[str]]]] = {
+    "search_net.py": resolve_search_data,
+    "train_classifier.py": resolve_class_count,
+    "train_net.py": resolve_data,
+}
+"""What settles, in a script, what its data decide."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +92,8 @@ class Command:
         """
         options = ["OUTPUT_DIR", str(self.folder), *self.options, "MODEL.DEVICE", "cpu"]
         args = argparse.Namespace(config_file=self.config_file, opts=options)
-        return load_config(args, _KEYS[self.script])
+        cfg, _ = _RESOLVE[self.script](load_config(args, _KEYS[self.script]))
+        return cfg
 
 
 def check_folders(commands: Iterable[Command]) -> None:

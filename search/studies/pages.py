@@ -18,6 +18,7 @@ from search.studies.benchmarks.busy_machine import busy_machine_section
 from search.studies.benchmarks.coco_scoring import scoring_section
 from search.studies.benchmarks.search_step import search_step_section, search_steps_section
 from search.studies.comparison.tables import comparison_section, comparison_summary
+from search.studies.config_keys import keys_table
 from search.studies.demo import demo_section
 from search.studies.demo_repeats import demo_repeats_section
 from search.studies.known_answer.tables import known_answer_section
@@ -89,6 +90,10 @@ SECTIONS: dict[str, Section | CodeSection] = {
     "compare-search": Section("compare-search", study_section, _METHODS_PLOT),
     "targets": Section("targets", study_section, _METHODS_PLOT),
     "targets-three-epochs": Section("targets-three-epochs", study_section),
+    "keys-detection": CodeSection(keys_table("detection/custom.yaml")),
+    "keys-detector-search": CodeSection(keys_table("search/mask_rcnn_custom.yaml")),
+    "keys-classification": CodeSection(keys_table("classification/custom.yaml")),
+    "keys-search": CodeSection(keys_table("search/custom.yaml")),
     "importance": Section("importance", importance_section),
     "ablation": Section("ablation", ablation_section),
     "known-answer": Section("known-answer", known_answer_section),

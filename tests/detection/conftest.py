@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 import sys
 from collections import Counter
@@ -17,7 +18,8 @@ from detectron2.data.datasets import register_coco_instances
 from detectron2.utils import logger as detectron2_logger
 
 from detection import add_spnas_config
-from tests.tiny_coco import BASE, ROOT, TINY_MODEL, write_dataset
+from detection.data import own
+from tests.tiny_coco import BASE, ROOT, TINY_MODEL, draw, write_dataset
 
 
 @pytest.fixture
@@ -41,6 +43,27 @@ def register(tmp_path: Path) -> Iterator[Callable[..., str]]:
     for name in names:
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
+
+
+@pytest.fixture
+def own_catalog() -> Iterator[None]:
+    """Takes out of Detectron2's catalog what a test put in."""
+    before = set(DatasetCatalog.list())
+    yield
+    for name in set(DatasetCatalog.list()) - before:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+        own._registered.pop(name, None)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """``photos/train.json`` with ``photos/train``, and the same for ``val``."""
+    folder = tmp_path / "photos"
+    for seed, split in enumerate(("train", "val")):
+        (folder / split).mkdir(parents=True)
+        (folder / f"{split}.json").write_text(json.dumps(draw(folder / split, seed)))
+    return folder
 
 
 @pytest.fixture

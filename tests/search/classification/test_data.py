@@ -15,12 +15,14 @@ from PIL import Image, ImageOps
 from torchvision.datasets import ImageFolder
 
 from backbones import UserError
+from detection.engine.config_file import merge_options
 from search.classification.data import (
     build_dataset,
     build_train_loader,
     build_val_loader,
     check_same_classes,
     count_classes,
+    resolve_class_count,
 )
 from search.classification.folder import ClassificationFolder
 from search.config import add_search_config
@@ -207,3 +209,29 @@ def test_missing_data_set(cfg: CfgNode) -> None:
     cfg.CLASSIFICATION.DATASET = "imagnet"
     with pytest.raises(UserError, match=r"no folder 'imagnet'; did you mean 'imagenet'\?"):
         build_dataset(cfg, "train", augment=True)
+
+
+def test_the_number_of_classes_is_that_of_the_folders(cfg: CfgNode, folder: Path) -> None:
+    """Whatever part of them a search uses; a number that is set is left to the check above."""
+    cfg.SEARCH.PROXY_CLASSES = 2
+    resolved, notes = resolve_class_count(cfg)
+    assert notes == [
+        f"CLASSIFICATION.NUM_CLASSES is 2, the folders of '{folder}/train': n01440764, n01443537"
+    ]
+    assert (resolved.CLASSIFICATION.NUM_CLASSES, cfg.CLASSIFICATION.NUM_CLASSES) == (2, 0)
+    assert resolved.is_frozen()
+    assert resolve_class_count(resolved) == (resolved, [])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("DATA.ROOT", "photos", r"this is a classifier, .* CLASSIFICATION.DATASET photos"),
+        ("SOLVER.EPOCHS", "3", "this is a classifier: set CLASSIFICATION.EPOCHS 3"),
+        ("CLASSIFICATION.DATASET", "", "is empty; name the folder of your images"),
+    ],
+)
+def test_keys_of_detectors_are_refused(cfg: CfgNode, key: str, value: str, expected: str) -> None:
+    merge_options(cfg, [key, value])
+    with pytest.raises(UserError, match=expected):
+        resolve_class_count(cfg)
