@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from detectron2.data.detection_utils import read_image
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import Instances
@@ -20,6 +20,7 @@ from detectron2.utils.visualizer import Visualizer
 from PIL import Image
 
 from backbones.files import write_atomic
+from detection.data.checks import load_records
 
 LONG_SIDE = 1000
 """Largest side of a picture in pixels."""
@@ -105,7 +106,7 @@ class PredictionImages(DatasetEvaluator):
         """The annotations of every image, by its path."""
         return {
             record["file_name"]: record.get("annotations", [])
-            for record in DatasetCatalog.get(self._name)
+            for record in load_records(self._name)
         }
 
     def _draw(self, path: str, instances: Instances) -> np.ndarray:

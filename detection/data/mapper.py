@@ -6,10 +6,12 @@ import warnings
 from typing import Any
 
 from detectron2.data import DatasetMapper
-from detectron2.data.detection_utils import SizeMismatchError
+from detectron2.data.detection_utils import SizeMismatchError, transform_instance_annotations
+from detectron2.data.transforms import TransformList
 from PIL import Image
 
 from backbones.errors import UserError
+from detection.data.instances import masked_instances
 
 
 class CheckedDatasetMapper(DatasetMapper):
@@ -53,7 +55,28 @@ class CheckedDatasetMapper(DatasetMapper):
                 raise
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(
-                f"the annotations of the image '{path}' cannot be used ({reason}); mend "
-                "them; run-length encoded masks need INPUT.MASK_FORMAT bitmask"
+                f"the annotations of the image '{path}' cannot be used ({reason}); mend them"
             ) from None
         return result
+
+    def _transform_annotations(
+        self, dataset_dict: dict[str, Any], transforms: TransformList, image_shape: tuple[int, int]
+    ) -> None:
+        """As Detectron2's, but an object without a mask keeps its box."""
+        if not self.use_instance_mask:
+            super()._transform_annotations(dataset_dict, transforms, image_shape)
+            return
+        annotations = dataset_dict.pop("annotations")
+        for annotation in () if self.use_keypoint else annotations:
+            annotation.pop("keypoints", None)
+        flips = self.keypoint_hflip_indices
+        moved = [
+            transform_instance_annotations(
+                item, transforms, image_shape, keypoint_hflip_indices=flips
+            )
+            for item in annotations
+            if item.get("iscrowd", 0) == 0
+        ]
+        dataset_dict["instances"] = masked_instances(
+            moved, image_shape, self.instance_mask_format, self.recompute_boxes
+        )

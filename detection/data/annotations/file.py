@@ -23,17 +23,19 @@ _NEEDED = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AnnotationFile:
     """The lists of an annotation file, and its objects in columns.
 
     Attributes:
         path: of the file, or a data set's name where there is none, for messages.
         content: the decoded JSON, with lists of objects that have the keys that all else rests on.
+        written: False for a data set that has no file.
     """
 
     path: str
     content: Mapping[str, Any] = field(repr=False)
+    written: bool = True
 
     @property
     def images(self) -> Sequence[dict[str, Any]]:

@@ -9,14 +9,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from unittest import mock
 
+import numpy as np
 from detectron2.data import MetadataCatalog
 from detectron2.data.datasets import coco as detectron2_coco
 from detectron2.structures import BoxMode
+from pycocotools import mask as mask_util
 
 from detection.data.annotations.file import AnnotationFile, read_annotations
 from detection.data.annotations.ids import id_order
 from detection.data.annotations.masks import MaskKind, usable_mask
+from detection.data.annotations.structure import structure_findings
 from detection.data.annotations.values import is_crowd
+from detection.data.findings import report
 
 Record = dict[str, Any]
 """One image in Detectron2's standard format."""
@@ -33,7 +37,7 @@ def load_coco(
     """Detectron2's ``load_coco_json``, for files as people have them.
 
     An object without a usable mask keeps its box, ids may be any numbers or text, and a
-    byte-order mark is no content. What is wrong with annotations is not judged here.
+    byte-order mark is no content. Faults of boxes and masks are not judged here.
 
     Args:
         json_file: in COCO's format.
@@ -45,10 +49,13 @@ def load_coco(
         One record per image, in the order of their ids.
 
     Raises:
-        UserError: if the file cannot be read or is not in COCO's format.
+        UserError: if the file cannot be read, is not in COCO's format, or has ids or classes that
+            cannot be told apart.
         FileNotFoundError: if there is none.
     """
     file = read_annotations(json_file)
+    wrong = [found for found in structure_findings(file) if found.severity == "error"]
+    report(wrong, dataset_name or str(json_file))
     classes = sorted(file.categories, key=lambda item: id_order(item["id"]))
     numbers = {item["id"]: number for number, item in enumerate(classes)}
     if dataset_name is not None:
@@ -135,7 +142,7 @@ def file_of(name: str, records: Sequence[Record]) -> AnnotationFile:
     classes = metadata.get("thing_classes") or [str(n) for n in range(max(numbers, default=0) + 1)]
     categories = [{"id": number, "name": title} for number, title in enumerate(classes)]
     content = {"images": images, "categories": categories, "annotations": annotations}
-    return AnnotationFile(f"data set '{name}'", content)
+    return AnnotationFile(f"data set '{name}'", content, written=False)
 
 
 def _written(item: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,4 +151,7 @@ def _written(item: Mapping[str, Any]) -> dict[str, Any]:
     if box is not None and mode in (BoxMode.XYXY_ABS, BoxMode.XYXY_REL):
         box = list(box)
         box = [*box[:2], box[2] - box[0], box[3] - box[1]] if len(box) == 4 else box
-    return {**item, "bbox": box if box is None else list(box)}
+    mask = item.get("segmentation")
+    if isinstance(mask, np.ndarray):
+        mask = mask_util.encode(np.asfortranarray(mask, np.uint8))
+    return {**item, "bbox": box if box is None else list(box), "segmentation": mask}

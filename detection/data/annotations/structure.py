@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -13,47 +14,45 @@ from detection.data.annotations.ids import id_order, is_id
 from detection.data.annotations.kinds import finding, of_rows, present
 from detection.data.findings import Finding
 
+Classes = Sequence[tuple[Any, Any]]
+"""Name and id of every class, in the order of the ids."""
+
+_found: WeakKeyDictionary[AnnotationFile, list[Finding]] = WeakKeyDictionary()
+
 
 def structure_findings(file: AnnotationFile) -> list[Finding]:
     """Faults of the ids and names of images, classes and annotations."""
-    return present([*_classes(file), *_ids(file), *_sizes(file)])
+    if file not in _found:
+        _found[file] = present([*_classes(file), *_ids(file), *_sizes(file)])
+    return _found[file]
 
 
-def class_findings(file: AnnotationFile, other: AnnotationFile, name: str) -> list[Finding]:
-    """How the classes differ from those of another data set.
+def class_findings(ours: Classes, theirs: Classes, other: str) -> list[Finding]:
+    """How the classes of a data set differ from those of another.
 
     Args:
-        file: of the data set.
-        other: of the other data set.
-        name: of the other data set.
+        ours: of the data set.
+        theirs: of the other data set.
+        other: the name of that.
     """
-    ours, theirs = (
-        [(item["name"], item["id"]) for item in sorted(f.categories, key=_by_id)]
-        for f in (file, other)
-    )
-    names, their_names = [n for n, _ in ours], [n for n, _ in theirs]
+    names, their_names = [name for name, _ in ours], [name for name, _ in theirs]
     if names != their_names:
-        pairs = zip(names, their_names, strict=False)
-        first = next((f"{a!r} where it has {b!r}" for a, b in pairs if a != b), None)
-        apart = sum(a != b for a, b in zip(names, their_names, strict=False))
-        apart += abs(len(names) - len(their_names))
-        shown = first or f"{len(names)} classes where it has {len(their_names)}"
-        order = (
-            ", the same in another order"
-            if sorted(map(str, names)) == sorted(map(str, their_names))
-            else ""
-        )
-        return present([finding("class_other_names", apart, shown + order, other=name)])
-    moved = [(n, a, b) for (n, a), (_, b) in zip(ours, theirs, strict=True) if a != b]
-    if not moved:
-        return []
-    title, own, their = moved[0]
-    shown = f"'{title}' {own!r} where it has {their!r}"
-    return present([finding("class_other_ids", len(moved), shown, other=name)])
+        pairs = [(a, b) for a, b in zip(names, their_names, strict=False) if a != b]
+        counts = f"{len(names)} classes where it has {len(their_names)}"
+        shown = f"'{pairs[0][0]}' where it has '{pairs[0][1]}'" if pairs else counts
+        if sorted(map(str, names)) == sorted(map(str, their_names)):
+            shown += ", the same classes in another order"
+        apart = len(pairs) + abs(len(names) - len(their_names))
+        return present([finding("class_other_names", apart, shown, other=other)])
+    moved = [(name, a, b) for (name, a), (_, b) in zip(ours, theirs, strict=True) if a != b]
+    shown = "'{}' with {!r} where it has {!r}".format(*moved[0]) if moved else ""
+    return present([finding("class_other_ids", len(moved), shown, other=other)])
 
 
-def _by_id(item: dict[str, Any]) -> tuple[int, Any]:
-    return id_order(item["id"]) if is_id(item["id"]) else (2, 0)
+def classes_in(file: AnnotationFile) -> Classes:
+    """The classes of an annotation file whose ids can be told apart."""
+    listed = sorted(file.categories, key=lambda item: id_order(item["id"]))
+    return [(item["name"], item["id"]) for item in listed]
 
 
 def _classes(file: AnnotationFile) -> Iterable[Finding | None]:
@@ -138,7 +137,8 @@ def _copies(file: AnnotationFile) -> np.ndarray[Any, Any]:
 
 
 def _sizes(file: AnnotationFile) -> Iterable[Finding | None]:
-    wrong = np.flatnonzero(~(file.columns.sizes > 0).all(1))
+    asked = [file.written or "width" in image or "height" in image for image in file.images]
+    wrong = np.flatnonzero(np.asarray(asked, bool) & ~(file.columns.sizes > 0).all(1))
     shown = ""
     if len(wrong):
         image = file.images[wrong[0]]
