@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import math
 import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -235,13 +236,18 @@ def _read(path: str) -> Mapping[str, Any]:
 
 
 def _table(metrics: Mapping[str, float]) -> str:
-    return str(tabulate([metrics], headers="keys", tablefmt="pipe", floatfmt=".2f"))
+    cells = [[_shown(value) for value in metrics.values()]]
+    return str(tabulate(cells, list(metrics), tablefmt="pipe", disable_numparse=True))
 
 
 def _class_table(scores: Mapping[str, float]) -> str:
     """AP by class as a text table, three classes per row."""
-    cells = list(scores.items())
+    cells = [(name, _shown(value)) for name, value in scores.items()]
     columns = min(3, len(cells))
     rows = [sum(cells[start : start + columns], ()) for start in range(0, len(cells), columns)]
     headers = ["class", "AP"] * columns
-    return str(tabulate(rows, headers, tablefmt="pipe", floatfmt=".2f"))
+    return str(tabulate(rows, headers, tablefmt="pipe", disable_numparse=True))
+
+
+def _shown(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.2f}"

@@ -126,14 +126,16 @@ def _inside(columns: Columns, boxes: Array) -> Array:
     """(N) whether boxes end within their image, but for a little."""
     slack = np.maximum(1, columns.image_sizes * 0.01)
     high = boxes[:, :2] + boxes[:, 2:]
-    found: Array = ((boxes[:, :2] >= -slack) & (high <= columns.image_sizes + slack)).all(1)
+    inside: Array = (boxes[:, :2] >= -slack) & (high <= columns.image_sizes + slack)
+    found: Array = np.all(inside, axis=1)
     return found
 
 
 def _places(columns: Columns, whole: Array) -> tuple[Array, Array]:
     """(N), (N) which boxes are wholly outside, and which reach beyond."""
     boxes, sizes = columns.boxes, columns.image_sizes
-    outside: Array = whole & ((boxes[:, :2] >= sizes) | (boxes[:, :2] + boxes[:, 2:] <= 0)).any(1)
+    off: Array = (boxes[:, :2] >= sizes) | (boxes[:, :2] + boxes[:, 2:] <= 0)
+    outside = whole & off.any(1)
     return outside, whole & ~outside & ~_inside(columns, boxes)
 
 
