@@ -250,7 +250,8 @@ def _check_registered_classes(name: str, path: str) -> None:
 
 def _listed(classes: Sequence[object]) -> str:
     shown = first_of([str(title) for title in classes])
-    return f"{len(classes)} classes ({shown})" if classes else "no classes"
+    plural = "es" if len(classes) > 1 else ""
+    return f"{len(classes)} class{plural} ({shown})" if classes else "no classes"
 
 
 def _check_places(name: str, records: Sequence[Record]) -> None:
