@@ -22,7 +22,7 @@ def box_findings(file: AnnotationFile) -> list[Finding]:
     """Faults of the boxes of an annotation file."""
     columns = file.columns
     kind, boxes = columns.box_kind, columns.boxes
-    known = (kind == BoxKind.FOUR) & columns.listed & np.isfinite(columns.image_sizes).all(1)
+    known = (kind == BoxKind.FOUR) & columns.listed & (columns.image_sizes > 0).all(1)
     negative = known & ((boxes[:, 2] < 0) | (boxes[:, 3] < 0))
     empty = known & ~negative & ((boxes[:, 2] == 0) | (boxes[:, 3] == 0))
     whole = known & ~negative & ~empty

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -19,6 +17,7 @@ from PIL import Image
 
 from backbones.errors import UserError
 from detection.engine.provenance import provenance
+from search.studies.benchmarks.search_step import resident
 from search.studies.markdown import beside, table
 
 CLASSES = 80
@@ -87,7 +86,7 @@ def _annotations(images: int, count: int, seed: int) -> Any:
 
 
 def data_report(images: int, annotations: int) -> dict[str, Any]:
-    """Seconds and peak memory of reading and checking a made-up data set, in a process of its own.
+    """Processor time and peak memory of checking a made-up data set, in a process of its own.
 
     Args:
         images: how many.
@@ -123,25 +122,19 @@ def _measured(path: str) -> dict[str, Any]:
     add_spnas_config(cfg)
     cfg.MODEL.MASK_ON = True
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("made_up",), ()
-    before = _peak()
+    before = resident("VmRSS")
     seconds = {}
     with reading_once():
-        start = time.perf_counter()
+        start = time.process_time()
         read_annotations(path)
-        seconds["read"] = time.perf_counter() - start
-        start = time.perf_counter()
+        seconds["read"] = time.process_time() - start
+        start = time.process_time()
         check_data_set(cfg, "made_up", training=True)
-        seconds["check"] = time.perf_counter() - start
-    start = time.perf_counter()
+        seconds["check"] = time.process_time() - start
+    start = time.process_time()
     inspect(cfg, lambda text: None)
-    seconds["inspect"] = time.perf_counter() - start
-    return {"seconds": seconds, "peak_bytes": _peak() - before}
-
-
-def _peak() -> int:
-    """Largest resident set of this process so far, in bytes."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    seconds["inspect"] = time.process_time() - start
+    return {"seconds": seconds, "peak_bytes": resident("VmHWM") - before}
 
 
 def data_section(report: Mapping[str, Any]) -> str:
@@ -152,8 +145,8 @@ def data_section(report: Mapping[str, Any]) -> str:
         ["reading the annotation file", f"{seconds['read']:.1f} s"],
         ["reading and checking, as before every run", f"{before_run:.1f} s"],
         ["`tools/check_data.py`, with all it says", f"{seconds['inspect']:.1f} s"],
-        ["peak memory", f"{report['peak_bytes'] / 2**30:.2f} GiB"],
     ]
     size = report["json_bytes"] / 2**20
     setting = f"{report['images']:,} images, {report['annotations']:,} annotations ({size:.0f} MiB)"
-    return f"{table([setting, 'cost'], rows)}\n\n{beside(report)}"
+    memory = f"Peak memory: {report['peak_bytes'] / 2**30:.2f} GiB."
+    return f"{table([setting, 'processor time'], rows)}\n\n{memory} {beside(report)}"
