@@ -12,7 +12,7 @@ from pycocotools import mask as mask_util
 
 from backbones.errors import UserError
 from detection.data.annotations.ids import id_order
-from detection.data.annotations.masks import Array, MaskKind, encoded, mask_columns, usable_mask
+from detection.data.annotations.masks import Array, encoded, mask_columns, readable
 from detection.data.annotations.values import is_crowd, number_or_nan
 
 Result = dict[str, Any]
@@ -135,8 +135,8 @@ def _fill_masks_and_areas(
         shape = [image.get("height"), image.get("width")]
         if task == "segm" and usable:
             _check_size(item, shape, size)
-        if usable and kind != MaskKind.POLYGONS:
-            item["segmentation"] = usable_mask(item["segmentation"])
+        if usable:
+            item["segmentation"] = readable(item["segmentation"], kind)
         if not areas[row] > 0:
             item["area"] = _area(item, shape) if usable else _box_area(item["bbox"])
         if task == "segm" and not usable:

@@ -113,6 +113,13 @@ def usable_mask(segmentation: Any) -> Any:
     return [polygon for polygon in polygons if mask_columns([[polygon]]).usable[0]]
 
 
+def readable(segmentation: Any, kind: int) -> Any:
+    """:func:`usable_mask` of a mask whose kind is known, which is quick for the usual kinds."""
+    if kind == MaskKind.POLYGONS:
+        return _polygons(segmentation)
+    return segmentation if kind == MaskKind.RLE else usable_mask(segmentation)
+
+
 def encoded(mask: Any, height: int, width: int) -> dict[str, Any]:
     """A mask from :func:`usable_mask` as one compressed encoding of an image's size."""
     if isinstance(mask, Mapping):

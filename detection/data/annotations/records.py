@@ -17,7 +17,7 @@ from pycocotools import mask as mask_util
 
 from detection.data.annotations.file import AnnotationFile, read_annotations
 from detection.data.annotations.ids import id_order
-from detection.data.annotations.masks import MaskKind, usable_mask
+from detection.data.annotations.masks import readable
 from detection.data.annotations.structure import structure_findings
 from detection.data.annotations.values import is_crowd
 from detection.data.findings import report
@@ -82,7 +82,7 @@ def _objects(
 ) -> list[list[dict[str, Any]]]:
     """The annotations of every image, in Detectron2's format."""
     columns = file.columns
-    kinds, listed = columns.masks.kind, columns.listed
+    kinds, usable, listed = columns.masks.kind, columns.masks.usable, columns.listed
     found: list[list[dict[str, Any]]] = [[] for _ in file.images]
     for row, item in enumerate(file.annotations):
         if not listed[row]:
@@ -92,21 +92,14 @@ def _objects(
         kept["bbox_mode"] = BoxMode.XYWH_ABS
         category = item["category_id"]
         kept["category_id"] = category if numbers is None else numbers[category]
-        if kinds[row] in (MaskKind.POLYGONS, MaskKind.RLE):
-            kept["segmentation"] = _nested(item["segmentation"])
-        elif kinds[row] <= MaskKind.COUNTS:
-            kept["segmentation"] = usable_mask(item["segmentation"])
+        if usable[row]:
+            kept["segmentation"] = readable(item["segmentation"], kinds[row])
         if item.get("keypoints"):
             # COCO's keypoints are indices of pixels, its other coordinates are not.
             points = enumerate(item["keypoints"])
             kept["keypoints"] = [value if n % 3 == 2 else value + 0.5 for n, value in points]
         found[columns.image[row]].append(kept)
     return found
-
-
-def _nested(segmentation: Any) -> Any:
-    flat = isinstance(segmentation, list) and not isinstance(segmentation[0], list)
-    return [segmentation] if flat else segmentation
 
 
 def _whole(side: Any) -> Any:
