@@ -204,8 +204,7 @@ KINDS = {
         "masks",
         "objects, all of them, without a usable mask",
         "error",
-        "has no segmentation to train a mask head with or to score it by; add masks, or set "
-        "MODEL.MASK_ON False to use boxes alone",
+        "the data set has no segmentation; add masks, or set MODEL.MASK_ON False to use boxes alone",
     ),
     "mask_malformed": Kind(
         "masks",

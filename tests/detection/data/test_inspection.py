@@ -103,7 +103,9 @@ def test_input_boxes_are_those_after_detectron2s_resizing() -> None:
         resize = T.ResizeShortestEdge(size.short, size.long).get_transform(pixels)
         x, y, w, h = item["bbox"]
         left, top, right, bottom = resize.apply_box(np.array([[x, y, x + w, y + h]], float))[0]
-        np.testing.assert_allclose(box, [right - left, bottom - top], rtol=0.03)  # sides of images are rounded
+        np.testing.assert_allclose(
+            box, [right - left, bottom - top], rtol=0.03
+        )  # sides of images are rounded
 
 
 @pytest.mark.parametrize("name", ["mask_rcnn_spnas_fpn_1x.yaml", "retinanet_spnas_fpn_1x.yaml"])
