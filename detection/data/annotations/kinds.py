@@ -204,7 +204,8 @@ KINDS = {
         "masks",
         "objects, all of them, without a usable mask",
         "error",
-        "the data set has no segmentation; add masks, or set MODEL.MASK_ON False to use boxes alone",
+        "the data set has no segmentation; add masks, or set MODEL.MASK_ON False to use boxes "
+        "alone",
     ),
     "mask_malformed": Kind(
         "masks",
