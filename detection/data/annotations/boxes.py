@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterable
 import numpy as np
 
 from detection.data.annotations.columns import BoxKind, Columns
+from detection.data.annotations.describing import of_rows, present
 from detection.data.annotations.file import AnnotationFile
-from detection.data.annotations.kinds import of_rows, present
 from detection.data.annotations.masks import Array
 from detection.data.findings import Finding
 

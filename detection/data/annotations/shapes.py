@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from detection.data.annotations.columns import LARGE, SMALL
+from detection.data.annotations.describing import finding, of_rows, present
 from detection.data.annotations.file import AnnotationFile
-from detection.data.annotations.kinds import finding, of_rows, present
 from detection.data.annotations.masks import Array, Fault, MaskKind
 from detection.data.findings import Finding
 

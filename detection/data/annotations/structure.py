@@ -9,9 +9,9 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from detection.data.annotations.describing import finding, of_rows, present
 from detection.data.annotations.file import AnnotationFile
 from detection.data.annotations.ids import id_order, is_id
-from detection.data.annotations.kinds import finding, of_rows, present
 from detection.data.findings import Finding
 
 Classes = Sequence[tuple[Any, Any]]
