@@ -5,21 +5,25 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import math
 import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOEvaluator as Detectron2COCOEvaluator
-from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, coco_evaluation
 from detectron2.utils import comm
+from pycocotools.coco import COCO
 from tabulate import tabulate
 
 from backbones.errors import UserError
 from backbones.files import read_json, write_atomic
+from detection.data.annotations.file import read_annotations
 from detection.engine.console import FILE_ONLY
 from detection.modeling.meta_arch import evaluated_tasks
 from detection.scoring import BACKENDS, Result, score
@@ -27,7 +31,20 @@ from detection.visualization import PredictionImages
 
 PREDICTIONS_FILE = "coco_instances_results.json"
 
+COCO_DETECTIONS = 100
+"""Detections per image that COCO's AP counts."""
+
 _log = logging.getLogger(__name__)
+
+
+class _Annotations(COCO):
+    """pycocotools' index of an annotation file, read as everywhere in the project."""
+
+    def __init__(self, annotation_file: str) -> None:
+        super().__init__()
+        self.dataset = dict(read_annotations(annotation_file).content)
+        if all("id" in item for item in self.dataset.get("annotations", ())):
+            self.createIndex()
 
 
 class COCOEvaluator(Detectron2COCOEvaluator):
@@ -62,17 +79,18 @@ class COCOEvaluator(Detectron2COCOEvaluator):
             raise UserError(
                 f"TEST.COCO_BACKEND is '{backend}'; expected one of {', '.join(BACKENDS)}"
             )
-        super().__init__(
-            dataset_name,
-            tuple(tasks) if tasks else None,
-            distributed,
-            output_dir,
-            max_dets_per_image=max_dets_per_image,
-            use_fast_impl=False,
-            kpt_oks_sigmas=tuple(kpt_oks_sigmas),
-        )
+        with mock.patch.object(coco_evaluation, "COCO", _Annotations):
+            super().__init__(
+                dataset_name,
+                tuple(tasks) if tasks else None,
+                distributed,
+                output_dir,
+                max_dets_per_image=max_dets_per_image,
+                use_fast_impl=False,
+                kpt_oks_sigmas=tuple(kpt_oks_sigmas),
+            )
         self._backend = backend
-        self._max_dets = max_dets_per_image or 100
+        self._max_dets = max_dets_per_image or COCO_DETECTIONS
         self._sigmas = tuple(kpt_oks_sigmas)
 
     def evaluate(self, img_ids: Sequence[int] | None = None) -> dict[str, dict[str, float]]:
@@ -145,6 +163,7 @@ def score_file(
     dataset_name: str,
     tasks: Sequence[str],
     backend: str = "faster",
+    max_dets: int = 100,
 ) -> dict[str, dict[str, float]]:
     """Scores a predictions file (``coco_instances_results.json``) again.
 
@@ -153,6 +172,7 @@ def score_file(
         dataset_name: a registered COCO-format data set.
         tasks: of ``bbox``, ``segm`` and ``keypoints``.
         backend: ``faster`` or ``pycocotools``.
+        max_dets: highest-scoring detections per image that count.
 
     Raises:
         UserError: if a file is missing or broken, or the detections are of other images.
@@ -160,8 +180,8 @@ def score_file(
     results = read_json(predictions, "predictions")
     if not isinstance(results, list):
         raise UserError(f"'{predictions}' holds no list of detections in COCO's result format")
-    annotations = read_json(MetadataCatalog.get(dataset_name).json_file, "annotation")
-    return {task: score(annotations, results, task, backend) for task in tasks}
+    annotations = _read(MetadataCatalog.get(dataset_name).json_file)
+    return {task: score(annotations, results, task, backend, max_dets) for task in tasks}
 
 
 def build_evaluator(
@@ -189,6 +209,8 @@ def build_evaluator(
         evaluated_tasks(cfg),
         output_dir=output_dir or os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name),
         backend=cfg.TEST.COCO_BACKEND,
+        # what a model may answer with counts; fewer than COCO's 100 cannot be more than these
+        max_dets_per_image=max(cfg.TEST.DETECTIONS_PER_IMAGE, COCO_DETECTIONS),
         kpt_oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS,
     )
     if not cfg.TEST.NUM_VISUALIZATIONS or dataset_name != cfg.DATASETS.TEST[0]:
@@ -206,14 +228,26 @@ def _subset(annotations: Mapping[str, Any], image_ids: set[int]) -> dict[str, An
     }
 
 
+def _read(path: str) -> Mapping[str, Any]:
+    try:
+        return read_annotations(path).content
+    except FileNotFoundError:
+        raise UserError(f"no annotation file at '{path}'; check the path") from None
+
+
 def _table(metrics: Mapping[str, float]) -> str:
-    return str(tabulate([metrics], headers="keys", tablefmt="pipe", floatfmt=".2f"))
+    cells = [[_shown(value) for value in metrics.values()]]
+    return str(tabulate(cells, list(metrics), tablefmt="pipe", disable_numparse=True))
 
 
 def _class_table(scores: Mapping[str, float]) -> str:
     """AP by class as a text table, three classes per row."""
-    cells = list(scores.items())
+    cells = [(name, _shown(value)) for name, value in scores.items()]
     columns = min(3, len(cells))
     rows = [sum(cells[start : start + columns], ()) for start in range(0, len(cells), columns)]
     headers = ["class", "AP"] * columns
-    return str(tabulate(rows, headers, tablefmt="pipe", floatfmt=".2f"))
+    return str(tabulate(rows, headers, tablefmt="pipe", disable_numparse=True))
+
+
+def _shown(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.2f}"

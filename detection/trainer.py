@@ -31,6 +31,7 @@ from detection.engine.trainer import ResumableTrainer, unwrap_ddp
 from detection.engine.wandb_writer import WandbSettings, WandbWriter
 from detection.engine.writers import build_run_writers
 from detection.evaluation import build_evaluator
+from detection.modeling.mask_loss import leave_out_objects_without_mask
 from detection.modeling.meta_arch import check_registered_names
 from detection.recipe import best_metric, check_evaluations, check_solver
 from detection.report import check_cost_options, final_results, final_rows, final_table
@@ -78,6 +79,7 @@ class DetectionTrainer(ResumableTrainer, DefaultTrainer):
         """
         check_registered_names(cfg)
         model: nn.Module = super().build_model(cfg)
+        leave_out_objects_without_mask(model)
         if cfg.MODEL.SPNAS.CHANNELS_LAST and cfg.MODEL.DEVICE == "cpu":
             model = model.to(memory_format=torch.channels_last)
         return model

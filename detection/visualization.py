@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import Instances
 from detectron2.utils import comm
@@ -19,6 +19,7 @@ from detectron2.utils.visualizer import Visualizer
 from PIL import Image
 
 from backbones.files import write_atomic
+from detection.data.checks import load_records
 from detection.data.image_files import read_image
 
 LONG_SIDE = 1000
@@ -105,7 +106,7 @@ class PredictionImages(DatasetEvaluator):
         """The annotations of every image, by its path."""
         return {
             record["file_name"]: record.get("annotations", [])
-            for record in DatasetCatalog.get(self._name)
+            for record in load_records(self._name)
         }
 
     def _draw(self, path: str, instances: Instances) -> np.ndarray:

@@ -27,6 +27,11 @@ def parse() -> argparse.Namespace:
     )
     scoring.add_argument("--images", type=int, default=5000, help="(default: 5000)")
     scoring.add_argument("--detections", type=int, default=100, help="per image (default: 100)")
+    data = commands.add_parser(
+        "check-data", help="checking a made-up data set before a run: time and peak memory"
+    )
+    data.add_argument("--images", type=int, default=100_000, help="(default: 100000)")
+    data.add_argument("--annotations", type=int, default=1_000_000, help="(default: 1000000)")
     helps = commands.add_parser("help", help="how long every tool takes to print its --help")
     helps.add_argument("--repeats", type=int, default=3, help="of every tool (default: 3)")
     busy = commands.add_parser(
@@ -34,7 +39,7 @@ def parse() -> argparse.Namespace:
     )
     busy.add_argument("--threads", type=int, default=2, help="(default: 2)")
     busy.add_argument("--repeats", type=int, default=5, help="timed steps of each (default: 5)")
-    for command in (step, scoring, helps, busy):
+    for command in (step, scoring, data, helps, busy):
         command.add_argument("--output", help="also write the figures to this JSON file")
     return parser.parse_args()
 
@@ -42,11 +47,14 @@ def parse() -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     from search.studies.benchmarks.busy_machine import busy_machine_report
     from search.studies.benchmarks.coco_scoring import scoring_report
+    from search.studies.benchmarks.data_checks import data_report
     from search.studies.benchmarks.search_step import search_step_report
     from search.studies.benchmarks.tool_help import help_report
 
     if args.command == "coco-scoring":
         report = scoring_report(args.images, args.detections)
+    elif args.command == "check-data":
+        report = data_report(args.images, args.annotations)
     elif args.command == "help":
         report = help_report(args.repeats)
     elif args.command == "busy-machine":

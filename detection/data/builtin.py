@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets.coco import load_coco_json
 
+from detection.data.annotations.records import load_coco
 from detection.data.digits import digits_root, prepare_digits
 from detection.data.digits_writer import CLASSES, SPLITS
 
@@ -40,7 +40,7 @@ def _register(name: str, folder: Path, split: str) -> None:
 
     def load() -> list[dict[str, Any]]:
         prepare_digits(folder.parent)
-        return list(load_coco_json(json_file, image_root, name))
+        return load_coco(json_file, image_root, name)
 
     DatasetCatalog.register(name, load)
     MetadataCatalog.get(name).set(

@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 import difflib
-import json
-import math
-import numbers
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from backbones.errors import UserError, first_of
-from backbones.files import read_json
-from detection.data.image_checks import check_before_run
+from detection.data.annotations.boxes import box_findings
+from detection.data.annotations.file import AnnotationFile, read_annotations, reading_once
+from detection.data.annotations.records import Record, file_of, loading_with_this
+from detection.data.annotations.shapes import area_findings, crowding_findings, mask_findings
+from detection.data.annotations.structure import (
+    Classes,
+    class_findings,
+    classes_in,
+    structure_findings,
+)
+from detection.data.findings import Finding, report
+from detection.data.image_checks import Size, check_before_run
 from detection.modeling.meta_arch import num_classes, num_classes_key, wants_masks
 
-Record = dict[str, Any]
-"""One image in Detectron2's standard format."""
+__all__ = [
+    "Record",
+    "annotation_findings",
+    "check_class_count",
+    "check_data_set",
+    "check_registered",
+    "check_same_classes",
+    "check_test_sets",
+    "data_findings",
+    "image_files",
+    "load_records",
+]
 
 PATH_FORM = (
     "annotation file:image folder, such as DATASETS.TRAIN photos/train.json:photos/train, or as a "
@@ -29,6 +45,8 @@ PATH_FORM = (
 """How data sets are named that Detectron2 does not know, for messages."""
 
 _MAX_FILES_LOOKED_UP = 1000
+
+_said: set[tuple[str, str, Finding]] = set()
 
 # Keys of a record that are paths, and those of the folders that they are in.
 _ROOTS = {
@@ -48,7 +66,8 @@ def load_records(name: str) -> list[Record]:
     check_registered(name)
     where = _annotation_file(name)
     try:
-        records = list(DatasetCatalog.get(name))
+        with loading_with_this():
+            records = list(DatasetCatalog.get(name))
     except FileNotFoundError as error:
         raise UserError(
             f"data set '{name}': no file '{error.filename or where}'; put it there, or set "
@@ -68,7 +87,6 @@ def load_records(name: str) -> list[Record]:
             f"data set '{name}' is empty: '{where}' lists no images; check the file, or name "
             "another data set in DATASETS.TRAIN and DATASETS.TEST"
         )
-    _check_class_names(name)
     _check_places(name, records)
     _check_images(name, records)
     return records
@@ -106,27 +124,60 @@ def check_class_count(cfg: CfgNode, name: str) -> None:
     )
 
 
-def check_annotations(cfg: CfgNode, name: str, records: Sequence[Record]) -> None:
-    """Insists on annotations that the model can be trained with and judged by.
+def check_data_set(cfg: CfgNode, name: str, training: bool) -> list[Record]:
+    """Loads a data set and insists on one that the model can be trained with or judged by.
+
+    What is odd is said once in a process.
+
+    Returns:
+        The images, as :func:`load_records`.
 
     Raises:
-        UserError: naming the first image with an unknown class, no box, or, if the model has a
-            mask head, no mask of the image's size.
+        UserError: if the data set cannot be loaded, has another number of classes than the model,
+            or for the first kind of error in its annotations or image files.
     """
-    classes = MetadataCatalog.get(name).get("thing_classes")
-    masks = wants_masks(cfg)
-    for record in records:
-        size = [record[key] for key in ("height", "width") if key in record]
-        if not all(isinstance(side, numbers.Real) for side in size):
-            raise UserError(
-                f"data set '{name}': height and width of '{record['file_name']}' are {size}; "
-                "expected numbers of pixels"
-            )
-        for annotation in record.get("annotations", ()):
-            problem = _problem(annotation, classes, size if masks else None)
-            if problem:
-                which = _called(name, record, annotation)
-                raise UserError(f"data set '{name}': {which} of '{record['file_name']}' {problem}")
+    with reading_once():
+        records = load_records(name)
+        check_class_count(cfg, name)
+        findings = data_findings(cfg, name, records, training)
+    path = _annotation_file(name)
+    report([found for found in findings if _is_new(name, path, found)], name)
+    check_before_run(name, *image_files(records))
+    return records
+
+
+def data_findings(
+    cfg: CfgNode, name: str, records: Sequence[Record], training: bool
+) -> list[Finding]:
+    """What is wrong or odd in a data set that is loaded.
+
+    Args:
+        cfg: the whole configuration.
+        name: of the data set.
+        records: its images.
+        training: whether it is trained on, or else evaluated on.
+    """
+    return annotation_findings(cfg, file_of(name, records), training)
+
+
+def annotation_findings(cfg: CfgNode, file: AnnotationFile, training: bool) -> list[Finding]:
+    """What is wrong or odd in annotations, for the model of a configuration."""
+    found = [*structure_findings(file), *box_findings(file)]
+    if wants_masks(cfg):
+        found += mask_findings(file, training and cfg.INPUT.MASK_FORMAT == "polygon")
+    if not training:
+        found += area_findings(file)
+        found += crowding_findings(file, cfg.TEST.DETECTIONS_PER_IMAGE)
+    return found
+
+
+def _is_new(name: str, path: str, found: Finding) -> bool:
+    """Whether it is an error, or an oddity that was not said yet."""
+    key = (name, path, found)
+    if found.severity == "oddity" and key in _said:
+        return False
+    _said.add(key)
+    return True
 
 
 def check_same_classes(names: Sequence[str]) -> None:
@@ -135,59 +186,66 @@ def check_same_classes(names: Sequence[str]) -> None:
     Raises:
         UserError: naming two that differ, and how.
     """
-    first = MetadataCatalog.get(names[0]).get("thing_classes")
+    first = _classes(names[0])
     for name in names[1:]:
-        classes = MetadataCatalog.get(name).get("thing_classes")
-        if first is None or classes is None or list(classes) == list(first):
+        classes = _classes(name)
+        if first is None or classes is None:
             continue
-        pairs = zip(first, classes, strict=False)
-        differing = next((f"'{a}' and '{b}'" for a, b in pairs if a != b), "their numbers")
-        raise UserError(
-            f"the data sets '{names[0]}' with {_listed(first)} and '{name}' with "
-            f"{_listed(classes)} differ in their classes, first in {differing}; a detector needs "
-            "the same classes in the same order from both"
-        )
+        findings = class_findings(classes, first, names[0])
+        path = f"{_annotation_file(names[0])} and {_annotation_file(name)}"
+        report([found for found in findings if _is_new(name, path, found)], name)
 
 
 def check_test_sets(cfg: CfgNode) -> None:
     """Loads every test set once, since a mistake would otherwise show after the training.
 
     Raises:
-        UserError: if one of them cannot be loaded or does not fit the model.
+        UserError: if one of them cannot be loaded, does not fit the model, or has other classes
+            than the training set, where that is there.
     """
     for name in cfg.DATASETS.TEST:
-        records = load_records(name)
-        check_class_count(cfg, name)
-        check_annotations(cfg, name, records)
-        check_images(name, records)
+        check_data_set(cfg, name, training=False)
+    for name in cfg.DATASETS.TRAIN[:1]:
+        known = name in DatasetCatalog.list()
+        if cfg.DATASETS.TEST and known and (_classes(name) or _read_classes(name)):
+            check_same_classes([name, *cfg.DATASETS.TEST])
 
 
-def check_images(name: str, records: Sequence[Record]) -> None:
-    """Insists on image files that can be read, of the sizes that the records say.
-
-    Raises:
-        UserError: with the first kind of fault, its count, first example and way out.
-    """
+def image_files(records: Sequence[Record]) -> tuple[list[str], list[Size | None]]:
+    """The image files of records, and the sizes that these say."""
     files = [record for record in records if "file_name" in record]
     sizes = [
         (record["width"], record["height"]) if {"width", "height"} <= record.keys() else None
         for record in files
     ]
-    check_before_run(name, [str(record["file_name"]) for record in files], sizes)
+    return [str(record["file_name"]) for record in files], sizes
 
 
-def _called(name: str, record: Record, annotation: Mapping[str, Any]) -> str:
-    """An annotation with its id, which Detectron2's records leave out."""
+def _classes(name: str) -> Classes | None:
+    """Names and ids of a data set's classes; None while it is not loaded."""
+    metadata = MetadataCatalog.get(name)
+    titles = metadata.get("thing_classes")
+    if titles is None:
+        return None
+    ids = metadata.get("thing_dataset_id_to_contiguous_id") or {}
+    numbers = {number: value for value, number in ids.items()}
+    return [(title, numbers.get(number)) for number, title in enumerate(titles)]
+
+
+def _read_classes(name: str) -> bool:
+    """Reads the classes of a data set that an evaluation names, but need not have."""
     path = MetadataCatalog.get(name).get("json_file")
     try:
-        listed = read_json(path, "annotation")["annotations"] if path else []
-    except UserError:  # read_json knows no nan, Detectron2's reader does
-        listed = []
-    wanted = record.get("image_id"), annotation.get("bbox")
-    for item in listed:
-        if (item["image_id"], item.get("bbox")) == wanted:
-            return f"annotation {item.get('id')}"
-    return "an annotation"
+        classes = classes_in(read_annotations(path)) if path else []
+    except (UserError, OSError, TypeError):
+        return False
+    metadata = MetadataCatalog.get(name)
+    if classes:
+        metadata.thing_classes = [title for title, _ in classes]
+        metadata.thing_dataset_id_to_contiguous_id = {
+            value: number for number, (_, value) in enumerate(classes)
+        }
+    return bool(classes)
 
 
 def _annotation_file(name: str) -> str:
@@ -198,9 +256,8 @@ def _check_registered_classes(name: str, path: str) -> None:
     """Insists, for a file that could not be loaded, on the classes that the name stands for."""
     registered = MetadataCatalog.get(name).get("thing_classes")
     try:
-        categories = read_json(path, "annotation")["categories"]
-        listed = [item["name"] for item in sorted(categories, key=lambda item: item["id"])]
-    except (UserError, KeyError, TypeError):
+        listed = [title for title, _ in classes_in(read_annotations(path))]
+    except (UserError, OSError, TypeError):
         return
     if registered is not None and listed != list(registered):
         raise UserError(
@@ -209,55 +266,10 @@ def _check_registered_classes(name: str, path: str) -> None:
         )
 
 
-def _check_class_names(name: str) -> None:
-    for title in MetadataCatalog.get(name).get("thing_classes") or ():
-        if not isinstance(title, str):
-            raise UserError(
-                f"data set '{name}': a category of '{_annotation_file(name)}' has the name "
-                f"{json.dumps(title)}; expected text in quotes"
-            )
-
-
 def _listed(classes: Sequence[object]) -> str:
     shown = first_of([str(title) for title in classes])
-    return f"{len(classes)} classes ({shown})" if classes else "no classes"
-
-
-def _problem(
-    annotation: Mapping[str, Any], classes: Sequence[str] | None, mask_size: Sequence[Any] | None
-) -> str | None:
-    """What is wrong with an annotation.
-
-    Args:
-        annotation: in Detectron2's standard format.
-        classes: of the data set; None if it has no list of them.
-        mask_size: height and width that its mask has to have; None if no mask is needed.
-    """
-    if classes is not None and not 0 <= annotation["category_id"] < len(classes):
-        return f"has class {annotation['category_id']}; expected 0 to {len(classes) - 1}"
-    if "bbox" not in annotation:
-        return "has no bbox; expected [x, y, width, height]"
-    if not _is_box(annotation["bbox"]):
-        return f"has the bbox {annotation['bbox']}; expected [x, y, width, height]"
-    if mask_size is None:
-        return None
-    mask = annotation.get("segmentation")
-    if mask is None:
-        return "has no segmentation; add masks, or set MODEL.MASK_ON False to use boxes alone"
-    if isinstance(mask, Mapping) and list(mask["size"]) != list(mask_size):
-        return (
-            f"has a mask of height and width {list(mask['size'])}, but the image has "
-            f"{list(mask_size)}; use the annotation file that belongs to these images"
-        )
-    return None
-
-
-def _is_box(box: Any) -> bool:
-    """Four finite numbers, or five for a rotated box."""
-    try:
-        return len(box) in (4, 5) and all(map(math.isfinite, box))
-    except TypeError:
-        return False
+    plural = "es" if len(classes) > 1 else ""
+    return f"{len(classes)} class{plural} ({shown})" if classes else "no classes"
 
 
 def _check_places(name: str, records: Sequence[Record]) -> None:

@@ -16,16 +16,15 @@ from detectron2.data.build import (
     trivial_batch_collator,
     worker_init_reset_seed,
 )
-from detectron2.data.catalog import MetadataCatalog
+from detectron2.data.catalog import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Sampler
 
 from backbones.errors import UserError
 from detection.data.checks import (
     Record,
-    check_annotations,
     check_class_count,
-    check_images,
+    check_data_set,
     check_same_classes,
     load_records,
 )
@@ -142,14 +141,12 @@ def load_training_records(cfg: CfgNode) -> list[Record]:
         raise UserError("DATASETS.TRAIN is empty; name at least one data set, e.g. digits_train")
     records: list[Record] = []
     for position, name in enumerate(names):
-        loaded = load_records(name)
-        check_class_count(cfg, name)
-        check_annotations(cfg, name, loaded)
-        check_images(name, loaded)
+        loaded = check_data_set(cfg, name, training=True)
         if cfg.MODEL.LOAD_PROPOSALS:
             add_proposals(name, loaded, cfg.DATASETS.PROPOSAL_FILES_TRAIN[position])
         records += loaded
-    check_same_classes(names)
+    tests = [name for name in cfg.DATASETS.TEST if name in DatasetCatalog.list()]
+    check_same_classes([*names, *tests])
     records = _filtered(cfg, records)
     if not records:
         raise UserError(

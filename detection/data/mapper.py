@@ -14,6 +14,7 @@ from detectron2.data import transforms as T
 
 from backbones.errors import UserError
 from detection.data.image_files import read_image
+from detection.data.instances import masked_instances
 
 
 class CheckedDatasetMapper(DatasetMapper):
@@ -87,5 +88,30 @@ class CheckedDatasetMapper(DatasetMapper):
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(
                 f"the annotations of the image '{record['file_name']}' cannot be used ({reason}); "
-                "mend them; run-length encoded masks need INPUT.MASK_FORMAT bitmask"
+                "mend them"
             ) from None
+
+    def _transform_annotations(
+        self,
+        dataset_dict: dict[str, Any],
+        transforms: T.TransformList,
+        image_shape: tuple[int, int],
+    ) -> None:
+        """As Detectron2's, but an object without a mask keeps its box."""
+        if not self.use_instance_mask:
+            super()._transform_annotations(dataset_dict, transforms, image_shape)
+            return
+        annotations = dataset_dict.pop("annotations")
+        for annotation in () if self.use_keypoint else annotations:
+            annotation.pop("keypoints", None)
+        flips = self.keypoint_hflip_indices
+        moved = [
+            utils.transform_instance_annotations(
+                item, transforms, image_shape, keypoint_hflip_indices=flips
+            )
+            for item in annotations
+            if item.get("iscrowd", 0) == 0
+        ]
+        dataset_dict["instances"] = masked_instances(
+            moved, image_shape, self.instance_mask_format, self.recompute_boxes
+        )

@@ -127,7 +127,8 @@ def demo_section(study: Mapping[str, Any]) -> str:
     names = {"bbox": "box", "segm": "mask"}
     keys = ("AP", "AP50", "AP75", "APs", "APm", "APl")
     scores = [
-        [names[task], *(f"{study['scores'][task][key]:.2f}" for key in keys)] for task in names
+        [names[task], *("–" if figures[key] is None else f"{figures[key]:.2f}" for key in keys)]
+        for task, figures in ((task, study["scores"][task]) for task in names)
     ]
     found = table(["AP of", "AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L"], scores)
     return f"{facts}\n\n{found}\n\n{beside(study)}"

@@ -11,11 +11,13 @@ from pathlib import Path
 
 from backbones.errors import UserError
 from backbones.files import read_json
+from detection.data.annotations.kinds import kinds_table
 from search.profiling.report import latency_section
 from search.runs.formulations.registry import formulations_table
 from search.studies.ablation import ablation_section
 from search.studies.benchmarks.busy_machine import busy_machine_section
 from search.studies.benchmarks.coco_scoring import scoring_section
+from search.studies.benchmarks.data_checks import data_section
 from search.studies.benchmarks.search_step import search_step_section, search_steps_section
 from search.studies.comparison.tables import comparison_section, comparison_summary
 from search.studies.config_keys import keys_table
@@ -103,6 +105,8 @@ SECTIONS: dict[str, Section | CodeSection] = {
     ),
     "coco-scoring": Section("coco-scoring", scoring_section),
     "busy-machine": Section("busy-machine", busy_machine_section),
+    "check-data": Section("check-data", data_section),
+    "data-kinds": CodeSection(kinds_table),
     "search-step": Section("search-step", search_step_section),
     "search-step-gpu": Section("search-step-gpu", search_steps_section),
     "weights": Section("weights", weights_section),

@@ -26,7 +26,14 @@ from backbones import LatencyTable, UserError, load_architecture, predict_runtim
 from detection import evaluation
 from detection.data.checks import load_records
 from detection.deployment import runtime_table
-from detection.evaluation import PREDICTIONS_FILE, COCOEvaluator, build_evaluator, score_file
+from detection.evaluation import (
+    PREDICTIONS_FILE,
+    COCOEvaluator,
+    _class_table,
+    _table,
+    build_evaluator,
+    score_file,
+)
 from detection.report import (
     count_macs,
     final_results,
@@ -154,6 +161,44 @@ def test_builder(tiny_cfg: CfgNode) -> None:
     tiny_cfg.TEST.NUM_VISUALIZATIONS = 0
     tiny_cfg.MODEL.MASK_ON = False
     assert list(run(build_evaluator(tiny_cfg, "tiny_val"))) == ["bbox"]
+
+
+@pytest.mark.parametrize("backend", ["faster", "pycocotools"])
+@pytest.mark.parametrize(("most", "counted"), [(300, 150), (100, 100), (20, 100)])
+def test_as_many_detections_count_as_a_model_gives(
+    register: Any, tiny_cfg: CfgNode, tmp_path: Path, most: int, counted: int, backend: str
+) -> None:
+    """Of 150 objects all are found; COCO's AP looks at 100."""
+    boxes = [[12 * n, 0, 8, 8] for n in range(150)]
+    annotations = [
+        {"id": n, "image_id": 1, "category_id": 1, "bbox": box, "area": 64}
+        for n, box in enumerate(boxes)
+    ]
+    image = {"id": 1, "width": 2000, "height": 20, "file_name": "a.png"}
+    content = {"images": [image], "categories": [{"id": 1, "name": "cell"}]}
+    (tmp_path / "cells.json").write_text(json.dumps({**content, "annotations": annotations}))
+    Image.new("RGB", (2000, 20)).save(tmp_path / "a.png")
+    name = register(tmp_path / "cells.json")
+    load_records(name)
+    tiny_cfg.MODEL.MASK_ON = False
+    tiny_cfg.TEST.NUM_VISUALIZATIONS = 0
+    tiny_cfg.TEST.DETECTIONS_PER_IMAGE, tiny_cfg.TEST.COCO_BACKEND = most, backend
+    found = Instances((20, 2000))
+    found.pred_boxes = Boxes(torch.tensor([[x, y, x + w, y + h] for x, y, w, h in boxes]))
+    found.scores = torch.linspace(1, 0.5, len(boxes))
+    found.pred_classes = torch.zeros(len(boxes), dtype=torch.long)
+    evaluator = build_evaluator(tiny_cfg, name)
+    evaluator.reset()
+    evaluator.process([{"image_id": 1}], [{"instances": found}])
+    recalls = 1 + 100 * counted // len(boxes)
+    assert evaluator.evaluate()["bbox"]["AP"] == pytest.approx(100 * recalls / 101)
+
+
+def test_what_has_no_objects_is_a_dash() -> None:
+    assert _table({"AP": 12.345, "APl": math.nan}).splitlines()[-1].split() == [
+        *("|", "12.35", "|", "–", "|")
+    ]
+    assert "| –" in _class_table({"a": math.nan})
 
 
 def test_drawings_show_the_objects_above_the_threshold(tiny_coco: Path) -> None:

@@ -7,6 +7,7 @@ import copy
 import io
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -299,3 +300,131 @@ def test_through_json_files(tmp_path: Path) -> None:
     truth, results = random_set(9)
     truth, results = json.loads(json.dumps(truth)), json.loads(json.dumps(results))
     check(truth, results, "faster", "segm")
+
+
+@pytest.mark.parametrize("task", ["bbox", "segm"])
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "make",
+    ["{:09d}".format, "image {:09d}".format, float, lambda n: n / 8, lambda n: 2**70 + n],
+    ids=["digits", "text", "floats", "fractions", "beyond 2^53"],
+)
+def test_ids_of_any_kind(make: Callable[[int], Any], backend: str, task: str) -> None:
+    """They say which is which, and nothing else: the figures are those of small numbers."""
+    truth, results = random_set(5)
+    plain = score(truth, results, task, backend)
+    for part in ("images", "categories", "annotations"):
+        for item in truth[part]:
+            item["id"] = make(item["id"])
+    for item in (*truth["annotations"], *results):
+        item |= {key: make(item[key]) for key in ("image_id", "category_id")}
+    assert score(truth, results, task, backend) == plain
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_ids_below_zero_and_ids_that_stand_twice(backend: str) -> None:
+    """Images in another order may tie otherwise, so there are no equal scores here."""
+    truth, results = random_set(5)
+    for number, result in enumerate(results):
+        result["score"] = number / len(results)
+    plain = score(truth, results, "bbox", backend)
+    for item in truth["images"]:
+        item["id"] = -item["id"]
+    for item in truth["annotations"]:
+        item |= {"image_id": -item["image_id"], "id": item["id"] // 2}
+    for item in results:
+        item["image_id"] = -item["image_id"]
+    assert score(truth, results, "bbox", backend) == pytest.approx(plain, nan_ok=True)
+    truth["images"][0]["id"] = truth["images"][1]["id"]
+    with pytest.raises(UserError, match="has 2 images with the id -7; give every one an id"):
+        score(truth, results, "bbox", backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_is_not_listed_is_left_out(backend: str) -> None:
+    truth, results = random_set(5)
+    plain = score(truth, results, "segm", backend)
+    strangers = [{**truth["annotations"][0], "image_id": 999}, dict(truth["annotations"][1])]
+    strangers[1]["category_id"] = 77
+    truth["annotations"] += strangers
+    results.append({**results[0], "category_id": 77})
+    assert score(truth, results, "segm", backend) == plain
+
+
+@pytest.mark.parametrize("task", ["bbox", "segm"])
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("area", [None, 0, -3, math.nan, "700", KeyError])
+def test_areas_that_are_none_are_the_masks(area: Any, backend: str, task: str) -> None:
+    """random_set has areas counted in the masks, which are ellipses in boxes 1.27 × as large."""
+    truth, results = random_set(6)
+    plain = score(truth, results, task, backend)
+    for item in truth["annotations"]:
+        item["area"] = area
+        if area is KeyError:
+            del item["area"]
+    assert score(truth, results, task, backend) == plain
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_masks_of_every_kind_score_alike(backend: str) -> None:
+    """Polygons, with some that are no polygons among them, and both run-length encodings."""
+    box = [20, 30, 50, 40]
+    polygon = [20, 30, 70, 30, 70, 70, 20, 70]
+    flat = shape(*box, False).ravel(order="F")
+    counts = np.diff([0, *(np.flatnonzero(np.diff([*flat.astype(int), 2])) + 1)]).tolist()
+    masks = [
+        rle(shape(*box, False)),
+        {"size": [SIDE, SIDE], "counts": counts},
+        [polygon],
+        [[1, 2, 3, 4], polygon, [5, 5, 6, 6, 7, 7], [9, 9, 9]],
+        polygon,
+    ]
+    for mask in masks:
+        truth = truth_of({**instance(box), "segmentation": mask})
+        del truth["annotations"][0]["area"]
+        found = score(truth, [found_at(box, 0.9)], "segm", backend)
+        assert found["AP"] == found["APm"] == pytest.approx(100)
+        assert math.isnan(found["APs"]) and math.isnan(found["APl"])
+
+
+@pytest.mark.parametrize("mask", [None, [], [[1, 2, 3, 4]], {"size": [9, 9], "counts": [3]}])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_objects_with_a_box_only(backend: str, mask: Any) -> None:
+    """By boxes they are objects; by masks, what is found in them is neither right nor wrong."""
+    boxes = [[10, 10, 30, 30], [80, 80, 40, 40]]
+    truth = truth_of(*map(instance, boxes))
+    truth["annotations"][1] |= {"segmentation": mask, "area": None}
+    results = [found_at(boxes[1], 0.9), found_at(boxes[0], 0.8)]
+    assert score(truth, results, "bbox", backend)["AP"] == pytest.approx(100)
+    assert score(truth, results[1:], "bbox", backend)["AP"] == pytest.approx(100 * 51 / 101)
+    assert score(truth, results, "segm", backend)["AP"] == pytest.approx(100)
+    assert score(truth, results[1:], "segm", backend)["AP"] == pytest.approx(100)
+    truth["annotations"].pop(0)
+    assert math.isnan(score(truth, results[:1], "segm", backend)["AP"])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_crowds_as_people_write_them(backend: str) -> None:
+    crowd = [60, 0, 90, 150]
+    truth = truth_of(instance([10, 10, 32, 32]), instance(crowd, iscrowd=1))
+    results = [found_at([70, 20, 20, 20], 0.9), found_at([10, 10, 32, 32], 0.4)]
+    for yes, no in ((1, 0), (True, False), ("1", "0"), (1.0, None)):
+        truth["annotations"][0]["iscrowd"], truth["annotations"][1]["iscrowd"] = no, yes
+        assert score(truth, results, "bbox", backend)["AP"] == pytest.approx(100)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_two_classes_of_one_name_have_two_rows(backend: str) -> None:
+    truth = truth_of(instance([10, 10, 20, 20]))
+    for item in truth["categories"]:
+        item["name"] = "dog"
+    found = score(truth, [found_at([10, 10, 20, 20], 0.9)], "bbox", backend)
+    assert found["AP-dog (1)"] == pytest.approx(100)
+    assert math.isnan(found["AP-dog (2)"])
+
+
+def test_a_mask_of_another_size_than_its_image() -> None:
+    truth = truth_of(instance([10, 10, 20, 20]))
+    truth["images"][0]["height"] = SIDE + 1
+    with pytest.raises(UserError, match=r"height and width \[160, 160\], but its image has \[161,"):
+        score(truth, [], "segm")

@@ -141,14 +141,14 @@ def _allocated_peak(network: str, space: str, table: str, batch: int, size: int)
 def _print_resident_peak(network: str, space: str, table: str, batch: str, size: str) -> None:
     step_arguments = (SearchSpace.load(space), LatencyTable.load(table), torch.device("cpu"))
     make_step(network, *step_arguments, 2, 32)()  # loads kernels and thread pools
-    before = _resident("VmRSS")
+    before = resident("VmRSS")
     step = make_step(network, *step_arguments, int(batch), int(size))
     step()
     step()
-    print(_resident("VmHWM") - before)
+    print(resident("VmHWM") - before)
 
 
-def _resident(key: str) -> int:
+def resident(key: str) -> int:
     """A memory figure of this process in bytes, from the kernel."""
     with open("/proc/self/status") as file:
         line = next(line for line in file if line.startswith(key))

@@ -40,7 +40,7 @@ class DetectorRun:
         name: of the row.
         seed: of the run.
         recipe: the configuration by dotted keys, without those in which runs may differ.
-        scores: AP figures in percent by task.
+        scores: AP figures in percent by task; None where there is no object to find.
         cost: of the model.
         train_images: a second, by the median iteration; None if the run kept no metrics.
         architecture: of the backbone; None for one that is not ours, or if its file has gone since.
@@ -51,7 +51,7 @@ class DetectorRun:
     name: str
     seed: int
     recipe: dict[str, Any]
-    scores: dict[str, dict[str, float]]
+    scores: dict[str, dict[str, float | None]]
     cost: ModelCost
     train_images: float | None = None
     architecture: Architecture | None = None
@@ -91,7 +91,7 @@ def load_run(folder: Path, name: str | None = None, classifier: Path | None = No
             for key, value in config.items()
             if key not in PER_RUN and not key.startswith(_FREE)
         },
-        scores={task: {m: figures[m] for m in METRICS} for task, figures in scores.items()},
+        scores={task: {m: figures.get(m) for m in METRICS} for task, figures in scores.items()},
         cost=ModelCost(**found["cost"]),
         train_images=training_speed(folder, int(config["SOLVER.IMS_PER_BATCH"])),
         architecture=_architecture(config, found["cost"]["backbone"]),

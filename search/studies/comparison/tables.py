@@ -53,10 +53,9 @@ def _row(name: str, group: Sequence[DetectorRun]) -> dict[str, Any]:
         "networks": len({network for network, _ in made}),
         "seeds": sorted({seed for _, seed in made}),
         "scores": {
-            task: {
-                m: list(mean_and_deviation([run.scores[task][m] for run in group])) for m in METRICS
-            }
+            task: {m: _spread([run.scores[task][m] for run in group]) for m in METRICS}
             for task in group[0].scores
+            if all(task in run.scores for run in group)
         },
         "classifier": {
             key: list(mean_and_deviation([run.classifier[key] for run in group]))
@@ -67,6 +66,12 @@ def _row(name: str, group: Sequence[DetectorRun]) -> dict[str, Any]:
         "cost": _mean_cost([run.cost for run in group]),
         "train_images": statistics.median(speeds) if speeds else None,
     }
+
+
+def _spread(values: Sequence[float | None]) -> list[float] | None:
+    """Mean and deviation; None where the test set has no object to find, as of a scale."""
+    known = [value for value in values if value is not None]
+    return list(mean_and_deviation(known)) if len(known) == len(values) else None
 
 
 def _search_steps(run: DetectorRun) -> int | None:
@@ -192,7 +197,8 @@ def comma_separated(rows: Sequence[Mapping[str, Any]]) -> str:
             pair = key.startswith(("scores.", "classifier."))
             unit = f" ({_CSV_UNITS[key]})" if key in _CSV_UNITS else ""
             named = {f"{key}{unit}": value}
-            figures |= {f"{key}.mean": value[0], f"{key}.std": value[1]} if pair else named
+            mean, spread = value if pair and value else (None, None)
+            figures |= {f"{key}.mean": mean, f"{key}.std": spread} if pair else named
         flat.append(figures)
     text = io.StringIO()
     writer = csv.DictWriter(text, list(dict.fromkeys(key for row in flat for key in row)))
@@ -214,7 +220,7 @@ def comparison_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     figure = Figure(figsize=(5 * len(tasks), 4), layout="constrained")
     for panel, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
         for index, (row, place) in enumerate(zip(rows, axis.values, strict=True)):
-            if task not in row["scores"]:
+            if row["scores"].get(task, {}).get("AP") is None:
                 continue
             mean, spread = row["scores"][task]["AP"]
             style = {"fmt": "o", "capsize": 3, "color": f"C{index % 10}"}
@@ -303,7 +309,8 @@ def comparison_summary(study: Mapping[str, Any]) -> str:
     headers = ["backbone", "runs", "box AP", "mask AP", *(column.header for column in columns)]
     rows: list[list[Any]] = []
     for row, *runtimes in zip(study["rows"], *(c.values for c in columns), strict=True):
-        scores = [_shown(row["scores"][task]["AP"], row["runs"]) for task in ("bbox", "segm")]
+        found = [row["scores"].get(task, {}).get("AP") for task in ("bbox", "segm")]
+        scores = [_shown(value, row["runs"]) for value in found]
         rows.append([row["name"], _runs(row), *scores, *map(_scaled, runtimes)])
     notes = _notes(study["rows"])
     return "\n\n".join([markdown((headers, rows)), *notes, f"{study['hardware']}."])

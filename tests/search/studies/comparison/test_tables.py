@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import statistics
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from search.studies.comparison.tables import (
     comma_separated,
     compare,
     comparison_figure,
+    comparison_summary,
     detection_table,
     markdown,
     paper_results,
@@ -86,6 +88,35 @@ def test_a_comparison_names_tables_that_are_not_to_be_trusted(tmp_path: Path) ->
     assert study["warnings"] == [line]
     write_comparison(runs[2:], tmp_path / "trusted")
     assert "warnings" not in json.loads((tmp_path / "trusted" / "comparison.json").read_text())
+
+
+def test_a_scale_without_objects(tmp_path: Path) -> None:
+    """Of one run or of all, and no masks in one row: a dash in every table, and no point."""
+    folders = [write_run(tmp_path / f"a/seed{n}", 40.0 + n, n)[0] for n in range(2)]
+    folders.append(write_run(tmp_path / "b", 30.0)[0])
+    for folder, metrics in zip(folders, (("APl",), ("APl",), METRICS), strict=True):
+        path = folder / "results.json"
+        results = json.loads(path.read_text())
+        (scores,) = results["detection"]["scores"].values()
+        scores["bbox"] |= dict.fromkeys(metrics)
+        if folder == folders[-1]:
+            del scores["segm"]
+        path.write_text(json.dumps(results))
+    runs = [load_run(folder) for folder in folders]
+    first, second = rows = compare(runs)
+    assert first["scores"]["bbox"]["APl"] is None
+    assert first["scores"]["bbox"]["APs"][0] == 43.5
+    assert second["scores"]["bbox"] == dict.fromkeys(METRICS)
+    text = write_comparison(runs, tmp_path / "out")
+    assert re.search(r"\| a +\| 2 +\| box +\|( \d[^|]+\|){5} – ", text)
+    assert re.search(r"\| b +\| 1 +\| box +\|( – +\|){6}", text)
+    (line, other) = csv.DictReader(io.StringIO(comma_separated(rows)))
+    assert line["scores.bbox.APl.mean"] == other["scores.bbox.AP.mean"] == ""
+    study = {"rows": rows, "hardware": "a machine"}
+    assert re.search(r"\| b +\| 1 +\| – +\| – ", comparison_summary(study))
+    left, right = comparison_figure(rows).axes
+    assert [len(panel.containers) for panel in (left, right)] == [1, 1]
+    assert comparison_figure(rows[1:]).axes[0].get_ylabel() == "box AP"
 
 
 def test_rows_are_means_over_seeds(tmp_path: Path) -> None:

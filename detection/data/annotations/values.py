@@ -1,0 +1,25 @@
+"""Single values of annotations, as loosely as people write them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+_NOT_SET = (None, 0, False, "", "0", "false", "False")
+
+
+def is_crowd(annotation: Mapping[str, Any]) -> int:
+    """``iscrowd`` as 0 or 1; missing, null and text are read as people mean them."""
+    value = annotation.get("iscrowd")
+    return 0 if value == 0 or value in _NOT_SET else 1
+
+
+def number_or_nan(value: Any) -> float:
+    """A finite number as float; NaN for anything else, also for text and truth values."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return math.nan
+    try:
+        return float(value) if math.isfinite(value) else math.nan
+    except OverflowError:  # an integer beyond any float
+        return math.nan

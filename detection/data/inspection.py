@@ -1,0 +1,166 @@
+"""Everything that can be said of the data sets of a configuration, for ``tools/check_data.py``."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+
+from backbones.errors import UserError
+from detection.data.annotations.anchors import (
+    configured_anchors,
+    input_boxes,
+    proposed_anchors,
+    proposed_size,
+)
+from detection.data.annotations.file import AnnotationFile, read_annotations, reading_once
+from detection.data.annotations.kinds import MOST
+from detection.data.annotations.masks import MaskKind
+from detection.data.annotations.overview import classes_table, facts_table
+from detection.data.annotations.records import Record, file_of
+from detection.data.annotations.structure import class_findings, classes_in
+from detection.data.checks import (
+    annotation_findings,
+    check_class_count,
+    check_registered,
+    image_files,
+    load_records,
+)
+from detection.data.findings import Finding, report
+from detection.data.image_checks import check_image_files
+from detection.modeling.meta_arch import num_classes, num_classes_key, wants_masks
+
+
+def inspect(cfg: CfgNode, say: Callable[[str], object]) -> None:
+    """Says what the data sets are, what is odd or wrong, and which keys fit them.
+
+    Args:
+        cfg: the whole configuration.
+        say: is called with every part of the text.
+
+    Raises:
+        UserError: for the first error, after all is said.
+    """
+    train, test = list(cfg.DATASETS.TRAIN), list(cfg.DATASETS.TEST)
+    names = list(dict.fromkeys([*train, *test]))
+    if not names:
+        raise UserError("DATASETS.TRAIN and DATASETS.TEST are empty; name your data sets")
+    with reading_once():
+        refused: dict[str, UserError] = {}
+        loaded = {name: _load(name, refused) for name in names}
+        files = {name: file for name, (file, _) in loaded.items()}
+        findings = {
+            name: _distinct(
+                found
+                for training, group in ((True, train), (False, test))
+                if name in group
+                for found in annotation_findings(cfg, file, training)
+            )
+            for name, file in files.items()
+        }
+        first = names[0]
+        for name in names[1:]:
+            ours, theirs = (classes_in(files[n]) for n in (name, first))
+            findings[name] += class_findings(ours, theirs, first)
+        for name, (_, records) in loaded.items():
+            findings[name] += check_image_files(*image_files(records))
+        say(facts_table(files))
+        say(classes_table(files))
+        for name in names:
+            say(_listed(name, findings[name]))
+        if train:
+            say(proposals(cfg, [files[name] for name in train], [files[name] for name in names]))
+    for name in names:
+        report([found for found in findings[name] if found.severity == "error"], name)
+        if name in refused:
+            raise refused[name]
+        check_class_count(cfg, name)
+
+
+def _load(name: str, refused: dict[str, UserError]) -> tuple[AnnotationFile, list[Record]]:
+    """The annotations of a data set, also of one that a run would refuse; its images if not."""
+    check_registered(name)
+    try:
+        records = load_records(name)
+        return file_of(name, records), records
+    except UserError as error:
+        path = MetadataCatalog.get(name).get("json_file")
+        try:
+            file = read_annotations(path) if path else None
+        except (UserError, OSError):
+            file = None
+        if file is None or not file.images:
+            raise
+        refused[name] = error
+        return file, []
+
+
+def _distinct(findings: Iterable[Finding]) -> list[Finding]:
+    return list(dict.fromkeys(findings))
+
+
+def _listed(name: str, findings: Sequence[Finding]) -> str:
+    lines = [f"- {found.severity}: {found}" for found in findings]
+    return "\n".join([f"{name}:", *(lines or ["- nothing is odd"])])
+
+
+def proposals(
+    cfg: CfgNode, train: Sequence[AnnotationFile], every: Sequence[AnnotationFile]
+) -> str:
+    """Keys and values that fit the data, ready to be pasted behind a command.
+
+    Args:
+        cfg: the whole configuration, to start from.
+        train: training sets, whose objects decide.
+        every: all data sets.
+    """
+    size = proposed_size(train)
+    if size is None:
+        return "No keys are proposed: the training set has no object with a box."
+    pairs = {**size.pairs(), **_other_pairs(cfg, train, every)}
+    said = [f"Proposed for {_objects(train):,} objects of the training set:"]
+    boxes = input_boxes(train, size)
+    anchors, ours = proposed_anchors(cfg, boxes), configured_anchors(cfg, boxes)
+    if anchors is not None and ours is not None:
+        pairs |= anchors.pairs()
+        said.append(
+            f"With these anchors an object and the best anchor overlap by {anchors.overlap:.2f} on "
+            f"average, {ours.overlap:.2f} with the configuration's own."
+        )
+    return "\n\n".join([said[0], _pasted(pairs), *said[1:]])
+
+
+def _other_pairs(
+    cfg: CfgNode, train: Sequence[AnnotationFile], every: Sequence[AnnotationFile]
+) -> dict[str, object]:
+    pairs: dict[str, object] = {}
+    key, classes = num_classes_key(cfg), len(train[0].categories)
+    if key is not None and num_classes(cfg) not in (0, classes):
+        pairs[key] = classes
+    most = max(_most_objects(file) for file in every)
+    if most > cfg.TEST.DETECTIONS_PER_IMAGE:
+        pairs["TEST.DETECTIONS_PER_IMAGE"] = most
+    if wants_masks(cfg):
+        kinds = np.concatenate([file.columns.masks.kind[file.columns.objects] for file in train])
+        encoded = np.isin(kinds, [MaskKind.RLE, MaskKind.COUNTS])
+        if encoded.size and encoded.mean() >= MOST and cfg.INPUT.MASK_FORMAT != "bitmask":
+            pairs["INPUT.MASK_FORMAT"] = "bitmask"
+        if encoded.size and (kinds > MaskKind.COUNTS).all():
+            pairs["MODEL.MASK_ON"] = False
+    return pairs
+
+
+def _objects(files: Sequence[AnnotationFile]) -> int:
+    return sum(int(np.count_nonzero(file.columns.objects)) for file in files)
+
+
+def _most_objects(file: AnnotationFile) -> int:
+    images = file.columns.image[file.columns.objects]
+    return int(np.bincount(images).max(initial=0))
+
+
+def _pasted(pairs: Mapping[str, object]) -> str:
+    return " \\\n".join(f"    {key} {shlex.quote(str(value))}" for key, value in pairs.items())
