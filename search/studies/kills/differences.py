@@ -52,7 +52,7 @@ def differences(whole: Path, parts: Path) -> list[str]:
 
     Args:
         whole: one folder.
-        parts: the other, whose files name their own folder where those of ``whole`` name theirs.
+        parts: the other; where files name either of them, they name the same.
     """
     files = [set(_files(folder)) for folder in (whole, parts)]
     found = [f"{name}: missing" for name in sorted(files[0] - files[1])]
@@ -91,8 +91,8 @@ def _difference(whole: Path, parts: Path, name: str) -> str | None:
             return f"cannot be read: {error}"
     one, other = values
     if isinstance(one, bytes):
-        one = one.replace(str(whole).encode(), b"RUN")
-        other = other.replace(str(parts).encode(), b"RUN")
+        for path in (str(whole).encode(), str(parts).encode()):
+            one, other = one.replace(path, b"RUN"), other.replace(path, b"RUN")
         return None if one == other else "other bytes"
     return first_difference(one, other, (str(whole), str(parts)))
 
@@ -105,7 +105,7 @@ def first_difference(
     Args:
         one: a structure.
         other: another.
-        folders: what stands in texts of each for the same thing.
+        folders: what stands in texts for the same thing.
         place: of both, as keys.
     """
     if type(one) is not type(other):
@@ -124,10 +124,8 @@ def first_difference(
         same = one.dtype == other.dtype and one.shape == other.shape and _bits(one) == _bits(other)
         return None if same else f"{place} another tensor".strip()
     elif isinstance(one, str):
-        one, other = (
-            text.replace(folder, "RUN") if folder else text
-            for text, folder in zip((one, other), folders, strict=True)
-        )
+        for folder in filter(None, folders):
+            one, other = one.replace(folder, "RUN"), other.replace(folder, "RUN")
     if not pairs:
         return None if repr(one) == repr(other) else f"{place} {one!r} and {other!r}".strip()
     inside = (first_difference(a, b, folders, f"{place} {key}") for key, a, b in pairs)

@@ -93,7 +93,7 @@ def _detector_search(folder: Path, run: Path) -> list[str]:
         *_tool("search_net", "configs/search/mask_rcnn_digits.yaml", "--resume"),
         *("OUTPUT_DIR", str(run), "SEARCH.SPACE", str(folder / "space.json")),
         *("SEARCH.LATENCY_TABLE", "macs", "SEARCH.DEPLOY_SIZE", "[64, 64]"),
-        *("SEARCH.TARGET", "2.5", "SEARCH.CALIBRATION_BATCHES", "2", *_SCENES),
+        *("SEARCH.TARGET", "9.0", "SEARCH.CALIBRATION_BATCHES", "2", *_SCENES),
     ]
 
 

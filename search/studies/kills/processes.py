@@ -48,6 +48,9 @@ class Runner:
         os.environ.update(environment)
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(list(PRELOADED))
+        first = self._context.Process(target=_nothing)  # so that none of the runs waits for that
+        first.start()
+        first.join()
 
     def run(self, words: Sequence[str], log: Path, moment: Callable[[float], bool]) -> Ended:
         """Runs a tool to its end, or until it is killed with ``kill -9``, and all below it.
@@ -73,6 +76,10 @@ class Runner:
         code = process.exitcode
         assert code is not None
         return Ended(code == -signal.SIGKILL, code, time.monotonic() - start)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _kill_group(leader: int) -> None:

@@ -125,7 +125,8 @@ class Killer:
             ended = self._ended(lambda _: False, watch)
             found += [f"the last start ended with exit code {ended.code}"] * bool(ended.code)
         found += [*watch.faults(), *differences(self.whole, self.run)]
-        found += [f"{path.name}: left in TMPDIR" for path in (self.folder / "tmp").iterdir()]
+        # what others leave there is not ours
+        found += [f"{path.name}: left in TMPDIR" for path in (self.folder / "tmp").glob("spnas-*")]
         if found:  # for a look
             kept = self.place / f"different{number}"
             shutil.rmtree(kept, ignore_errors=True)
@@ -145,7 +146,7 @@ class Killer:
         """Starts afresh until a run is killed; earlier and earlier, where one has ended before."""
         for _ in range(ATTEMPTS):
             shutil.rmtree(self.run, ignore_errors=True)
-            for path in (self.folder / "tmp").iterdir():
+            for path in (self.folder / "tmp").glob("spnas-*"):
                 shutil.rmtree(path)
             watch = Watch(self.run)
             if self._ended(moment.due(self.run, seconds), watch).killed:
