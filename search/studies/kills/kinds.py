@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from backbones.factory import load_architecture
@@ -33,7 +33,7 @@ class Kind:
 
 _QUIET = ("WANDB.ENABLED", "False", "VIS_PERIOD", "1")
 _IMAGES = (
-    *("SOLVER.IMS_PER_BATCH", "8", "CLASSIFICATION.EPOCHS", "4.0"),
+    *("SOLVER.IMS_PER_BATCH", "8", "CLASSIFICATION.EPOCHS", "3.0"),
     *("CLASSIFICATION.CHECKPOINT_EPOCHS", "0.5", "CLASSIFICATION.EVAL_EPOCHS", "1.0"),
 )
 _SCENES = (
@@ -43,8 +43,8 @@ _SCENES = (
     *("MODEL.ROI_MASK_HEAD.CONV_DIM", "8", "MODEL.ROI_MASK_HEAD.NUM_CONV", "1"),
     *("MODEL.RPN.POST_NMS_TOPK_TEST", "10", "MODEL.RPN.POST_NMS_TOPK_TRAIN", "20"),
     *("TEST.DETECTIONS_PER_IMAGE", "5", "SOLVER.IMS_PER_BATCH", "2"),
-    *("SOLVER.MAX_ITER", "24", "SOLVER.WARMUP_ITERS", "4"),
-    *("SOLVER.CHECKPOINT_PERIOD", "6", "TEST.EVAL_PERIOD", "12", "SEED", "1", *_QUIET),
+    *("SOLVER.MAX_ITER", "12", "SOLVER.WARMUP_ITERS", "4"),
+    *("SOLVER.CHECKPOINT_PERIOD", "3", "TEST.EVAL_PERIOD", "6", "SEED", "1", *_QUIET),
 )
 
 
@@ -53,6 +53,9 @@ def prepare(folder: Path) -> None:
     prepare_digits(folder / "datasets", DigitsSize(8, 6, 64, 64))
     load_architecture("mnasnet_b1").scaled(0.25).save(folder / "network.json")
     write_json(folder / "space.json", SearchSpace.load("imagenet").scaled(0.5).to_dict())
+    small = SearchSpace.load("digits_small")
+    tiny = replace(small, name="tiny", stages=small.stages[:1], expansions=(1,))
+    write_json(folder / "tiny_space.json", tiny.to_dict())
     base = Path("configs/classification/digits_small.yaml").resolve()
     write_atomic(
         folder / "classifier.yaml",
@@ -106,18 +109,18 @@ def _comparison(folder: Path, run: Path) -> list[str]:
     ]
 
 
-def _profile(_: Path, run: Path) -> list[str]:
+def _profile(folder: Path, run: Path) -> list[str]:
     return [
         *_tool("profile_latency", "configs/search/digits_small.yaml", "--engine", "onnxruntime"),
-        *("--input-size", "32x32", "--rounds", "4", "--networks", "4"),
-        *("--output", str(run / "table.json")),
+        *("--input-size", "32x32", "--rounds", "4", "--networks", "0"),
+        *("--output", str(run / "table.json"), "SEARCH.SPACE", str(folder / "tiny_space.json")),
     ]
 
 
 def _tuning(_: Path, run: Path) -> list[str]:
     return [
         *_tool("tune_lambda", "configs/search/digits_small.yaml", "--solvers", "random"),
-        *("--target", "0.65", "--budget", "4", "--epochs-range", "1", "1", "--heartbeat", "1"),
+        *("--target", "0.65", "--budget", "3", "--epochs-range", "1", "1", "--heartbeat", "1"),
         *("--storage", f"sqlite:///{run}/tune.db", "--output", str(run / "tuning.json")),
         *("SOLVER.IMS_PER_BATCH", "8", "SEARCH.CALIBRATION_BATCHES", "4", "VIS_PERIOD", "1"),
     ]

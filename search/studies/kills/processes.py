@@ -15,6 +15,7 @@ from pathlib import Path
 PRELOADED = (
     *("search.runs.run", "search.classification.classifier", "search.profiling.profiler"),
     *("search.studies.comparison.tables", "search.studies.tuning.objective"),
+    *("torch.onnx", "onnxscript", "onnxruntime", "optuna", "sqlalchemy", "tensorboard"),
 )
 """What the tools import. It is imported once: a kill costs nothing there, and takes long."""
 
