@@ -264,11 +264,8 @@ def table_warning(cost: Mapping[str, Any]) -> str:
     Args:
         cost: of a model, as in ``results.json``; without ``table_warning`` in older files.
     """
-    if not cost.get("table_warning"):
-        return ""
-    return (
-        f"Predicted by latency table '{cost['latency_table']}', which is {cost['table_warning']}."
-    )
+    table, warning = cost["latency_table"], cost.get("table_warning")
+    return f"Predicted by latency table '{table}', which is {warning}." if warning else ""
 
 
 def final_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:

@@ -54,7 +54,9 @@ def prepare(folder: Path) -> None:
     load_architecture("mnasnet_b1").scaled(0.25).save(folder / "network.json")
     write_json(folder / "space.json", SearchSpace.load("imagenet").scaled(0.5).to_dict())
     small = SearchSpace.load("digits_small")
-    tiny = replace(small, name="tiny", stages=small.stages[:1], expansions=(1,))
+    first, last = small.stages
+    stages = (first, replace(last, num_layers=1))
+    tiny = replace(small, name="tiny", stages=stages, expansions=(1,))
     write_json(folder / "tiny_space.json", tiny.to_dict())
     base = Path("configs/classification/digits_small.yaml").resolve()
     write_atomic(
