@@ -170,7 +170,7 @@ def leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
         return {prefix: tree}
     found: dict[str, Any] = {}
     for key, value in tree.items():
-        found.update(leaves(value, f"{prefix}.{key}" if prefix else key))
+        found.update(leaves(value, f"{prefix}.{key}" if prefix else str(key)))
     return found
 
 

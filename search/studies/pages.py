@@ -18,6 +18,7 @@ from search.studies.benchmarks.coco_scoring import scoring_section
 from search.studies.benchmarks.search_step import search_step_section, search_steps_section
 from search.studies.comparison.tables import comparison_section, comparison_summary
 from search.studies.demo import demo_section
+from search.studies.kills.study import kills_section
 from search.studies.known_answer.tables import known_answer_section
 from search.studies.methods.tables import importance_section, study_section
 from search.studies.tuning.report import tuning_section
@@ -93,6 +94,7 @@ SECTIONS: dict[str, Section | CodeSection] = {
         "tuning", tuning_section, "best value by epochs spent, and the grid of λ × epochs"
     ),
     "coco-scoring": Section("coco-scoring", scoring_section),
+    "kills": Section("kills", kills_section),
     "search-step": Section("search-step", search_step_section),
     "search-step-gpu": Section("search-step-gpu", search_steps_section),
 }

@@ -35,11 +35,12 @@ ATTEMPT = frozenset({"number"})
 
 LEFT_OUT = (
     *("log.txt", "*.log", "events.out.tfevents*", ".lock", "evaluation", "wandb"),
-    *("comparison.md", "tune.db", "visits.jsonl"),
+    *("comparison.md", "tune.db", "tuning.png", "visits.jsonl"),
 )
-"""Names of files that tell the course of a run, hold times alone, or are tables of such files.
+"""Names of files that tell the course of a run, or show times or that course among other figures.
 
-Of ``comparison.md`` the figures are in ``comparison.json``, of ``tune.db`` in the study's JSON.
+Of ``comparison.md`` the figures are in ``comparison.json``, of ``tune.db`` in the study's JSON, and
+``tuning.png`` is drawn from it in the order in which its trials ended.
 """
 
 
@@ -171,9 +172,9 @@ def _json(path: Path) -> Any:
 
 
 def _finished_trials(study: dict[str, Any]) -> dict[str, Any]:
-    """Without attempts that came to nothing: what the study rests on."""
+    """Without attempts that came to nothing, whatever the order: what the study rests on."""
     trials = [timeless(trial, ATTEMPT) for trial in study["trials"] if trial["state"] != "fail"]
-    return {**study, "trials": trials}
+    return {**study, "trials": sorted(trials, key=repr)}
 
 
 def _csv(path: Path) -> list[dict[str, str]]:
