@@ -31,7 +31,7 @@ def write_run(folder: Path) -> Path:
         "name,cost.runtime (ms),cost.detector_runtime (ms)\na,1,2"
     )
     (folder / "log.txt").write_text("began")
-    layers = [{"types": ["skip"], "runtime": 0.25, "spread": 0.1}]
+    layers = [{"runtimes": {"3x3-1": 0.25}, "spreads": {"3x3-1": 0.1}}]
     table = {"engine": "torch", "layers": layers, "constant": {"runtime": 1.0}}
     (folder / "table.json").write_text(json.dumps(table))
     trials = [{"number": 0, "state": "complete", "lambda": 0.5, "value": 70.0}]
@@ -98,7 +98,7 @@ def test_what_counts_as_equal(runs: tuple[Path, Path], change: Callable[[Path], 
         (changed("results.json", "3", "4"), "results.json: cost params 3 and 4"),
         (lambda run: (run / "results.json").write_text("{"), "results.json: cannot be read"),
         (changed("comparison.csv", "a,1", "a,5"), "comparison.csv: 0 cost.runtime (ms) '1' and"),
-        (changed("table.json", "skip", "3x3"), "table.json: layers 0 types 0 'skip' and '3x3'"),
+        (changed("table.json", "3x3", "5x5"), "table.json: layers 0 runtimes 0 '3x3-1' and"),
         (changed("tuning.json", "70.0", "71.0"), "tuning.json: studies 0 trials 0 value 70.0"),
         (trained("trainer", {"iteration": 4}), "model_final.pth: trainer iteration 3 and 4"),
         (trained("model", {"w": torch.tensor([1.0, 2.0])}), "model_final.pth: model w another"),
