@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import tempfile
@@ -21,7 +22,8 @@ _MAX_NAME = 200
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary sibling of ``path`` that replaces it when the block succeeds.
 
-    The parent folder is created. If the block raises, ``path`` keeps its old content.
+    The parent folder is created. If the block raises, ``path`` keeps its old content. What a
+    process that was killed left of the same file is removed.
 
     Raises:
         UserError: if the folder cannot be made or written, or ``path`` is a folder itself.
@@ -31,13 +33,13 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         if target.is_dir():
             raise IsADirectoryError("it is a folder")
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+        _remove_abandoned(target)
+        handle, name = _locked_sibling(target)
     except OSError as error:
         raise UserError(
             f"cannot write '{target}': {error.strerror or error}; name a file in a folder that "
             "can be written"
         ) from None
-    os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
@@ -47,6 +49,27 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _locked_sibling(target: Path) -> tuple[int, str]:
+    """A new file ``.NAME.….tmp``, locked as long as the process lives; its handle and its name."""
+    while True:
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return handle, name
+        os.close(handle)  # another process found it before it was locked
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Removes the files of :func:`_locked_sibling` whose processes were killed."""
+    for entry in os.scandir(target.parent):
+        if entry.name.startswith(f".{target.name}.") and entry.name.endswith(".tmp"):
+            with contextlib.suppress(OSError), open(entry.path, "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(entry.path)
 
 
 def write_atomic(path: str | os.PathLike[str], data: str | bytes) -> None:
@@ -147,7 +170,7 @@ def leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
         return {prefix: tree}
     found: dict[str, Any] = {}
     for key, value in tree.items():
-        found.update(leaves(value, f"{prefix}.{key}" if prefix else key))
+        found.update(leaves(value, f"{prefix}.{key}" if prefix else str(key)))
     return found
 
 

@@ -248,11 +248,24 @@ def final_results(
 
 
 def final_table(results: Mapping[str, Any]) -> str:
-    """``final_results`` as a Markdown table: one row for boxes and one for masks per data set."""
+    """``final_results`` as a Markdown table: one row for boxes and one for masks per data set.
+
+    A latency table that is not to be trusted has a sentence below.
+    """
     headers, rows = final_rows(results)
     cells = [[shown(cell) if isinstance(cell, float) else cell for cell in row] for row in rows]
     text = tabulate(cells, headers, "pipe", missingval="–", stralign="right", disable_numparse=True)
-    return str(text)
+    return "\n\n".join(filter(None, [str(text), table_warning(results["cost"])]))
+
+
+def table_warning(cost: Mapping[str, Any]) -> str:
+    """A sentence on the latency table behind a predicted runtime; empty if it can be trusted.
+
+    Args:
+        cost: of a model, as in ``results.json``; without ``table_warning`` in older files.
+    """
+    table, warning = cost["latency_table"], cost.get("table_warning")
+    return f"Predicted by latency table '{table}', which is {warning}." if warning else ""
 
 
 def final_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:

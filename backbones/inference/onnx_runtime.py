@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -17,6 +16,7 @@ from typing_extensions import override
 
 from backbones.errors import UserError, require
 from backbones.inference.base import Engine, Operator, Program, Session, converted
+from backbones.scratch import scratch_folder
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -72,8 +72,8 @@ class OnnxRuntimeProgram(Program):
         """By ONNX Runtime's own profiler, of the run after a first one that warms up."""
         options = self._options()
         options.enable_profiling = True
-        with tempfile.TemporaryDirectory() as folder:
-            options.profile_file_prefix = str(Path(folder) / "profile")
+        with scratch_folder("operators") as folder:
+            options.profile_file_prefix = str(folder / "profile")
             session = OnnxRuntimeSession(self.model, self.inputs, options, self.device)
             session.run()
             session.run()

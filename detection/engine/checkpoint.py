@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from fvcore.common.checkpoint import _filter_reused_missing_keys
 from torch import nn
 
 from backbones.errors import UserError, first_of
-from backbones.files import safe_name, write_atomic
+from backbones.files import atomic_path, safe_name, write_atomic
 from backbones.states import below, model_state, prefix_for
 from backbones.weights import check_finite, check_types, read_checkpoint, save_checkpoint
 from detection.engine.console import FILE_ONLY
@@ -108,6 +109,13 @@ class Checkpointer(DetectionCheckpointer):
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Writes ``last_checkpoint``."""
         write_atomic(Path(self.save_dir) / "last_checkpoint", last_filename_basename)
+
+    def keep_as(self, file: Path, name: str) -> None:
+        """Copies a checkpoint of the run folder, unless it has that name, as its last one."""
+        if file.name != name and file.exists():
+            with atomic_path(Path(self.save_dir) / name) as temporary:
+                shutil.copyfile(file, temporary)
+            self.tag_last_checkpoint(name)
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Loads a model file and, unless told otherwise, the other states in it.

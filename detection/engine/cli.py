@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import logging
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from torch.multiprocessing.spawn import ProcessExitedException
 from backbones.arguments import argument_parser
 from backbones.errors import UserError
 from backbones.files import write_atomic
+from backbones.scratch import remove_abandoned, scratch_folder
 from detection.engine.config_file import load_config
 from detection.engine.console import FILE_ONLY, log_to
 from detection.engine.user_errors import user_message
@@ -41,8 +41,8 @@ def run(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) 
     """
     with _ending("the same command with --resume continues from the last checkpoint"):
         _check_processes(args)
-        with tempfile.TemporaryDirectory(prefix="spnas-run-") as folder:
-            _launch(main, args, Path(folder) / "error")
+        with scratch_folder("run") as folder:
+            _launch(main, args, folder / "error")
 
 
 def run_tool(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
@@ -53,6 +53,7 @@ def run_tool(main: Callable[[argparse.Namespace], object], args: argparse.Namesp
 
 @contextlib.contextmanager
 def _ending(after_interruption: str) -> Iterator[None]:
+    remove_abandoned()
     try:
         yield
     except UserError as error:

@@ -86,7 +86,9 @@ def recent_scalars(storage: EventStorage) -> dict[str, Any]:
     hints = storage.smoothing_hints()
     found = {}
     for name, history in storage.histories().items():
-        values = [[float(value), int(at)] for value, at in history.values()[-_WINDOW:]]
+        # of a scalar that is not smoothed, the earlier ones are of no use to a resumed run
+        recent = history.values()[-(_WINDOW if hints[name] else 1) :]
+        values = [[float(value), int(at)] for value, at in recent]
         if values and values[-1][1] == storage.iter and name not in _TIMES:
             found[name] = {"smoothed": hints[name], "values": values}
     return found

@@ -66,6 +66,8 @@ class ResumableTrainer(TrainerBase):
                     return super().train(*args, **kwargs)
                 return None
             logger.info("All %d iterations are done: nothing to train", end)
+            if comm.is_main_process() and start == end:
+                self._keep_final()
             if not comm.all_gather(self.settled())[0]:
                 self._settle(start)
         return None
@@ -109,6 +111,16 @@ class ResumableTrainer(TrainerBase):
         with the training complete.
         """
         return True
+
+    def _keep_final(self) -> None:
+        """Makes the last periodic checkpoint the final one, where a kill came between the two.
+
+        A final one that is there may be of an earlier, shorter training.
+        """
+        last = Path(self.checkpointer.get_checkpoint_file())
+        for hook in self._hooks:
+            if isinstance(hook, hooks.PeriodicCheckpointer):
+                self.checkpointer.keep_as(last, f"{hook.file_prefix}_final.pth")
 
     def _settle(self, finished: int) -> None:
         """What the loop does behind its last iteration."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import tempfile
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from backbones.files import write_atomic
+from backbones.scratch import scratch_folder
 from detection.installation.mends import MENDS
 from detection.installation.patching import Mend, apply_mends
 from detection.installation.source import check_sdist, ensure_folder, unpack_sdist
@@ -101,8 +101,8 @@ def build_wheel(sdist: Path, folder: Path, mends: Iterable[Mend] = MENDS) -> Pat
     """
     check_sdist(sdist)
     mends = tuple(mends)
-    with tempfile.TemporaryDirectory(prefix="spnas-detectron2-") as temporary:
-        root = unpack_sdist(sdist, Path(temporary))
+    with scratch_folder("detectron2") as temporary:
+        root = unpack_sdist(sdist, temporary / "source")
         apply_mends(root, mends)
         files = {**package_files(root), **_dist_info(root / "LICENSE", mends)}
     ensure_folder(folder)

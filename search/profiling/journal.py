@@ -44,7 +44,7 @@ class Journal:
         self.folder = folder
         known = folder / "setting.json"
         wanted = json.loads(json.dumps(setting))
-        if known.exists():
+        if self._file.exists() or any(folder.glob("*.model")):
             found = read_json(known, "profile")
             if found != wanted:
                 changed = [key for key in wanted if found.get(key) != wanted[key]]
@@ -90,7 +90,9 @@ class Journal:
             path.unlink()
 
     def remove(self) -> None:
-        """Deletes the folder, once what it was kept for is written."""
+        """Deletes the folder, once what it was kept for is written; what it is about goes last."""
+        self._file.unlink(missing_ok=True)
+        self.remove_models()
         shutil.rmtree(self.folder)
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
@@ -15,6 +13,7 @@ from backbones.errors import UserError
 from backbones.inference import Engine
 from backbones.inference.hardware import device_name
 from backbones.latency import LatencyTable
+from backbones.scratch import scratch_folder
 from detection.deployment import Deployment, predicted_runtime
 from search.profiling.journal import Journal
 from search.profiling.measuring import measure, report_noise
@@ -67,8 +66,8 @@ def measure_architectures(
         engine.threads,
     )
     anchors = anchor_items(space, table, deployment) if table and space and made_here else {}
-    with tempfile.TemporaryDirectory() as folder:
-        journal = Journal(Path(folder) / "profile", {})
+    with scratch_folder("profile") as folder:
+        journal = Journal(folder / "profile", {})
         measured = [*items, *anchors.values()]
         found = measure(measured, reference_item(deployment), engine, journal, rounds)
     report_noise(found, rounds)

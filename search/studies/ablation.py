@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from backbones.errors import UserError
 from backbones.files import read_json
+from backbones.scratch import scratch_folder
 from search.classification.accuracy import evaluate
 from search.classification.calibration import calibrated
 from search.classification.data import build_val_loader, count_classes
@@ -132,10 +132,10 @@ def run_training(cfg: CfgNode, name: str, seed: int) -> dict[str, Any]:
         seed: of initial weights, order and augmentation.
     """
     space = kernel_space(SearchSpace.load(cfg.SEARCH.SPACE), TRAININGS[name])
-    with tempfile.TemporaryDirectory(prefix="spnas-ablation-") as folder:
+    with scratch_folder("ablation") as folder:
         seed_all_rng(seed)
-        KernelTrainer(trial_config(cfg, seed, Path(folder)), space).train()
-        scores = read_json(Path(folder) / "results.json", "results")["kernels"]
+        KernelTrainer(trial_config(cfg, seed, folder), space).train()
+        scores = read_json(folder / "results.json", "results")["kernels"]
     return {"scores": scores}
 
 

@@ -23,6 +23,7 @@ from search.studies.comparison.tables import comparison_section, comparison_summ
 from search.studies.config_keys import keys_table
 from search.studies.demo import demo_section
 from search.studies.demo_repeats import demo_repeats_section
+from search.studies.kills.study import kills_section
 from search.studies.known_answer.tables import known_answer_section
 from search.studies.methods.tables import importance_section, study_section
 from search.studies.tuning.report import tuning_section
@@ -107,6 +108,7 @@ SECTIONS: dict[str, Section | CodeSection] = {
     "busy-machine": Section("busy-machine", busy_machine_section),
     "check-data": Section("check-data", data_section),
     "data-kinds": CodeSection(kinds_table),
+    "kills": Section("kills", kills_section),
     "search-step": Section("search-step", search_step_section),
     "search-step-gpu": Section("search-step-gpu", search_steps_section),
     "weights": Section("weights", weights_section),

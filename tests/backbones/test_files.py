@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from backbones import UserError
 from backbones.files import atomic_path, read_json, safe_name, write_json
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_failure_keeps_the_old_file(tmp_path: Path) -> None:
@@ -22,6 +26,26 @@ def test_a_failure_keeps_the_old_file(tmp_path: Path) -> None:
         raise RuntimeError
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == ["value.json"]
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    """And nothing else: not what a living one is writing, of the same file."""
+    path = tmp_path / "value.json"
+    code = (
+        "import os, sys; from backbones.files import atomic_path\n"
+        "with atomic_path(sys.argv[1]) as temporary:\n"
+        "    temporary.write_text('half'); os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(path)], cwd=ROOT).returncode == -9
+    assert len(list(tmp_path.iterdir())) == 1
+    (tmp_path / ".value.txt.tmp").touch()
+    with atomic_path(path) as outer:
+        outer.write_text("outer")
+        write_json(path, {})
+        assert outer.exists()
+        assert sorted(tmp_path.iterdir()) == sorted([outer, tmp_path / ".value.txt.tmp", path])
+    assert path.read_text() == "outer"
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".value.txt.tmp", "value.json"]
 
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:

@@ -355,6 +355,11 @@ def test_final_table(tiny_cfg: CfgNode) -> None:
     narrow = copy.deepcopy(results)
     narrow["cost"]["runtime"] = None
     assert "not covered" in final_table(narrow)
+    narrow["cost"]["table_warning"] = "rough, as it was measured in 3 rounds"
+    sentence = (
+        "Predicted by latency table 'pixel1', which is rough, as it was measured in 3 rounds."
+    )
+    assert final_table(narrow).splitlines()[4:] == ["", sentence]
     tiny_cfg.DATASETS.TEST = ("tiny_val", "tiny_train")
     both = final_results(tiny_cfg, model, {"tiny_val": scores, "tiny_train": scores})
     assert [row[0] for row in final_rows(both)[1]] == ["tiny_val"] * 2 + ["tiny_train"] * 2

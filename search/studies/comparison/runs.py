@@ -69,6 +69,20 @@ def load_run(folder: Path, name: str | None = None, classifier: Path | None = No
     Raises:
         UserError: if the folder holds no finished detector, or one of several test sets.
     """
+    try:
+        return _loaded(folder, name, classifier)
+    except UserError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        # values of other types, or keys that another version writes
+        raise UserError(
+            f"the files of the run '{folder}' are not as this version writes them "
+            f"({type(error).__name__}: {error}); write its results again by tools/train_net.py "
+            "--eval-only, or leave it out"
+        ) from None
+
+
+def _loaded(folder: Path, name: str | None, classifier: Path | None) -> DetectorRun:
     found = _finished(folder, "detection", "train_net.py")
     if len(found["scores"]) != 1:
         raise UserError(

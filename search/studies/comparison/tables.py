@@ -19,7 +19,7 @@ from backbones.files import atomic_path, leaves, read_json, write_atomic, write_
 from backbones.paths import config_path
 from detection.engine.provenance import provenance
 from detection.engine.results import mean_and_deviation
-from detection.report import COLUMNS, TASK_NAMES, ModelCost
+from detection.report import COLUMNS, TASK_NAMES, ModelCost, table_warning
 from detection.scoring import METRICS
 from search.studies.commands import command_threads
 from search.studies.comparison.runs import DetectorRun, check_recipe
@@ -275,13 +275,7 @@ def write_comparison(
 
 def table_warnings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """A sentence for every latency table among the rows that is not to be trusted."""
-    costs = [row["cost"] for row in rows]
-    found = [
-        f"Predicted by latency table '{cost['latency_table']}', which is {cost['table_warning']}."
-        for cost in costs
-        if cost.get("table_warning")
-    ]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(filter(None, (table_warning(row["cost"]) for row in rows))))
 
 
 def _notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:

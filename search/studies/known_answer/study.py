@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import statistics
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -21,6 +20,7 @@ from detectron2.config import CfgNode
 from backbones.architecture import Architecture
 from backbones.errors import UserError
 from backbones.latency import LatencyTable, predict_runtime
+from backbones.scratch import scratch_folder
 from search.profiling.workload import type_names
 from search.runs.build import build_latency_table
 from search.space import SearchSpace
@@ -104,8 +104,8 @@ def train_network(
     cfg: CfgNode, network: Architecture, table: LatencyTable, seed: int
 ) -> dict[str, float]:
     """One training of one network: its runtime and its scores."""
-    with tempfile.TemporaryDirectory(prefix="spnas-truth-") as folder:
-        scores = train_architecture(cfg, network, seed, Path(folder))
+    with scratch_folder("truth") as folder:
+        scores = train_architecture(cfg, network, seed, folder)
     return {
         "runtime": round(predict_runtime(network, table), 4),
         **{measure: round(scores[measure], 4) for measure in MEASURES},
@@ -192,8 +192,8 @@ def search_network(cfg: CfgNode, method: str, target: float, seed: int) -> dict[
     ``cpu_seconds`` is the time of the processor, over all threads of this process.
     """
     start = time.process_time()
-    with tempfile.TemporaryDirectory(prefix="spnas-search-") as folder:
-        found = find_architecture(cfg, METHODS[method], target, seed, Path(folder))
+    with scratch_folder("search") as folder:
+        found = find_architecture(cfg, METHODS[method], target, seed, folder)
     space = SearchSpace.load(cfg.SEARCH.SPACE)
     return {
         "layers": type_names(space, space.choices_of(found)),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import random
 import statistics
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +20,7 @@ from backbones.architecture import Architecture
 from backbones.errors import UserError
 from backbones.files import read_json
 from backbones.latency import predict_runtime
+from backbones.scratch import scratch_folder
 from search.classification.classifier import ClassifierTrainer
 from search.profiling.workload import type_names
 from search.runs.build import build_latency_table, build_runtime_model
@@ -120,8 +120,7 @@ def run_trial(
             **train_architecture(classifier_cfg, architecture, seed, folder),
         }
 
-    with tempfile.TemporaryDirectory(prefix="spnas-study-") as name:
-        folder = Path(name)
+    with scratch_folder("study") as folder:
         architecture = find_architecture(search_cfg, method, target, seed, folder / "search")
         record = {"method": method.name, "target": target, "seed": seed}
         record.update(trained(architecture, folder / "classifier"))

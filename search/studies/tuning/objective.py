@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from detectron2.config import CfgNode
 from detectron2.utils.env import seed_all_rng
 
+from backbones.scratch import scratch_folder
 from search.runs.classification import SearchTrainer
 
 logger = logging.getLogger(__name__)
@@ -83,8 +82,8 @@ def search_outcome(cfg: CfgNode, report_every_epoch: bool) -> Evaluate:
         trial.CLASSIFICATION.EVAL_EPOCHS = 1.0 if report_every_epoch else 0.0
         trial.SEED = seed
         trial.WANDB.ENABLED = False
-        with tempfile.TemporaryDirectory(prefix="spnas-tune-") as folder:
-            trial.OUTPUT_DIR = str(Path(folder) / "search")
+        with scratch_folder("tune") as folder:
+            trial.OUTPUT_DIR = str(folder / "search")
             seed_all_rng(seed)
             trainer = _ReportingTrainer(trial, report)
             trainer.train()

@@ -55,11 +55,15 @@ def full_trials(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def progress_curve(record: Mapping[str, Any]) -> list[tuple[float, float]]:
-    """(epochs spent so far, best value of a full search so far) after every trial."""
+    """(epochs spent so far, best value of a full search so far) after every trial.
+
+    An attempt that was killed is none.
+    """
     full = {trial["number"] for trial in full_trials(record)}
-    spent = itertools.accumulate(trial["epochs"] or 0.0 for trial in record["trials"])
+    trials = [trial for trial in record["trials"] if trial["state"] != "fail"]
+    spent = itertools.accumulate(trial["epochs"] or 0.0 for trial in trials)
     curve, best = [], -np.inf
-    for epochs, trial in zip(spent, record["trials"], strict=True):
+    for epochs, trial in zip(spent, trials, strict=True):
         if trial["number"] in full:
             best = max(best, trial["value"])
         if best > -np.inf:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from backbones.errors import require
+from search.studies.tuning.attempts import ordinal
 
 STARTUP_TRIALS = 4
 """Random trials before a model of the objective is fitted."""
@@ -61,7 +62,7 @@ class Solver:
             """Makes the sampler anew for every trial; what it knows is in the storage."""
 
             def before_trial(self, study: Any, trial: Any) -> None:
-                self.sampler = make(fidelities, 1000 * seed + trial.number)
+                self.sampler = make(fidelities, 1000 * seed + ordinal(study, trial.number))
                 self.sampler.before_trial(study, trial)
 
             def infer_relative_search_space(self, study: Any, trial: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 
 from backbones.errors import UserError, require
 from search.studies.trials import check_recipe
+from search.studies.tuning.attempts import ordinal, take_up
 from search.studies.tuning.objective import Evaluate, Outcome, objective_value
 from search.studies.tuning.solvers import SOLVERS, Fidelities
 
@@ -30,7 +31,7 @@ class TuningTask:
         target: runtime in the unit of the latency table.
         budget: epochs in all, over all trials and workers; a grid takes what it needs.
         fidelities: the λ and epochs to choose from.
-        seed: of the solver; a trial's search is seeded by it and by the number of the trial.
+        seed: of the solver; a trial's search is seeded by it and by the trial's ordinal.
         recipe: of the searches; trials of another one are not continued.
     """
 
@@ -132,6 +133,7 @@ def work(task: TuningTask, storage: Any, evaluate: Evaluate, poll: float = 5.0) 
     def run(trial: Any) -> float:
         return _run_trial(task, trial, evaluate)
 
+    take_up(study)
     while True:
         optuna.storages.fail_stale_trials(study)
         trials = study.get_trials(deepcopy=False)
@@ -150,8 +152,8 @@ def work(task: TuningTask, storage: Any, evaluate: Evaluate, poll: float = 5.0) 
 
 
 def epochs_spent(trials: Sequence[Any]) -> float:
-    """Epochs searched by all finished trials."""
-    ended = (trial for trial in trials if trial.state.is_finished())
+    """Epochs searched by all finished trials; of an attempt that was killed, none."""
+    ended = (t for t in trials if t.state.is_finished() and t.state.name != "FAIL")
     return float(sum(trial.user_attrs.get("epochs", 0.0) for trial in ended))
 
 
@@ -175,7 +177,8 @@ def _run_trial(task: TuningTask, trial: Any, evaluate: Evaluate) -> float:
             raise optuna.TrialPruned
 
     try:
-        outcome = evaluate(weight, epochs, 1000 * task.seed + trial.number, report)
+        seed = 1000 * task.seed + ordinal(trial.study, trial.number)
+        outcome = evaluate(weight, epochs, seed, report)
     except FloatingPointError as error:  # such a λ is no candidate, but it has cost its epochs
         logger.warning("λ %.4g: %s", weight, error)
         trial.set_user_attr("epochs", epochs)

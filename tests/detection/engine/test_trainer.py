@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,9 +18,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from backbones.errors import UserError
-from detection.engine.checkpoint import last_iteration
+from detection.engine.checkpoint import Checkpointer, last_iteration
 from detection.engine.sampler import ResumableSampler
 from detection.engine.trainer import RunTrainer
+from search.studies.kills.differences import differences
 
 BATCH = 4
 
@@ -188,6 +190,60 @@ def test_old_checkpoints_go_also_after_resuming(tmp_path: Path) -> None:
         "model_best.pth",
         "model_final.pth",
     ]
+
+
+class Killed(BaseException):
+    """What no code of a run handles."""
+
+
+def kill_at(call: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ends the process, so to say, where it is about to save, to tag or to remove a checkpoint."""
+    owner = os if call == "remove" else Checkpointer
+    function = getattr(owner, call)
+
+    def killed(*args: Any, **kwargs: Any) -> Any:
+        if Path(args[-1]).name == name:
+            raise Killed
+        return function(*args, **kwargs)
+
+    monkeypatch.setattr(owner, call, killed)
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        ("tag_last_checkpoint", "model_0000005.pth"),
+        ("remove", "model_0000005.pth"),
+        ("remove", "model_0000007.pth"),
+        ("tag_last_checkpoint", "model_0000011.pth"),
+        ("save", "model_final"),
+        ("tag_last_checkpoint", "model_final.pth"),
+    ],
+)
+def test_checkpoints_of_a_run_that_was_killed_between_two_of_them(
+    tmp_path: Path, call: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A longer one than before, so that its final checkpoint is there, but not of this length."""
+
+    def run(folder: Path, max_iter: int = 12) -> Run:
+        found = Run(folder, max_iter, checkpoint_period=2, max_to_keep=2)
+        found.resume_or_load(resume=True)
+        return found
+
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for folder in (whole, parts):
+        run(folder, 3).train()
+    run(whole).train()
+    killed = run(parts)
+    killed.after_train = lambda: None  # type: ignore[method-assign]
+    with monkeypatch.context() as patch:
+        kill_at(call, name, patch)
+        with pytest.raises(Killed):
+            killed.train()
+    run(parts).train()
+    found = [line for line in differences(whole, parts) if not line.startswith("metrics.json")]
+    assert found == []
+    assert last_iteration(parts) == 11
 
 
 def test_user_errors_are_not_logged_as_crashes(

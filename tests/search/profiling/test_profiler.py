@@ -6,6 +6,7 @@ import dataclasses
 import json
 import random
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones import LatencyTable, UserError, predict_runtime
+from backbones.files import read_json
 from backbones.inference import ENGINES, Session, make_engine
 from backbones.inference.measurement import Measurement
 from detection.deployment import Deployment
@@ -147,6 +149,24 @@ def test_a_journal_is_data(tmp_path: Path) -> None:
         journal.model_path("../x")
 
 
+def test_a_journal_killed_while_it_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Visits never outlive the setting that they were made in: another one finds none of them."""
+    folder = tmp_path / "p.partial"
+    journal = Journal(folder, {"threads": 1})
+    journal.add(Visit("layer", 0, 1.5))
+    journal.model_path("layer").touch()
+    kept: list[list[str]] = []
+    monkeypatch.setattr(
+        shutil, "rmtree", lambda path: kept.append([file.name for file in path.iterdir()])
+    )
+    journal.remove()
+    assert kept == [["setting.json"]]
+    assert Journal(folder, {"threads": 2}).visits == []
+    assert read_json(folder / "setting.json", "profile") == {"threads": 2}
+
+
 @pytest.mark.slow
 def test_models_are_converted_on_all_cores(
     small_space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -165,7 +185,8 @@ def test_models_are_converted_on_all_cores(
 def test_another_setting_does_not_mix_in(
     small_space: SearchSpace, engine: KnownEngine, output: Path
 ) -> None:
-    Journal(output.with_suffix(".partial"), {"rounds": 9, "threads": 1})
+    journal = Journal(output.with_suffix(".partial"), {"rounds": 9, "threads": 1})
+    journal.add(Visit("layer", 0, 1.5))
     with pytest.raises(UserError, match=r"unfinished profile with another .*rounds.*--output"):
         profile(small_space, engine, output)
 

@@ -30,6 +30,8 @@ SOLVER:
         (CONFIG[: CONFIG.index("SOLVER")].encode(), "it has no SOLVER.IMS_PER_BATCH"),
         (CONFIG.encode() + b"WANDB: {", "is not the configuration of a run"),
         (b"\xff\xfe\x00", "is not the configuration of a run"),
+        (b"[1, 2]", "it has no MODEL.SPNAS.ARCH"),
+        (b"1: 2", "it has no MODEL.SPNAS.ARCH"),
     ],
 )
 def test_a_cut_configuration(tmp_path: Path, content: bytes, message: str) -> None:
@@ -47,6 +49,22 @@ def test_cut_results(tmp_path: Path, content: str) -> None:
     assert not Command("train_net.py", "c.yaml", tmp_path).finished
     assert results_part(tmp_path, "detection") is None
     with pytest.raises(UserError, match=r"results\.json|is not a run of tools/train_net\.py"):
+        load_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "{}",
+        '{"scores": {"val": {"bbox": {}}}, "cost": {}}',
+        '{"scores": {"val": {"bbox": []}}, "cost": {"of": "another version"}}',
+        '{"scores": {"val": 3}, "cost": null}',
+    ],
+)
+def test_results_of_another_version(tmp_path: Path, part: str) -> None:
+    (tmp_path / "results.json").write_text(f'{{"detection": {part}}}')
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    with pytest.raises(UserError, match=r"the files of the run .* are not as this version writes"):
         load_run(tmp_path)
 
 

@@ -252,7 +252,7 @@ def test_report_by_hand(tmp_path: Path) -> None:
         {**trial(5, "fail", 0, 0.0), "epochs": None, "value": None},  # its worker was killed
     ]
     record = {"solver": "hyperband", "seed": 0, "max_epochs": 8, "trials": trials}
-    assert progress_curve(record) == [(12, 70), (14, 70), (22, 75), (30, 75), (30, 75)]
+    assert progress_curve(record) == [(12, 70), (14, 70), (22, 75), (30, 75)]
     table = summary_table([record, {**record, "trials": trials[:3]}], "ms")
     assert "| 2         | 8        | 72.50 ± 3.54" in table
     assert "0.4" in table

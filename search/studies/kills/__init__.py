@@ -1,0 +1,1 @@
+"""What a kill costs: runs that are killed and go on, beside ones that are not."""
