@@ -77,7 +77,7 @@ class OnnxRuntimeProgram(Program):
             session = OnnxRuntimeSession(self.model, self.inputs, options, self.device)
             session.run()
             session.run()
-            events = json.loads(Path(session.session.end_profiling()).read_text())
+            events = json.loads(Path(session.session.end_profiling()).read_text(encoding="utf-8"))
         nodes = [e for e in events if e["cat"] == "Node" and e["name"].endswith("_kernel_time")]
         return [
             Operator(

@@ -155,16 +155,16 @@ class WandbWriter(EventWriter):
     def _remembered(self) -> tuple[str, int]:
         """Run id and last step of an earlier process in this folder, else a new id and -1."""
         id_file, step_file = self._folder / "wandb_run_id", self._folder / "wandb_last_step"
-        run_id = id_file.read_text().strip() if id_file.exists() else ""
+        run_id = id_file.read_text(encoding="utf-8").strip() if id_file.exists() else ""
         if not run_id:
             run_id = secrets.token_hex(4)
             write_atomic(id_file, run_id)
-        step = step_file.read_text().strip() if step_file.exists() else ""
+        step = step_file.read_text(encoding="utf-8").strip() if step_file.exists() else ""
         return run_id, int(step) if step.isdecimal() else -1
 
     def _saved_config(self) -> dict[str, Any]:
         path = self._folder / "config.yaml"
-        return yaml.safe_load(path.read_text()) if path.exists() else {}
+        return yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
 
     def _log(self, values: Mapping[str, Any], step: int) -> None:
         self._run.log(dict(values), step=step)

@@ -113,7 +113,7 @@ def render_pages(root: Path) -> dict[Path, str]:
     Raises:
         UserError: as in :func:`render`, or if a section stands in no page or in two.
     """
-    texts = {page: page.read_text() for page in pages(root)}
+    texts = {page: page.read_text(encoding="utf-8") for page in pages(root)}
     named = Counter(name for text in texts.values() for name in section_names(text))
     if wrong := [name for name in SECTIONS if named[name] != 1]:
         raise UserError(
