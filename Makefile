@@ -40,7 +40,9 @@ lock: $(READY)
 	$(BIN)/uv pip compile setup.cfg --extra dev --universal --python-version 3.10 --quiet \
 		--no-header --no-annotate --no-emit-index-url --output-file requirements.lock.new \
 		$(UV_OPTIONS) > /dev/null
-	grep -vE '^(nvidia-|cuda-|triton)' requirements.lock.new > requirements.lock
+	grep -vE '^(nvidia-|cuda-|triton)' requirements.lock.new \
+		| sed -E "s/( ;| and) python_full_version < '3\.15'$$//; s/python_full_version < '3\.15' and //" \
+		> requirements.lock
 	rm requirements.lock.new
 
 # Whether the lock has a wheel of everything on every system and Python; asks the package index.
