@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from backbones.errors import UserError, require
+from backbones.errors import UserError
+from backbones.extras import require
 from backbones.inference.base import Engine, Operator, Program, Session, converted
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backbones.errors import require
+from backbones.extras import require
 
 STARTUP_TRIALS = 4
 """Random trials before a model of the objective is fitted."""

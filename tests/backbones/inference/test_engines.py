@@ -12,7 +12,7 @@ from torch import nn
 from backbones import UserError, build_classifier, load_architecture
 from backbones.architecture import LayerSpec
 from backbones.blocks import init_weights, make_layer
-from backbones.errors import require
+from backbones.extras import require
 from backbones.inference import ENGINES, Session, make_engine
 from backbones.inference.hardware import available_cores
 from backbones.inference.measurement import Measurement, visit
