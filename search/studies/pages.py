@@ -11,6 +11,7 @@ from pathlib import Path
 
 from backbones.errors import UserError
 from backbones.files import read_json
+from detection.installation.lock import systems_table
 from search.profiling.report import latency_section
 from search.runs.formulations.registry import formulations_table
 from search.studies.ablation import ablation_section
@@ -82,6 +83,7 @@ SECTIONS: dict[str, Section | CodeSection] = {
         "comparison", comparison_section, "AP of boxes and masks against runtime"
     ),
     "formulations": CodeSection(formulations_table),
+    "systems": CodeSection(systems_table),
     "compare-search": Section("compare-search", study_section, _METHODS_PLOT),
     "targets": Section("targets", study_section, _METHODS_PLOT),
     "targets-three-epochs": Section("targets-three-epochs", study_section),

@@ -101,8 +101,8 @@ def test_what_cannot_be_done_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(UserError, match="--device is cuda, but this ONNX Runtime has only CPUExec"):
         make_engine("onnxruntime", "cuda")
-    with pytest.raises(UserError, match=r"'no_such_engine'.*pip install 'spnas\[fast\]'"):
-        require("torch", "no_such_engine", extra="fast")
+    with pytest.raises(UserError, match=r"'no_such_engine'.*pip install onnx onnxruntime onnxscri"):
+        require("torch", "no_such_engine", extra="onnxruntime")
 
 
 class Clock(Session):
