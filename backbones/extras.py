@@ -1,4 +1,4 @@
-"""Packages that only some commands need, and where they have wheels: the extras of ``setup.cfg``."""
+"""Packages that only some commands need, and where they have wheels: extras of ``setup.cfg``."""
 
 from __future__ import annotations
 
