@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import configparser
 import contextlib
+import importlib.util
 import io
 import json
 import re
@@ -163,7 +164,10 @@ def check_tool(tool: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> 
 def check(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Checks a command of a page as far as it goes without running it."""
     program, *words = shlex.split(command, comments=True)
-    if program == "python":
+    if program == "python" and words[0] == "-m":
+        (module,) = words[1:]
+        assert importlib.util.find_spec(f"{module}.__main__")
+    elif program == "python":
         check_tool(words[0], words[1:], monkeypatch)
     elif program == "make":
         targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)

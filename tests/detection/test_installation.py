@@ -58,7 +58,7 @@ TROUBLE = {
     "panopticapi-on-use": "No module named 'panopticapi",
     "group-norm-probe": "must be divisible by num_groups",
     "fallback-sample": "Population must be a sequence",
-    "log-encoding": "codec can't encode",
+    "log-encoding": "UnicodeEncodeError('ascii'",
     "meshgrid-indexing": "pass the indexing argument",
 }
 
