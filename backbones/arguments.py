@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
-__all__ = ["argument_parser"]
+__all__ = ["argument_parser", "installation_parser"]
 
 _EXAMPLES = """
 examples:
@@ -83,3 +84,33 @@ def _add_process_arguments(parser: argparse.ArgumentParser) -> None:
         help="where the processes meet, e.g. tcp://FIRST_MACHINE:29500; needed with several "
         "machines (default: a free port of this machine)",
     )
+
+
+def installation_parser(description: str, program: str | None = None) -> argparse.ArgumentParser:
+    """Arguments of what installs Detectron2.
+
+    Args:
+        description: at the top of ``--help``.
+        program: how it is started; the script's name by default.
+    """
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--sdist", type=Path, metavar="PATH", help="a local pb1-detectron2-0.6.tar.gz; no download"
+    )
+    parser.add_argument(
+        "--wheel-dir",
+        type=Path,
+        metavar="DIR",
+        help="where the source and the wheel are kept (default: the user's cache folder)",
+    )
+    parser.add_argument(
+        "--wheel-only", action="store_true", help="build the wheel and install nothing"
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="replace a Detectron2 that is installed already"
+    )
+    return parser

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 
 
@@ -17,21 +16,3 @@ class UserError(ValueError):
 def first_of(names: Sequence[str]) -> str:
     """The first names of a list, for a message that has to stay readable: ``a, b, c, …``."""
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-
-
-def require(*modules: str, extra: str = "") -> None:
-    """Checks that optional packages are installed.
-
-    Args:
-        modules: names to import.
-        extra: of the distribution, that installs them; empty if they are packages of their names.
-
-    Raises:
-        UserError: naming the first that is missing, and how to install it.
-    """
-    for module in modules:
-        if importlib.util.find_spec(module) is None:
-            wanted = f"'spnas[{extra}]'" if extra else module
-            raise UserError(
-                f"the package '{module}' is not installed; get it with: pip install {wanted}"
-            )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import tempfile
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from backbones.errors import UserError
+from backbones.file_lock import hold
 
 _MAX_DEPTH = 100
 _MAX_DIGITS = 20
@@ -49,15 +49,21 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
-        os.close(handle)
+        if handle is not None:
+            os.close(handle)
 
 
-def _locked_sibling(target: Path) -> tuple[int, str]:
-    """A new file ``.NAME.….tmp``, locked as long as the process lives; its handle and its name."""
+def _locked_sibling(target: Path) -> tuple[int | None, str]:
+    """A new file ``.NAME.….tmp``, locked as long as the process lives; its handle and its name.
+
+    Windows cannot replace a file with one that is open: there it has neither handle nor lock.
+    """
     while True:
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.name == "nt":
+            os.close(handle)
+            return None, name
+        hold(handle, wait=True)
         if os.fstat(handle).st_nlink:
             return handle, name
         os.close(handle)  # another process found it before it was locked
@@ -68,8 +74,8 @@ def _remove_abandoned(target: Path) -> None:
     for entry in os.scandir(target.parent):
         if entry.name.startswith(f".{target.name}.") and entry.name.endswith(".tmp"):
             with contextlib.suppress(OSError), open(entry.path, "rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.unlink(entry.path)
+                if hold(file.fileno()):
+                    os.unlink(entry.path)
 
 
 def write_atomic(path: str | os.PathLike[str], data: str | bytes) -> None:

@@ -9,7 +9,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from backbones.errors import UserError, require
+from backbones.errors import UserError
+from backbones.extras import require
 from backbones.files import read_json
 
 HUB_SCHEMES = ("hf-hub:", "hf_hub:", "local-dir:")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from backbones.file_lock import hold
 
 _PREFIX = "spnas-"
 _LOCK = ".scratch.lock"
@@ -26,9 +27,8 @@ def scratch_folder(purpose: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{purpose}-") as name:
         # locked before it has its name: nobody ever sees the lock of a living process free
         new = Path(name, f"{_LOCK}.new")
-        with new.open("w") as lock:
-            with contextlib.suppress(OSError):  # a file system without locks
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with new.open("wb") as lock:
+            if hold(lock.fileno()):
                 new.rename(new.with_name(_LOCK))
             yield Path(name)
 
@@ -36,6 +36,6 @@ def scratch_folder(purpose: str) -> Iterator[Path]:
 def remove_abandoned() -> None:
     """Removes the folders of :func:`scratch_folder` whose processes were killed."""
     for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_LOCK}"):
-        with contextlib.suppress(OSError), path.open("r+") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(path.parent, ignore_errors=True)
+        with contextlib.suppress(OSError), path.open("r+b") as lock:
+            if hold(lock.fileno()):
+                shutil.rmtree(path.parent, ignore_errors=True)

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from backbones.errors import UserError, first_of, require
+from backbones.errors import UserError, first_of
+from backbones.extras import require
 from backbones.files import atomic_path
 from backbones.plain_objects import harmless_objects, refused_object, without_stand_ins
 

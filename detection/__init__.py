@@ -20,7 +20,7 @@ __all__ = [
     "build_spnas_fpn_backbone",
 ]
 
-_INSTALL = "python tools/install_detectron2.py"
+_INSTALL = "python -m detection.installation"
 
 
 def _detectron2_problem() -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import configparser
 import contextlib
+import importlib.util
 import io
 import json
 import re
@@ -31,6 +32,9 @@ README = PAGES["README.md"]
 FOLDERS = ("backbones", "configs", "detection", "docs", "search", "tests", "tools")
 DETECTOR_TOOLS = ("train_net.py", "compare_backbones.py")
 """Tools whose --config-file is of a detector alone; all others know the keys of a search."""
+
+PIP_FILES = (".", "requirements.lock")
+PIP_OPTIONS = {"--editable", "--no-deps", "--requirement"}
 
 of_pages = pytest.mark.parametrize("name", PAGES)
 
@@ -160,17 +164,23 @@ def check_tool(tool: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> 
 def check(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Checks a command of a page as far as it goes without running it."""
     program, *words = shlex.split(command, comments=True)
-    if program == "python":
+    if program == "python" and words[0] == "-m":
+        (module,) = words[1:]
+        assert importlib.util.find_spec(f"{module}.__main__")
+    elif program == "python":
         check_tool(words[0], words[1:], monkeypatch)
     elif program == "make":
-        targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-        assert set(words) <= set(targets)
+        targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert {word for word in words if not word.startswith("PYTHON=")} <= set(targets)
     else:
-        assert [program, *words[:1]] == ["pip", "install"]
+        assert program == "pip"
         setup = configparser.ConfigParser(interpolation=None)
-        setup.read(ROOT / "setup.cfg")
-        extras = setup.options("options.extras_require")
-        assert all(re.fullmatch(rf"spnas\[(?:{'|'.join(extras)})\]", word) for word in words[1:])
+        setup.read(ROOT / "setup.cfg", encoding="utf-8")
+        extras = "|".join(setup.options("options.extras_require"))
+        command, *named = [word for word in words if not word.startswith("--")]
+        assert command in ("install", "wheel")
+        assert all(word in PIP_FILES or re.fullmatch(rf"\.\[({extras})\]", word) for word in named)
+        assert not set(words) - {command, *named} - PIP_OPTIONS
 
 
 TYPED = list(
@@ -197,7 +207,9 @@ def test_commands_are_accepted(command: str, monkeypatch: pytest.MonkeyPatch) ->
         "python tools/train_net.py SEARCH.TARGET 80.0",
         "python tools/tune_lambda.py --target 80",
         "make dem",
-        "pip install 'spnas[tun]'",
+        "pip install '.[tun]'",
+        "pip install spnas",
+        "pip install 'spnas[tune]'",
     ],
 )
 def test_wrong_commands_are_found(command: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,6 +41,7 @@ def test_help_imports_nothing_heavy(tool: str) -> None:
     assert text.startswith(f"usage: {tool}")
     assert "argparse" in modules
     assert not modules & HEAVY
+    assert text.isascii(), "a console may know no other letters"
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,9 @@ def parse() -> argparse.Namespace:
         "--runs", nargs="+", type=Path, default=[], metavar="FOLDER", help="finished runs"
     )
     parser.add_argument(
-        "--paper", action="store_true", help="set the paper's own figures beside, marked with †"
+        "--paper",
+        action="store_true",
+        help="set the paper's own figures beside, marked with a dagger",
     )
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")

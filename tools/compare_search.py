@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Compares search methods × targets × seeds, every network found trained by one recipe.
+"""Compares search methods x targets x seeds, every network found trained by one recipe.
 
 A study that was interrupted goes on where it was. Trailing KEY VALUE pairs change every search.
 """

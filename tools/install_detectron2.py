@@ -15,45 +15,19 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from backbones.errors import UserError
+from backbones.arguments import installation_parser
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--sdist", type=Path, metavar="PATH", help="a local pb1-detectron2-0.6.tar.gz; no download"
-    )
-    parser.add_argument(
-        "--wheel-dir",
-        type=Path,
-        metavar="DIR",
-        help="where the source and the wheel are kept (default: the user's cache folder)",
-    )
-    parser.add_argument(
-        "--wheel-only", action="store_true", help="build the wheel and install nothing"
-    )
-    parser.add_argument(
-        "--force", action="store_true", help="replace a Detectron2 that is installed already"
-    )
-    return parser.parse_args(arguments)
+    return installation_parser(__doc__ or "").parse_args(arguments)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the tool and returns its exit code."""
     options = parse(arguments)
-    from detection.installation import install
+    from detection.installation.__main__ import run
 
-    try:
-        outcome = install(
-            options.sdist, options.wheel_dir, wheel_only=options.wheel_only, force=options.force
-        )
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(outcome)
-    return 0
+    return run(options)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 """Trains every network of a small space, and judges search methods by their regret.
 
 train: every network several times by one recipe, into a file that is the truth from then on.
-search: methods × targets × seeds; every network found is looked up in the truth.
+search: methods x targets x seeds; every network found is looked up in the truth.
 
 A command that was interrupted goes on where it was. Trailing KEY VALUE pairs change the recipe of
 the trainings, or every search.

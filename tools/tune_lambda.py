@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Finds the λ (SEARCH.LAMBDA) that lands at a target runtime, by maximising Eq. 19.
+"""Finds the lambda (SEARCH.LAMBDA) that lands at a target runtime, by maximising Eq. 19.
 
 Every trial is a search. The same command on several machines with one --storage shares the work;
 a killed worker loses only its own trial, and the command started again goes on.

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from backbones.errors import require
+from backbones.extras import require
 from backbones.inference.base import Engine, Program, Session, converted, flatten
 
 

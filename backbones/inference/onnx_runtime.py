@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from backbones.errors import UserError, require
+from backbones.errors import UserError
+from backbones.extras import require
 from backbones.inference.base import Engine, Operator, Program, Session, converted
 from backbones.scratch import scratch_folder
 
@@ -77,7 +78,7 @@ class OnnxRuntimeProgram(Program):
             session = OnnxRuntimeSession(self.model, self.inputs, options, self.device)
             session.run()
             session.run()
-            events = json.loads(Path(session.session.end_profiling()).read_text())
+            events = json.loads(Path(session.session.end_profiling()).read_text(encoding="utf-8"))
         nodes = [e for e in events if e["cat"] == "Node" and e["name"].endswith("_kernel_time")]
         return [
             Operator(

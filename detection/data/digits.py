@@ -239,4 +239,4 @@ def _build(
             name: importlib.metadata.version(name) for name in ("scikit-learn", "numpy", "pillow")
         },
     }
-    (folder / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    (folder / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")

@@ -123,7 +123,7 @@ def write_scenes(
         "categories": [{"id": i + 1, "name": name} for i, name in enumerate(CLASSES)],
     }
     path = folder / "annotations" / f"instances_{split}.json"
-    path.write_text(json.dumps(document))
+    path.write_text(json.dumps(document), encoding="utf-8")
     return _count_instances(len(images), annotations)
 
 

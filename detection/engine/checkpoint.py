@@ -304,7 +304,7 @@ def last_iteration(output_dir: str | os.PathLike[str]) -> int | None:
     tag = Path(output_dir) / "last_checkpoint"
     if not tag.is_file():
         return None
-    name = safe_name(tag.read_text().strip(), f"the checkpoint in '{tag}'")
+    name = safe_name(tag.read_text(encoding="utf-8").strip(), f"the checkpoint in '{tag}'")
     content = read_checkpoint(tag.with_name(name))
     return int(content["iteration"]) if "iteration" in content else None
 

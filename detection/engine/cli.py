@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import logging
 import sys
 from collections.abc import Callable, Iterator
@@ -54,6 +55,10 @@ def run_tool(main: Callable[[argparse.Namespace], object], args: argparse.Namesp
 @contextlib.contextmanager
 def _ending(after_interruption: str) -> Iterator[None]:
     remove_abandoned()
+    # A console, or a file that it is redirected to, may not know every letter that is printed.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         yield
     except UserError as error:
@@ -83,7 +88,7 @@ def _launch(main: Callable[..., object], args: argparse.Namespace, error_file: P
         )
     except ProcessExitedException:
         if error_file.exists():
-            raise UserError(error_file.read_text()) from None
+            raise UserError(error_file.read_text(encoding="utf-8")) from None
         raise
 
 

@@ -49,7 +49,9 @@ def read_metrics(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     rows = []
-    for number, line in enumerate(path.read_text(errors="replace").splitlines(), start=1):
+    for number, line in enumerate(
+        path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1
+    ):
         try:
             row = json.loads(line)
         except json.JSONDecodeError:

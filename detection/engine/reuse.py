@@ -27,7 +27,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / "config.yaml"
     try:
-        return leaves(yaml.safe_load(path.read_text()))
+        return leaves(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"'{path}' is not the configuration of a run: {reason}") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import fcntl
 import logging
 import os
 import re
@@ -22,6 +21,7 @@ from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
 
 from backbones.errors import UserError
+from backbones.file_lock import try_lock
 from backbones.files import write_atomic
 from detection.engine.console import FILE_ONLY, LOGGERS, log_to
 
@@ -99,7 +99,7 @@ def changed_keys(file: Path, cfg: CfgNode) -> list[str]:
         ``KEY OLD → NEW`` for every key of both but ``OUTPUT_DIR``.
     """
     try:
-        before = _flat(yaml.safe_load(file.read_text()))
+        before = _flat(yaml.safe_load(file.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return []
     now = _flat(yaml.safe_load(cfg.dump()))
@@ -170,22 +170,22 @@ def _lock(folder: Path) -> None:
     path = folder.resolve() / ".lock"
     if path in _locks:
         return
-    file = open(path, "a+")  # noqa: SIM115  (open as long as the process lives)
+    file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  (open as long as the process lives)
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
+        locked = try_lock(file)
+    except OSError as error:
+        # Some network file systems have no locks: better unprotected than unusable.
+        logging.getLogger(__name__).warning("no lock on '%s': %s", path, error)
+        file.close()
+        return
+    if not locked:
         file.seek(0)
         owner = file.read().strip() or "another process"
         file.close()
         raise UserError(
             f"{owner} is working in OUTPUT_DIR '{folder}'; wait for it, stop it, or name another "
             "folder: OUTPUT_DIR output/other"
-        ) from None
-    except OSError as error:
-        # Some network file systems have no locks: better unprotected than unusable.
-        logging.getLogger(__name__).warning("no lock on '%s': %s", path, error)
-        file.close()
-        return
+        )
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
     file.flush()

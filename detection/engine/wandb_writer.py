@@ -201,7 +201,7 @@ class WandbWriter(EventWriter):
 
     def _saved_config(self) -> dict[str, Any]:
         path = self._folder / "config.yaml"
-        return yaml.safe_load(path.read_text()) if path.exists() else {}
+        return yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
 
     def _log(self, values: Mapping[str, Any], step: int) -> None:
         self._run.log(dict(values), step=step)

@@ -200,6 +200,29 @@ MENDS: tuple[Mend, ...] = (
         ),
     ),
     Mend(
+        "fallback-sample",
+        "Python 3.11 draws samples of sequences alone; a mapper that skips an image by returning "
+        "None has another one drawn, from a set",
+        (
+            Edit(
+                "detectron2/data/common.py",
+                "self._rng.sample(self._fallback_candidates, k=1)",
+                "self._rng.sample(tuple(self._fallback_candidates), k=1)",
+            ),
+        ),
+    ),
+    Mend(
+        "log-encoding",
+        "log files are written in the encoding of the system, which may not know every letter",
+        (
+            Edit(
+                "detectron2/utils/logger.py",
+                'buffering=1024 if "://" in filename else -1)',
+                'buffering=1024 if "://" in filename else -1, encoding="utf-8")',
+            ),
+        ),
+    ),
+    Mend(
         "meshgrid-indexing",
         "PyTorch warns that torch.meshgrid will demand its indexing argument",
         (

@@ -22,7 +22,7 @@ from detection.installation.source import check_sdist, ensure_folder, unpack_sdi
 NAME = "detectron2"
 # The number after the name is raised with every change of the mends: an installed wheel of another
 # number is then renewed.
-VERSION = "0.6+spnas.1"
+VERSION = "0.6+spnas.2"
 WHEEL_NAME = f"{NAME}-{VERSION}-py3-none-any.whl"
 
 # Folders of the source and where they are installed: small projects become subpackages.

@@ -66,7 +66,7 @@ class Journal:
         if not self._file.exists():
             return
         whole = []
-        for line in self._file.read_text().splitlines():
+        for line in self._file.read_text(encoding="utf-8").splitlines():
             with contextlib.suppress(
                 ValueError, TypeError, RecursionError
             ):  # the line under way when it was killed
@@ -81,7 +81,7 @@ class Journal:
     def add(self, visit: Visit) -> None:
         """Writes one visit down."""
         self.visits.append(visit)
-        with self._file.open("a") as file:
+        with self._file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(astuple(visit)) + "\n")
 
     def remove_models(self) -> None:

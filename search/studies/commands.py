@@ -189,7 +189,7 @@ def run_beside(jobs: Sequence[Sequence[Command]], workers: int) -> Iterator[int]
 def _run_quietly(command: Command, share: Mapping[str, str]) -> None:
     log = command.folder.with_name(f"{command.folder.name}.log")
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as file:
+    with log.open("w", encoding="utf-8") as file:
         code = subprocess.run(
             [sys.executable, *command.words()],
             env=_environment(command, share),
@@ -197,7 +197,7 @@ def _run_quietly(command: Command, share: Mapping[str, str]) -> None:
             stderr=subprocess.STDOUT,
         ).returncode
     if code:
-        (*_, last) = ["", *log.read_text(errors="replace").splitlines()]
+        (*_, last) = ["", *log.read_text(encoding="utf-8", errors="replace").splitlines()]
         raise UserError(
             f"'{command.folder}' ended with exit code {code}: {last.removeprefix('error: ')} "
             f"(all of it in '{log}'); the same command goes on there"

@@ -30,7 +30,7 @@ def described_keys(path: Path) -> list[tuple[str, str, str]]:
     Raises:
         UserError: if a key has no comment.
     """
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     lines = text.splitlines()
     found = []
     for key, value, line in _leaves(yaml.compose(text, yaml.SafeLoader)):

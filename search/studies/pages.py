@@ -12,6 +12,7 @@ from pathlib import Path
 from backbones.errors import UserError
 from backbones.files import read_json
 from detection.data.annotations.kinds import kinds_table
+from detection.installation.lock import systems_table
 from search.profiling.report import latency_section
 from search.runs.formulations.registry import formulations_table
 from search.studies.ablation import ablation_section
@@ -90,6 +91,7 @@ SECTIONS: dict[str, Section | CodeSection] = {
         "comparison", comparison_section, "AP of boxes and masks against runtime"
     ),
     "formulations": CodeSection(formulations_table),
+    "systems": CodeSection(systems_table),
     "compare-search": Section("compare-search", study_section, _METHODS_PLOT),
     "targets": Section("targets", study_section, _METHODS_PLOT),
     "targets-three-epochs": Section("targets-three-epochs", study_section),
@@ -130,7 +132,7 @@ def render_pages(root: Path) -> dict[Path, str]:
     Raises:
         UserError: as in :func:`render`, or if a section stands in no page or in two.
     """
-    texts = {page: page.read_text() for page in pages(root)}
+    texts = {page: page.read_text(encoding="utf-8") for page in pages(root)}
     named = Counter(name for text in texts.values() for name in section_names(text))
     if wrong := [name for name in SECTIONS if named[name] != 1]:
         raise UserError(

@@ -23,7 +23,8 @@ from timm.models.efficientnet import EfficientNet
 from torch import Tensor, nn
 
 from backbones.conversion import convert_weights
-from backbones.errors import UserError, require
+from backbones.errors import UserError
+from backbones.extras import require
 from backbones.factory import create_model, list_models, load_architecture
 from backbones.weights import StateDict
 from detection.engine.provenance import provenance
@@ -58,7 +59,7 @@ def _fbnet_b() -> nn.Module:
 
 
 def _pytorchcv(name: str) -> nn.Module:
-    require("pytorchcv", extra="dev")
+    require("pytorchcv")
     model: Any = import_module("pytorchcv.model_provider").get_model(name)
     model.features.final_pool = nn.AdaptiveAvgPool2d(1)  # its own is of 7×7 only
     return model
@@ -210,7 +211,7 @@ def _swa(state: StateDict, folder: Path, network: str) -> Path:
 def _local_dir(state: StateDict, folder: Path, network: str) -> str:
     _safetensors(state, folder, network)
     config = {"architecture": network, "num_classes": 1000, "pretrained_cfg": {}}
-    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return f"local-dir:{folder}"
 
 

@@ -225,6 +225,41 @@ def group_norm_probe() -> None:
     assert any(isinstance(module, torch.nn.GroupNorm) for module in head.modules())
 
 
+def fallback_sample() -> None:
+    """A mapper that returns None for an image gets another one, the same for the same order."""
+    from detectron2.data import DatasetFromList, MapDataset
+
+    def drop_odd(number: int) -> int | None:
+        return None if number % 2 else number
+
+    numbers = MapDataset(DatasetFromList(list(range(8))), drop_odd)
+    found = [numbers[index] for index in range(8)]
+    assert found[::2] == [0, 2, 4, 6]
+    assert set(found[1::2]) <= {0, 2, 4, 6}
+
+
+def log_encoding() -> None:
+    """A log file takes every letter, whatever the encoding of the system."""
+    import builtins
+    import logging
+
+    from detectron2.utils.logger import setup_logger
+
+    plain, errors = builtins.open, []
+
+    def ascii_open(*arguments: Any, encoding: str | None = None, **options: Any) -> Any:
+        binary = "b" in str(options.get("mode", arguments[1:2]))
+        name = None if binary else encoding or "ascii"
+        return plain(*arguments, encoding=name, **options)
+
+    builtins.open = ascii_open  # type: ignore[assignment]
+    logging.Handler.handleError = lambda *_: errors.append(sys.exc_info()[1])  # type: ignore
+    with tempfile.TemporaryDirectory() as folder:
+        setup_logger(folder, name="letters").info("1 \u2192 2, \u03bb")
+        assert not errors, errors
+        assert "1 \u2192 2" in (Path(folder) / "log.txt").read_text(encoding="utf-8")
+
+
 def meshgrid_indexing() -> None:
     """Anchors come in row-major order, without a warning."""
     from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
@@ -251,6 +286,8 @@ CHECKS: dict[str, Callable[[], None]] = {
     "opencv-on-use": opencv_on_use,
     "panopticapi-on-use": panopticapi_on_use,
     "group-norm-probe": group_norm_probe,
+    "fallback-sample": fallback_sample,
+    "log-encoding": log_encoding,
     "meshgrid-indexing": meshgrid_indexing,
 }
 
@@ -273,11 +310,11 @@ def _run_forked(check: str, tree: str) -> str:
     child = os.fork()
     if child == 0:
         text = _run(check, tree)
-        with os.fdopen(writer, "w") as pipe:
+        with os.fdopen(writer, "w", encoding="utf-8") as pipe:
             pipe.write(text)
         os._exit(0)
     os.close(writer)
-    with os.fdopen(reader) as pipe:
+    with os.fdopen(reader, encoding="utf-8") as pipe:
         text = pipe.read()
     _, status = os.waitpid(child, 0)
     return text if status == 0 else f"the child ended with status {status}\n{text}"

@@ -57,6 +57,8 @@ TROUBLE = {
     "opencv-on-use": "import of cv2 halted",
     "panopticapi-on-use": "No module named 'panopticapi",
     "group-norm-probe": "must be divisible by num_groups",
+    "fallback-sample": "Population must be a sequence",
+    "log-encoding": "UnicodeEncodeError('ascii'",
     "meshgrid-indexing": "pass the indexing argument",
 }
 

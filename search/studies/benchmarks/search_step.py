@@ -9,12 +9,14 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbones.errors import UserError
 from backbones.latency import LatencyTable
 from backbones.network import build_classifier
 from detection.engine.provenance import provenance
@@ -25,6 +27,8 @@ from search.studies.markdown import table as markdown_table
 from search.supernets.multi_path import MultiPathSupernet
 from search.supernets.one_shot import OneShot
 from search.supernets.single_path import Supernet
+
+_STATUS = Path("/proc/self/status")
 
 NETWORKS = ("supernet", "multi_path", "largest")
 """The single-path supernet; the multi-path one at half width, as in the paper (Sec. VII-A), since
@@ -114,9 +118,17 @@ def peak_bytes(network: str, space: str, table: str, device: str, batch: int, si
 
     PyTorch counts what it allocates on a GPU. On a CPU it is the median of three processes, as
     allocators vary.
+
+    Raises:
+        UserError: on a CPU of a system that does not tell a process its peak.
     """
     if device == "cuda":
         return _allocated_peak(network, space, table, batch, size)
+    if not _STATUS.exists():
+        raise UserError(
+            f"the peak memory of a CPU is read from '{_STATUS}', which Linux alone has; run this "
+            "there, or with --device cuda"
+        )
     command = [sys.executable, "-m", "search.studies.benchmarks.search_step"]
     command += [network, space, table, str(batch), str(size)]
     runs = [
@@ -150,7 +162,7 @@ def _print_resident_peak(network: str, space: str, table: str, batch: str, size:
 
 def resident(key: str) -> int:
     """A memory figure of this process in bytes, from the kernel."""
-    with open("/proc/self/status") as file:
+    with _STATUS.open(encoding="utf-8") as file:
         line = next(line for line in file if line.startswith(key))
     return int(line.split()[1]) * 1024
 

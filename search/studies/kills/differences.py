@@ -161,7 +161,7 @@ def _metrics(path: Path) -> dict[str, list[Any]]:
 
 
 def _json(path: Path) -> Any:
-    value = timeless(json.loads(path.read_text()))
+    value = timeless(json.loads(path.read_text(encoding="utf-8")))
     if not isinstance(value, dict):
         return value
     if "layers" in value and "engine" in value:
@@ -186,7 +186,7 @@ def _finished_trials(study: dict[str, Any]) -> dict[str, Any]:
 
 
 def _csv(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         return [
             {k: v for k, v in row.items() if k.split(".")[-1].split(" (")[0] not in TIMES}
             for row in csv.DictReader(file)

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from backbones.errors import UserError
+
 PRELOADED = (
     *("search.runs.run", "search.classification.classifier", "search.profiling.profiler"),
     *("search.studies.comparison.tables", "search.studies.tuning.objective"),
@@ -43,9 +45,14 @@ class Runner:
 
     Args:
         environment: changes to this process's environment, for all of them.
+
+    Raises:
+        UserError: on a system without ``kill -9``.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
+        if not hasattr(os, "killpg"):
+            raise UserError("this system has no kill -9; run it on Linux or macOS")
         os.environ.update(environment)
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(list(PRELOADED))

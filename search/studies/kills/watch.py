@@ -36,7 +36,7 @@ class Watch:
             self._models.setdefault(path.name, set()).add((status.st_ino, status.st_mtime_ns))
         for path in self.run.glob("*.partial/visits.jsonl"):
             try:
-                text = path.read_text()
+                text = path.read_text(encoding="utf-8")
             except FileNotFoundError:
                 continue
             self._note(path, text[: text.rfind("\n") + 1].splitlines())

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backbones.errors import require
+from backbones.extras import require
 from search.studies.tuning.attempts import ordinal
 
 STARTUP_TRIALS = 4

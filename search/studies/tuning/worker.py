@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from backbones.errors import UserError, require
+from backbones.errors import UserError
+from backbones.extras import require
 from search.studies.trials import check_recipe
 from search.studies.tuning.attempts import ordinal, take_up
 from search.studies.tuning.objective import Evaluate, Outcome, objective_value

@@ -12,7 +12,7 @@ from torch import nn
 from backbones import UserError, build_classifier, load_architecture
 from backbones.architecture import LayerSpec
 from backbones.blocks import init_weights, make_layer
-from backbones.errors import require
+from backbones.extras import require
 from backbones.inference import ENGINES, Session, make_engine
 from backbones.inference.hardware import available_cores
 from backbones.inference.measurement import Measurement, visit
@@ -101,8 +101,8 @@ def test_what_cannot_be_done_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(UserError, match="--device is cuda, but this ONNX Runtime has only CPUExec"):
         make_engine("onnxruntime", "cuda")
-    with pytest.raises(UserError, match=r"'no_such_engine'.*pip install 'spnas\[fast\]'"):
-        require("torch", "no_such_engine", extra="fast")
+    with pytest.raises(UserError, match=r"'no_such_engine'.*pip install onnx onnxruntime onnxscri"):
+        require("torch", "no_such_engine", extra="onnxruntime")
 
 
 class Clock(Session):

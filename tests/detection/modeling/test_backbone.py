@@ -243,7 +243,7 @@ def test_bad_values(tiny_cfg: CfgNode) -> None:
         ("sys.modules['detectron2'] = None", "not installed; install it with: python tools/"),
         (
             "sys.modules['detectron2.data'] = None",
-            "cannot be imported .*install_detectron2.py --force",
+            "cannot be imported .*python -m detection.installation --force",
         ),
     ],
 )
