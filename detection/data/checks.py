@@ -19,6 +19,7 @@ from detection.data.annotations.structure import (
     Classes,
     class_findings,
     classes_in,
+    object_findings,
     structure_findings,
 )
 from detection.data.findings import Finding, report
@@ -80,7 +81,7 @@ def load_records(name: str) -> list[Record]:
         reason = str(error.args[0] if error.args else error).splitlines()[0]
         raise UserError(
             f"data set '{name}': the annotation file '{where}' is not valid COCO JSON "
-            f"({type(error).__name__}: {reason}); mend it or make it again"
+            f"({type(error).__name__}: {reason}); mend it or export it again"
         ) from None
     if not records:
         raise UserError(
@@ -162,7 +163,7 @@ def data_findings(
 
 def annotation_findings(cfg: CfgNode, file: AnnotationFile, training: bool) -> list[Finding]:
     """What is wrong or odd in annotations, for the model of a configuration."""
-    found = [*structure_findings(file), *box_findings(file)]
+    found = [*structure_findings(file), *object_findings(file, training), *box_findings(file)]
     if wants_masks(cfg):
         found += mask_findings(file, training and cfg.INPUT.MASK_FORMAT == "polygon")
     if not training:
@@ -178,6 +179,23 @@ def _is_new(name: str, path: str, found: Finding) -> bool:
         return False
     _said.add(key)
     return True
+
+
+def check_any_object(names: Sequence[str], images: int) -> None:
+    """Insists on images to train on.
+
+    Args:
+        names: of the training sets.
+        images: how many are left when those that cannot be trained on are left out.
+
+    Raises:
+        UserError: if there are none.
+    """
+    if not images:
+        raise UserError(
+            f"no image of {', '.join(names)} has an annotated object; add annotations, or set "
+            "DATALOADER.FILTER_EMPTY_ANNOTATIONS False to train on empty images"
+        )
 
 
 def check_same_classes(names: Sequence[str]) -> None:
@@ -303,10 +321,11 @@ def _is_below(root: str, path: str) -> bool:
 def _check_images(name: str, records: Sequence[Record]) -> None:
     """Looks for the files, for an even sample of them where there are very many."""
     step = max(1, len(records) // _MAX_FILES_LOOKED_UP)
-    for record in records[::step]:
-        path = record.get("file_name")
-        if path is not None and "://" not in path and not Path(path).is_file():
-            raise UserError(
-                f"data set '{name}': no image '{path}', which '{_annotation_file(name)}' lists; "
-                "check the image folder of the data set"
-            )
+    paths = [record.get("file_name") for record in records[::step]]
+    missing = [path for path in paths if path and "://" not in path and not Path(path).is_file()]
+    if missing:
+        more = f" ({len(missing):,} of {len(paths):,} are missing)" if len(missing) > 1 else ""
+        raise UserError(
+            f"data set '{name}': no image '{missing[0]}', which '{_annotation_file(name)}' "
+            f"lists{more}; check the image folder of the data set"
+        )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from backbones.errors import UserError
+from detection.data.annotations.file import broken, checked, decoded
+from detection.data.annotations.ids import id_order
 
 _SAMPLES = 20
 
@@ -56,27 +58,21 @@ def is_coco(path: Path) -> bool:
 
 @lru_cache(maxsize=64)
 def _read(path: Path, shown: str, changed: int, size: int) -> Header:
+    content = checked(decoded(str(path), shown), shown, ("images", "categories", "annotations"))
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            return _header(json.load(file))
-    except (OSError, ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0]
-    except (AttributeError, KeyError, TypeError) as error:
-        reason = f"{type(error).__name__}: {error}"
-    raise UserError(
-        f"the annotation file '{shown}' is not valid COCO JSON ({reason}); expected images, "
-        "annotations and categories: mend it or export it again"
-    )
+        return _header(content)
+    except TypeError as error:  # ids that cannot be keys, or not be ordered
+        raise broken(shown, str(error)) from None
 
 
-def _header(content: dict[str, Any]) -> Header:
+def _header(content: Mapping[str, Any]) -> Header:
     images = content["images"]
     names = {item["id"]: item["name"] for item in content["categories"]}
     listed = {image["id"] for image in images}
     seen = {item["image_id"] for item in content["annotations"] if not item.get("iscrowd", 0)}
     step = max(1, len(images) // _SAMPLES)
     return Header(
-        classes=tuple(str(names[key]) for key in sorted(names)),
+        classes=tuple(str(names[key]) for key in sorted(names, key=id_order)),
         images=len(images),
         with_objects=len(listed & seen),
         files=tuple(str(image["file_name"]) for image in images[::step][:_SAMPLES]),

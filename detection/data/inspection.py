@@ -24,6 +24,7 @@ from detection.data.annotations.records import Record, file_of
 from detection.data.annotations.structure import class_findings, classes_in
 from detection.data.checks import (
     annotation_findings,
+    check_any_object,
     check_class_count,
     check_registered,
     image_files,
@@ -67,17 +68,19 @@ def inspect(cfg: CfgNode, say: Callable[[str], object]) -> None:
             findings[name] += class_findings(ours, theirs, first)
         for name, (_, records) in loaded.items():
             findings[name] += check_image_files(*image_files(records))
+        problems = {name: _problems(cfg, name, refused) for name in names}
         say(facts_table(files))
         say(classes_table(files))
         for name in names:
-            say(_listed(name, findings[name]))
+            say(_listed(name, problems[name], findings[name]))
         if train:
             say(proposals(cfg, [files[name] for name in train], [files[name] for name in names]))
     for name in names:
         report([found for found in findings[name] if found.severity == "error"], name)
-        if name in refused:
-            raise refused[name]
-        check_class_count(cfg, name)
+        for problem in problems[name]:
+            raise problem
+    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS and train:
+        check_any_object(train, _objects([files[name] for name in train]))
 
 
 def _load(name: str, refused: dict[str, UserError]) -> tuple[AnnotationFile, list[Record]]:
@@ -98,12 +101,27 @@ def _load(name: str, refused: dict[str, UserError]) -> tuple[AnnotationFile, lis
         return file, []
 
 
+def _problems(cfg: CfgNode, name: str, refused: Mapping[str, UserError]) -> list[UserError]:
+    """What a run refuses a data set for, apart from what is counted in it."""
+    problems = [refused[name]] if name in refused else []
+    try:
+        check_class_count(cfg, name)
+    except UserError as error:
+        problems.append(error)
+    return problems
+
+
 def _distinct(findings: Iterable[Finding]) -> list[Finding]:
     return list(dict.fromkeys(findings))
 
 
-def _listed(name: str, findings: Sequence[Finding]) -> str:
+def _listed(name: str, problems: Sequence[UserError], findings: Sequence[Finding]) -> str:
     lines = [f"- {found.severity}: {found}" for found in findings]
+    known = {str(found) for found in findings}
+    for problem in problems:
+        text = str(problem).removeprefix(f"data set '{name}': ")
+        if text not in known:
+            lines.append(f"- error: {text}")
     return "\n".join([f"{name}:", *(lines or ["- nothing is odd"])])
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backbones.errors import UserError, first_of
+from detection.data.formats import other_format, way_out
 from detection.data.headers import is_coco, read_header
 
 LABEL_TOOL_FILE = "_annotations.coco.json"
@@ -70,7 +71,7 @@ def source_of_file(path: Path, key: str) -> Source:
     found = _holding(own, header.files)[:1] or _holding(usual, header.files)
     if all(os.path.isabs(name) for name in header.files):
         found = [path.parent]
-    explicit = f"name the folder: {key} {path}:IMAGE_FOLDER"
+    explicit = f"name the folder: {key} {pasted(f'{path}:IMAGE_FOLDER')}"
     if len(found) > 1:
         raise UserError(
             f"{key}: the images of '{path}' are in several folders, {_list(found)}; {explicit}"
@@ -107,13 +108,17 @@ def source_of_folder(folder: Path, key: str) -> Source:
     if len(whole) > 1:
         raise UserError(
             f"{key}: '{folder}' has the splits {', '.join(whole)}; name one of them, or the whole "
-            f"folder: DATA.ROOT {folder}"
+            f"folder: DATA.ROOT {pasted(folder)}"
         )
     explicit = f"name it: {key} ANNOTATIONS.json:IMAGE_FOLDER"
+    if not inside:
+        apart = [path for path in _json_files(folder) if path.parent != folder]
+        if len(one := _narrowed(apart)) == 1 and is_coco(one[0]):
+            return source_of_file(one[0], key)
     if inside:
         raise UserError(
             f"{key}: '{folder}' has {len(inside)} annotation files, {_list(inside)}; {explicit}, "
-            f"such as {inside[0]}"
+            f"such as {pasted(inside[0])}"
         )
     name = folder.resolve().name
     beside = [folder.parent / f"{name}.json"]
@@ -125,11 +130,11 @@ def source_of_folder(folder: Path, key: str) -> Source:
     if found:
         raise UserError(
             f"{key}: the annotations of '{folder}' may be in {_list(found)}; {explicit}, such as "
-            f"{found[0]}:{folder}"
+            f"{pasted(f'{found[0]}:{folder}')}"
         )
     raise UserError(
         f"{key}: no annotation file in '{folder}', nor one beside it that is called like it "
-        f"('{beside[0]}'); {explicit}"
+        f"('{beside[0]}'); {way_out(other_format(folder))}{explicit}"
     )
 
 
@@ -150,6 +155,11 @@ def splits_of(root: Path, training: bool = True) -> tuple[Source | None, Source,
             validate on.
     """
     key = "DATA.ROOT"
+    if root.is_file():
+        raise UserError(
+            f"{key} is '{root}', which is a file; name the folder of both sets, or single files "
+            f"instead of {key}: DATASETS.TRAIN {pasted(root)} DATASETS.TEST …"
+        )
     if not root.is_dir():
         raise UserError(f"{key} is '{root}', but there is no such folder; check the path")
     files = _split_files(root)
@@ -172,8 +182,8 @@ def splits_of(root: Path, training: bool = True) -> tuple[Source | None, Source,
 
 def _refuse_several(root: Path, split: str, files: dict[str, list[Path]]) -> None:
     """Lists the candidates, and what to write for the first of them."""
-    words = [f"DATASETS.TRAIN {_explicit(files['train'])}"]
-    words.append(f"DATASETS.TEST {_explicit(files['val'] or files['test'])}")
+    words = [f"DATASETS.TRAIN {pasted(_explicit(files['train']))}"]
+    words.append(f"DATASETS.TEST {pasted(_explicit(files['val'] or files['test']))}")
     raise UserError(
         f"DATA.ROOT is '{root}', where {split} may be {_list(files[split], 'or')}; choose, instead "
         f"of DATA.ROOT, such as: {' '.join(words)}"
@@ -197,13 +207,15 @@ def _refuse_missing(root: Path, files: dict[str, list[Path]]) -> None:
         raise UserError(
             f"DATA.ROOT is '{root}', with one annotation file, '{one[0]}', and no validation set; "
             "split it into train.json and val.json, or train without an evaluation, instead of "
-            f'DATA.ROOT: DATASETS.TRAIN {_explicit(one)} DATASETS.TEST "()"'
+            f'DATA.ROOT: DATASETS.TRAIN {pasted(_explicit(one))} DATASETS.TEST "()"'
         )
     there = [path for group in files.values() for path in group] + others
     found = f"it has {_list(there)}" if there else "it has no COCO annotation file"
+    if not there and (other := other_format(root)):
+        found += f", {way_out(other).removesuffix('; ')}"
     below = [folder for folder in _visible(root, "*") if folder.is_dir()]
     inner = next((folder for folder in below if any(_split_files(folder).values())), None)
-    hint = f"did you mean DATA.ROOT {inner}? " if inner and not there else ""
+    hint = f"did you mean DATA.ROOT {pasted(inner)}? " if inner and not there else ""
     raise UserError(
         f"DATA.ROOT is '{root}', where no training and validation set are found: {found}; {hint}"
         f"{LAYOUTS}; or name them: DATASETS.TRAIN ANNOTATIONS.json:IMAGE_FOLDER "
@@ -294,6 +306,11 @@ def _holding(folders: Sequence[Path], files: Sequence[str]) -> list[Path]:
     counts = [sum(os.path.isfile(folder / name) for name in files) for folder in folders]
     most = max(counts, default=0)
     return [folder for folder, count in zip(folders, counts, strict=True) if count == most > 0]
+
+
+def pasted(text: object) -> str:
+    """A word for a command line, in quotes that all shells know where it needs them."""
+    return f'"{text}"' if re.search(r"[\s()&;']", str(text)) else str(text)
 
 
 def _list(paths: Sequence[Path], word: str = "and") -> str:

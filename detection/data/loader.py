@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Sampler
 from backbones.errors import UserError
 from detection.data.checks import (
     Record,
+    check_any_object,
     check_class_count,
     check_data_set,
     check_same_classes,
@@ -148,12 +149,9 @@ def load_training_records(cfg: CfgNode) -> list[Record]:
     tests = [name for name in cfg.DATASETS.TEST if name in DatasetCatalog.list()]
     check_same_classes([*names, *tests])
     records = _filtered(cfg, records)
-    if not records:
-        raise UserError(
-            f"no image of {', '.join(names)} has an annotated object; add annotations, or set "
-            "DATALOADER.FILTER_EMPTY_ANNOTATIONS False to train on empty images"
-        )
-    objects = sum(len(record.get("annotations", ())) for record in records)
+    check_any_object(names, len(records))
+    annotations = (item for record in records for item in record.get("annotations", ()))
+    objects = sum(not item.get("iscrowd", 0) for item in annotations)  # crowds are not trained on
     _log.info("Training on %s: %d images, %d objects", ", ".join(names), len(records), objects)
     classes = MetadataCatalog.get(names[0]).get("thing_classes")
     if classes is not None and "annotations" in records[0]:

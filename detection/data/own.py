@@ -170,11 +170,11 @@ def _looks_like_a_path(text: str) -> bool:
     return ends or os.path.exists(text) or bool(_halves(text)) or bool(re.search(r"[/\\]", text))
 
 
-def _source(path: str, key: str) -> Source:
-    path = os.path.expanduser(path)
+def _source(entry: str, key: str) -> Source:
+    path = os.path.expanduser(entry)
     if not os.path.exists(path) and (parts := _halves(path)):
         json_file, image_root = map(os.path.expanduser, parts)
-        return _explicit(path, json_file, image_root, key)
+        return _explicit(entry, json_file, image_root, key)
     if os.path.isdir(path):
         return source_of_folder(Path(path), key)
     if os.path.isfile(path):

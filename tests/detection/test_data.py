@@ -338,3 +338,20 @@ def test_encoded_masks_in_polygon_format(tiny_cfg: CfgNode) -> None:
         found[form] = made["instances"].gt_masks.tensor
     assert found["polygon"].equal(found["bitmask"])
     assert found["polygon"].any(2).any(1).all()
+
+
+def test_crowds_are_no_objects_to_train_on(
+    register: Callable[..., str],
+    tiny_cfg: CfgNode,
+    own_json: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    content = json.loads(own_json.read_text())
+    content["annotations"][0]["iscrowd"] = 1
+    objects = sum(not item.get("iscrowd", 0) for item in content["annotations"])
+    assert objects < len(content["annotations"])
+    own_json.write_text(json.dumps(content))
+    tiny_cfg.DATASETS.TRAIN = (register(own_json),)
+    caplog.set_level("INFO")
+    load_training_records(tiny_cfg)
+    assert any(text.endswith(f"images, {objects} objects") for text in caplog.messages)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -171,7 +172,37 @@ REFUSED: dict[str, tuple[dict[str, object], str]] = {
         "no validation set; split it",
     ),
     "nothing": ({"a.jpg": ""}, "it has no COCO annotation file; known layouts: .*ANNOTATIONS.json"),
-    "other JSON": ({"stats.json": "{}"}, "it has no COCO annotation file"),
+    "other JSON": ({"stats.json": "{}"}, "it has no COCO annotation file; known layouts"),
+    "YOLO": (
+        {
+            "images/train/a.jpg": "",
+            "labels/classes.txt": "0 0.5 0.5 0.2 0.2",
+            "labels/train/a.txt": "0 0.5 0.5 0.2 0.2\n1 0.1 0.1 0.1 0.1\n",
+        },
+        r"no COCO annotation file, but YOLO labels \('\S+/labels/train/a.txt'\): export them as "
+        "COCO JSON, as label tools can, or convert them; known layouts",
+    ),
+    "YOLO with masks": (
+        {"train/labels/a.txt": "0 0.5 0.5 0.2 0.2 0.1 0.1", "data.yaml": "nc: 1"},
+        r"but YOLO labels \('\S+/train/labels/a.txt'\)",
+    ),
+    "notes": ({"notes.txt": "1 2 3 4 5", "x.xml": "<svg/>", "x.csv": "a,b"}, "file; known"),
+    "Pascal VOC": (
+        {"Annotations/a.xml": "<?xml version='1.0'?>\n<annotation/>", "JPEGImages/a.jpg": ""},
+        r"but Pascal VOC XML \('\S+/Annotations/a.xml'\): export",
+    ),
+    "LabelMe": (
+        {f"train/{n}.json": '{"shapes": [], "imagePath": "a.jpg"}' for n in range(60)},
+        r"but LabelMe JSON \('\S+/train/0.json'\): export",
+    ),
+    "VIA": (
+        {"via.json": '{"a.jpg12": {"filename": "a.jpg", "regions": []}}'},
+        r"but VGG Image Annotator JSON \('\S+/via.json'\): export",
+    ),
+    "a table": (
+        {"train/_annotations.csv": "filename,width,height,class,xmin,ymin,xmax,ymax\n"},
+        r"but a table of boxes \('\S+/train/_annotations.csv'\): export",
+    ),
     "one below": (
         {"inner/train.json": ["a.jpg"], "inner/val.json": ["a.jpg"], "inner/a.jpg": ""},
         r"did you mean DATA.ROOT \S+/inner\?",
@@ -199,6 +230,20 @@ def test_a_folder_that_is_not_clear(kind: str, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_ways_out_can_be_pasted(tmp_path: Path) -> None:
+    root = lay_out(tmp_path / "my photos", {"all.json": ["a.jpg"], "images/a.jpg": ""})
+    with pytest.raises(UserError) as caught:
+        splits_of(root)
+    words = shlex.split(str(caught.value).rpartition("instead of DATA.ROOT: ")[2])
+    assert words == ["DATASETS.TRAIN", f"{root}/all.json:{root}/images", "DATASETS.TEST", "()"]
+
+
+def test_a_file_is_no_root(tmp_path: Path) -> None:
+    root = lay_out(tmp_path, {"train.json": ["a.jpg"]})
+    with pytest.raises(UserError, match=r"is a file; .* DATASETS.TRAIN \S+/train.json DATASETS"):
+        splits_of(root / "train.json")
+
+
 def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="DATA.ROOT is '.*absent', but there is no such folder"):
         splits_of(tmp_path / "absent")
@@ -224,6 +269,15 @@ FOLDERS: dict[str, tuple[dict[str, object], str | None]] = {
     "two in it": ({"set/x.json": ["a.jpg"], "set/y.json": ["a.jpg"]}, None),
     "two beside it": ({"set.json": ["a.jpg"], "annotations/set.json": ["a.jpg"]}, None),
     "none": ({}, None),
+    "YOLO's": ({"set/a.txt": "0 0.5 0.5 0.2 0.2"}, None),
+    "CVAT's": (
+        {"set/annotations/instances_default.json": ["a.jpg"]},
+        "set/annotations/instances_default.json",
+    ),
+    "two below it": (
+        {"set/annotations/x.json": ["a.jpg"], "set/annotations/y.json": ["a.jpg"]},
+        None,
+    ),
 }
 
 
@@ -264,11 +318,33 @@ def test_a_header_is_what_the_file_says(tmp_path: Path) -> None:
     assert read_header(path).files == ("other.jpg",)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"images": 3}', "[" * 100_000])
-def test_a_file_that_is_no_coco(content: str, tmp_path: Path) -> None:
+def test_ids_of_a_header_may_be_numbers_and_text(tmp_path: Path) -> None:
+    path = tmp_path / "set.json"
+    content = json.loads(coco(["a.jpg"]))
+    content["categories"] = [{"id": "x", "name": "last"}, {"id": 7, "name": "first"}]
+    path.write_text(json.dumps(content))
+    assert read_header(path).classes == ("first", "last")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("", "it is empty"),
+        ("{", "JSONDecodeError: Expecting"),
+        ("[]", "it holds a list"),
+        ("{}", "it has no list of images"),
+        ('{"images": 3}', "it has no list of images"),
+        ('{"images": [], "categories": []}', "it has no list of annotations"),
+        ('{"images": [{"id": 1}], "categories": []}', r"images\[0\] has no 'file_name'"),
+        ("[" * 100_000, "RecursionError"),
+        ("{}".encode("utf-16"), "UnicodeDecodeError: invalid start byte at byte 0; expected UTF-8"),
+    ],
+)
+def test_a_file_that_is_no_coco(content: str | bytes, reason: str, tmp_path: Path) -> None:
     path = tmp_path / "broken.json"
-    path.write_text(content)
-    with pytest.raises(UserError, match=rf"{re.escape(str(path))}' is not valid COCO JSON"):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    expected = rf"{re.escape(str(path))}' is not valid COCO JSON \({reason}.*\); mend it"
+    with pytest.raises(UserError, match=expected):
         read_header(path)
     with pytest.raises(UserError, match="cannot read the annotation file"):
         read_header(tmp_path / "absent.json")

@@ -90,50 +90,76 @@ def read_annotations(path: str | os.PathLike[str]) -> AnnotationFile:
     key = (os.path.abspath(local), status.st_mtime_ns, status.st_size)
     if _shared is not None and key in _shared:
         return _shared[key]
-    found = AnnotationFile(os.fspath(path), _checked(_decoded(local), os.fspath(path)))
+    found = AnnotationFile(
+        os.fspath(path), checked(decoded(local, os.fspath(path)), os.fspath(path))
+    )
     if _shared is not None:
         _shared[key] = found
     return found
 
 
-def _decoded(path: str) -> Any:
+def decoded(path: str, shown: str) -> Any:
+    """The JSON of a file in UTF-8, with or without a byte-order mark.
+
+    Raises:
+        UserError: with ``shown`` as the name of the file, if it is no JSON or cannot be read.
+        FileNotFoundError: if there is none.
+    """
+    if not os.path.getsize(path):
+        raise broken(shown, "it is empty")
     collecting = gc.isenabled()
     gc.disable()  # millions of new lists, none of them garbage
     try:
         with open(path, encoding="utf-8-sig") as file:
             return json.load(file)
-    except (UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise _broken(path, f"{type(error).__name__}: {str(error).splitlines()[0]}") from None
+    except UnicodeDecodeError as error:
+        reason = f"UnicodeDecodeError: {error.reason} at byte {error.start}; expected UTF-8"
+        raise broken(shown, reason) from None
+    except (ValueError, RecursionError) as error:
+        raise broken(shown, f"{type(error).__name__}: {str(error).splitlines()[0]}") from None
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise UserError(f"cannot read the annotation file '{path}': {error}") from None
+        raise UserError(f"cannot read the annotation file '{shown}': {error}") from None
     finally:
         if collecting:
             gc.enable()
 
 
-def _checked(content: Any, path: str) -> Mapping[str, Any]:
-    """Insists on the keys that everything else rests on."""
+def checked(
+    content: Any, path: str, parts: Sequence[str] = ("images", "categories")
+) -> Mapping[str, Any]:
+    """Insists on the keys that everything else rests on.
+
+    Args:
+        content: the decoded JSON.
+        path: of the file, for the message.
+        parts: the lists that have to be there.
+
+    Raises:
+        UserError: naming the first that is missing or of another type.
+    """
     if not isinstance(content, dict):
-        raise _broken(path, f"it holds a {type(content).__name__}, not images and categories")
+        raise broken(path, f"it holds a {type(content).__name__}, not images and categories")
     for part, keys in _NEEDED.items():
-        listed = content.get(part, [] if part == "annotations" else None)
+        listed = content.get(part, None if part in parts else [])
         if not isinstance(listed, list):
-            raise _broken(path, f"it has no list of {part}")
+            raise broken(path, f"it has no list of {part}")
         for position, item in enumerate(listed):
             if not isinstance(item, dict):
-                raise _broken(path, f"{part}[{position}] is no object")
+                raise broken(path, f"{part}[{position}] is no object")
             for key in keys:
                 if key not in item:
-                    raise _broken(path, f"{part}[{position}] has no '{key}'")
+                    raise broken(path, f"{part}[{position}] has no '{key}'")
     for position, image in enumerate(content["images"]):
         if not isinstance(image["file_name"], str):
-            raise _broken(path, f"the file_name of images[{position}] is no text")
+            raise broken(path, f"the file_name of images[{position}] is no text")
     return content
 
 
-def _broken(path: str, reason: str) -> UserError:
+def broken(path: str, reason: str) -> UserError:
+    """The error for a file that is not in COCO's format."""
     return UserError(
-        f"the annotation file '{path}' is not valid COCO JSON ({reason}); mend it or make it again"
+        f"the annotation file '{path}' is not valid COCO JSON ({reason}); mend it or export it "
+        "again"
     )

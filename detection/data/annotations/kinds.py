@@ -274,6 +274,18 @@ KINDS = {
         "AP by scale goes by the file; is it of another image size? Take 'area' out of the file "
         "to have it computed",
     ),
+    "none_to_train": Kind(
+        "objects",
+        "images of a training set, all of them, without an object",
+        "oddity",
+        "nothing but background is learned from them: name the annotation file that has objects",
+    ),
+    "none_to_find": Kind(
+        "objects",
+        "images of a test set, all of them, without an object",
+        "oddity",
+        "every AP is '–' for them: name the annotation file that has objects",
+    ),
     "too_many": Kind(
         "objects",
         "images with more objects than TEST.DETECTIONS_PER_IMAGE, which is {most}",

@@ -27,6 +27,19 @@ def structure_findings(file: AnnotationFile) -> list[Finding]:
     return _found[file]
 
 
+def object_findings(file: AnnotationFile, training: bool) -> list[Finding]:
+    """Whether a data set has any object that is no crowd.
+
+    Args:
+        file: whose columns are looked at.
+        training: whether it is trained on, or else evaluated on.
+    """
+    if not file.images or file.columns.objects.any():
+        return []
+    key = "none_to_train" if training else "none_to_find"
+    return present([finding(key, len(file.images), f"'{file.images[0]['file_name']}'")])
+
+
 def class_findings(ours: Classes, theirs: Classes, other: str) -> list[Finding]:
     """How the classes of a data set differ from those of another.
 

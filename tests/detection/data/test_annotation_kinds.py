@@ -337,6 +337,17 @@ def test_classes_of_two_data_sets() -> None:
     )
 
 
+@pytest.mark.parametrize(("training", "key"), [(True, "none_to_train"), (False, "none_to_find")])
+def test_sets_without_an_object(training: bool, key: str) -> None:
+    """Crowds are no objects to train on, nor to find."""
+    none = {**content(), "annotations": []}
+    crowds = spoilt(lambda item: item.update(iscrowd=1), ALL)
+    for data in (none, crowds):
+        finding = findings(data, training=training)[title(key)]
+        assert (finding.severity, finding.count) == ("oddity", len(data["images"]))
+        assert finding.example == "'1.jpg'"
+
+
 def test_crowded_images() -> None:
     finding = findings(content(), training=False, DETECTIONS=2)
     (only,) = finding.values()

@@ -179,7 +179,10 @@ def test_what_is_proposed_can_be_pasted(tiny_cfg: CfgNode) -> None:
     tiny_cfg.MODEL.ROI_HEADS.NUM_CLASSES = 80
     text = said(tiny_cfg)
     assert "MODEL.ROI_HEADS.NUM_CLASSES 3" in text
-    assert "error: MODEL.ROI_HEADS.NUM_CLASSES is 80, but data set 'tiny_train' has 3 cl" in text
+    expected = "error: MODEL.ROI_HEADS.NUM_CLASSES is 80, but data set 'tiny_train' has 3 cl"
+    assert f"tiny_train:\n- {expected}" in text
+    assert "nothing is odd" not in text
+    assert text.splitlines()[-1].startswith(expected)
 
 
 def test_all_that_is_wrong_is_said(register: Register, tiny_cfg: CfgNode, own_json: Path) -> None:
@@ -203,6 +206,38 @@ def test_all_that_is_wrong_is_said(register: Register, tiny_cfg: CfgNode, own_js
     tiny_cfg.DATASETS.TRAIN = tiny_cfg.DATASETS.TEST = ()
     with pytest.raises(UserError, match="are empty"):
         inspect(tiny_cfg, print)
+
+
+def test_a_training_set_without_objects(
+    register: Register, tiny_cfg: CfgNode, own_json: Path
+) -> None:
+    data = json.loads(own_json.read_text())
+    count = len(data["images"])
+    own_json.write_text(json.dumps({**data, "annotations": []}))
+    name = register(own_json)
+    tiny_cfg.DATASETS.TRAIN = (name,)
+    text = said(tiny_cfg)
+    assert f"oddity: {count} × images of a training set, all of them, without an object" in text
+    assert text.splitlines()[-1].startswith(f"error: no image of {name} has an annotated object")
+    tiny_cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
+    assert "\nerror: " not in said(tiny_cfg)
+    tiny_cfg.DATASETS.TRAIN, tiny_cfg.DATASETS.TEST = ("tiny_train",), (name,)
+    assert f"oddity: {count} × images of a test set, all of them, without an object" in said(
+        tiny_cfg
+    )
+
+
+def test_missing_images_are_counted(register: Register, tiny_cfg: CfgNode, own_json: Path) -> None:
+    data = json.loads(own_json.read_text())
+    for image in data["images"][:2]:
+        image["file_name"] = f"absent_{image['file_name']}"
+    own_json.write_text(json.dumps(data))
+    name = register(own_json)
+    tiny_cfg.DATASETS.TRAIN = (name,)
+    text = said(tiny_cfg)
+    count = f"(2 of {len(data['images'])} are missing)"
+    assert f"{name}:\n- error: no image '" in text and count in text
+    assert text.splitlines()[-1].startswith(f"error: data set '{name}': no image '")
 
 
 @pytest.mark.parametrize(("classes", "code"), [("3", 0), ("80", 2)])
