@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -78,13 +78,13 @@ def _unused(file: AnnotationFile) -> Iterable[Finding | None]:
     if not (category >= 0).any():
         return
     objects = np.bincount(category[category >= 0], minlength=len(file.categories))
-    parents = {item.get("supercategory") for item in file.categories}
+    parents = {_parent(item) for item in file.categories}
     unused = [item for item, count in zip(file.categories, objects, strict=True) if not count]
     dummy = [
         item
         for item in unused
-        if item["name"] in parents - {item.get("supercategory")}
-        or (item["id"] in (0, "0") and item.get("supercategory") in ("none", None, ""))
+        if item["name"] in parents - {_parent(item)}
+        or (item["id"] in (0, "0") and _parent(item) in ("none", ""))
     ]
     for key, items in (
         ("class_dummy", dummy),
@@ -92,6 +92,12 @@ def _unused(file: AnnotationFile) -> Iterable[Finding | None]:
     ):
         shown = f"'{items[0]['name']}' with the id {items[0]['id']!r}" if items else ""
         yield finding(key, len(items), shown)
+
+
+def _parent(category: Mapping[str, Any]) -> str:
+    """The class above; empty where there is none, or where tools write a list or an object."""
+    parent = category.get("supercategory")
+    return parent if isinstance(parent, str) else ""
 
 
 def _ids(file: AnnotationFile) -> Iterable[Finding | None]:

@@ -6,6 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+FARTHEST = 2.0**20
+"""Pixels: no image is as large, and whoever draws coordinates beyond it runs out of memory."""
+
 _NOT_SET = (None, 0, False, "", "0", "false", "False")
 
 
@@ -23,3 +26,8 @@ def number_or_nan(value: Any) -> float:
         return float(value) if math.isfinite(value) else math.nan
     except OverflowError:  # an integer beyond any float
         return math.nan
+
+
+def whole(side: Any) -> Any:
+    """A side such as 640.0 as an integer; everything else as it is."""
+    return int(side) if isinstance(side, float) and side.is_integer() else side
