@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from backbones.errors import UserError
+from detection.data.annotations.file import name_by_address
 from detection.data.annotations.ids import id_order
 from detection.data.annotations.values import is_crowd
 
@@ -73,6 +74,7 @@ def _read(path: Path, shown: str, changed: int, size: int) -> Header:
 
 def _header(content: dict[str, Any]) -> Header:
     images = content["images"]
+    name_by_address(images)
     names = {item["id"]: item["name"] for item in content["categories"]}
     listed = {image["id"] for image in images}
     seen = {item["image_id"] for item in content["annotations"] if not is_crowd(item)}

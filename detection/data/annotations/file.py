@@ -117,6 +117,7 @@ def _checked(content: Any, path: str) -> Mapping[str, Any]:
     """Insists on the keys that everything else rests on."""
     if not isinstance(content, dict):
         raise _broken(path, f"it holds a {type(content).__name__}, not images and categories")
+    name_by_address(content.get("images"))
     for part, keys in _NEEDED.items():
         listed = content.get(part, [] if part == "annotations" else None)
         if not isinstance(listed, list):
@@ -131,6 +132,14 @@ def _checked(content: Any, path: str) -> Mapping[str, Any]:
         if not isinstance(image["file_name"], str):
             raise _broken(path, f"the file_name of images[{position}] is no text")
     return content
+
+
+def name_by_address(images: Any) -> None:
+    """LVIS names images by their address at COCO's; its file is named as Detectron2 does."""
+    for image in images if isinstance(images, list) else ():
+        unnamed = isinstance(image, dict) and "file_name" not in image
+        if unnamed and isinstance(address := image.get("coco_url"), str):
+            image["file_name"] = "/".join(address.split("/")[-2:])
 
 
 def _broken(path: str, reason: str) -> UserError:

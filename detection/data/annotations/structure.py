@@ -12,6 +12,7 @@ import numpy as np
 from detection.data.annotations.describing import finding, of_rows, present
 from detection.data.annotations.file import AnnotationFile
 from detection.data.annotations.ids import id_order, is_id
+from detection.data.annotations.values import is_set
 from detection.data.findings import Finding
 
 Classes = Sequence[tuple[Any, Any]]
@@ -126,7 +127,7 @@ def _ids(file: AnnotationFile) -> Iterable[Finding | None]:
     yield of_rows("image_unknown", file, columns.image < 0)
     yield of_rows("category_unknown", file, columns.category < 0, "category_id")
     yield of_rows("object_twice", file, _copies(file))
-    ignored = np.fromiter((bool(i.get("ignore")) for i in file.annotations), bool, len(columns))
+    ignored = np.fromiter((is_set(i.get("ignore")) for i in file.annotations), bool, len(columns))
     yield of_rows("ignored", file, ignored)
 
 
@@ -144,7 +145,9 @@ def _copies(file: AnnotationFile) -> np.ndarray[Any, Any]:
 
 def _sizes(file: AnnotationFile) -> Iterable[Finding | None]:
     asked = [file.written or "width" in image or "height" in image for image in file.images]
-    wrong = np.flatnonzero(np.asarray(asked, bool) & ~(file.columns.sizes > 0).all(1))
+    sizes = file.columns.sizes
+    usable = ((sizes > 0) & (sizes % 1 == 0)).all(1)
+    wrong = np.flatnonzero(np.asarray(asked, bool) & ~usable)
     shown = ""
     if len(wrong):
         image = file.images[wrong[0]]

@@ -14,8 +14,12 @@ _NOT_SET = (None, 0, False, "", "0", "false", "False")
 
 def is_crowd(annotation: Mapping[str, Any]) -> int:
     """``iscrowd`` as 0 or 1; missing, null and text are read as people mean them."""
-    value = annotation.get("iscrowd")
-    return 0 if value == 0 or value in _NOT_SET else 1
+    return int(is_set(annotation.get("iscrowd")))
+
+
+def is_set(value: Any) -> bool:
+    """Whether a flag is set; missing, null, 0 and text for it are not."""
+    return not (value == 0 or value in _NOT_SET)
 
 
 def number_or_nan(value: Any) -> float:

@@ -304,7 +304,12 @@ def test_what_stands_twice() -> None:
     assert ignored.severity == "error"
 
 
-@pytest.mark.parametrize("size", [None, "120", 0, math.nan])
+@pytest.mark.parametrize("value", [0, "0", False, None, ""])
+def test_nothing_is_ignored(value: Any) -> None:
+    assert findings(spoilt(lambda item: item.update(ignore=value), ALL)) == {}
+
+
+@pytest.mark.parametrize("size", [None, "120", 0, math.nan, 120.5])
 def test_images_without_a_size(size: Any) -> None:
     data = content()
     data["images"][2]["width"] = size
