@@ -13,7 +13,7 @@ from pycocotools import mask as mask_util
 from backbones.errors import UserError
 from detection.data.annotations.ids import id_order
 from detection.data.annotations.masks import Array, encoded, mask_columns, readable
-from detection.data.annotations.values import is_crowd, number_or_nan
+from detection.data.annotations.values import is_crowd, number_or_nan, whole
 
 Result = dict[str, Any]
 """One detection in COCO's result format."""
@@ -67,7 +67,7 @@ class Truth:
         for number, item in enumerate(objects, 1):
             item["id"] = number
         content = {
-            "images": [{**image, "id": number} for number, image in enumerate(images, 1)],
+            "images": [_sized(image, number) for number, image in enumerate(images, 1)],
             "categories": [{**item, "id": number} for number, item in enumerate(categories, 1)],
             "annotations": objects,
         }
@@ -109,6 +109,12 @@ def _numbered(items: Sequence[Mapping[str, Any]], what: str) -> list[Mapping[str
             "an id of its own"
         )
     return found
+
+
+def _sized(image: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """An image with its number; both implementations refuse sizes such as 640.0."""
+    sizes = {key: image[key] for key in ("height", "width") if key in image}
+    return {**image, **{key: whole(side) for key, side in sizes.items()}, "id": number}
 
 
 def _names(categories: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 from backbones.errors import UserError
 from detection.data.annotations.file import broken, checked, decoded
 from detection.data.annotations.ids import id_order
+from detection.data.annotations.values import is_crowd
 
 _SAMPLES = 20
 
@@ -69,7 +70,7 @@ def _header(content: Mapping[str, Any]) -> Header:
     images = content["images"]
     names = {item["id"]: item["name"] for item in content["categories"]}
     listed = {image["id"] for image in images}
-    seen = {item["image_id"] for item in content["annotations"] if not item.get("iscrowd", 0)}
+    seen = {item["image_id"] for item in content["annotations"] if not is_crowd(item)}
     step = max(1, len(images) // _SAMPLES)
     return Header(
         classes=tuple(str(names[key]) for key in sorted(names, key=id_order)),

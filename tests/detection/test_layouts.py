@@ -318,6 +318,19 @@ def test_a_header_is_what_the_file_says(tmp_path: Path) -> None:
     assert read_header(path).files == ("other.jpg",)
 
 
+def test_a_header_with_ids_and_crowds_as_people_write_them(tmp_path: Path) -> None:
+    path = tmp_path / "set.json"
+    content = {
+        "images": [{"id": "a", "coco_url": "http://x.org/val2017/a.jpg"}],
+        "annotations": [{"image_id": "a", "category_id": 2, "iscrowd": "0"}],
+        "categories": [{"id": n, "name": f"class {n}"} for n in ("x", "10", 2, "9")],
+    }
+    path.write_text(json.dumps(content))
+    header = read_header(path)
+    assert header.classes == ("class 2", "class 9", "class 10", "class x")
+    assert (header.with_objects, header.files) == (1, ("val2017/a.jpg",))
+
+
 def test_ids_of_a_header_may_be_numbers_and_text(tmp_path: Path) -> None:
     path = tmp_path / "set.json"
     content = json.loads(coco(["a.jpg"]))

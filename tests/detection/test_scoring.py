@@ -387,6 +387,17 @@ def test_masks_of_every_kind_score_alike(backend: str) -> None:
         assert math.isnan(found["APs"]) and math.isnan(found["APl"])
 
 
+@pytest.mark.parametrize("area", [2000, 0])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_sizes_such_as_640_0(backend: str, area: float) -> None:
+    box = [20, 30, 50, 40]
+    polygon = [20, 30, 70, 30, 70, 70, 20, 70]
+    truth = truth_of({**instance(box), "segmentation": [polygon], "area": area})
+    truth["images"] = [{**i, "height": float(SIDE), "width": float(SIDE)} for i in truth["images"]]
+    found = score(truth, [found_at(box, 0.9)], "segm", backend)
+    assert found["AP"] == found["APm"] == pytest.approx(100)
+
+
 @pytest.mark.parametrize("mask", [None, [], [[1, 2, 3, 4]], {"size": [9, 9], "counts": [3]}])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_objects_with_a_box_only(backend: str, mask: Any) -> None:

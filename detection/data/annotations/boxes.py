@@ -23,6 +23,8 @@ def box_findings(file: AnnotationFile) -> list[Finding]:
     columns = file.columns
     kind, boxes = columns.box_kind, columns.boxes
     known = (kind == BoxKind.FOUR) & columns.listed & (columns.image_sizes > 0).all(1)
+    # A file says nothing of angles; a data set registered by a function does.
+    malformed = (kind == BoxKind.MALFORMED) | ((kind == BoxKind.ROTATED) & file.written)
     negative = known & ((boxes[:, 2] < 0) | (boxes[:, 3] < 0))
     empty = known & ~negative & ((boxes[:, 2] == 0) | (boxes[:, 3] == 0))
     whole = known & ~negative & ~empty
@@ -36,7 +38,7 @@ def box_findings(file: AnnotationFile) -> list[Finding]:
     outside, beyond = _places(columns, whole)
     rows = {
         "box_missing": kind == BoxKind.MISSING,
-        "box_malformed": kind == BoxKind.MALFORMED,
+        "box_malformed": malformed,
         "box_corners": corners,
         "box_centre": centre,
         "box_normalised": normalised,

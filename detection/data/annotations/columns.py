@@ -12,7 +12,7 @@ import numpy as np
 
 from detection.data.annotations.ids import is_id, positions
 from detection.data.annotations.masks import Array, Masks, mask_columns
-from detection.data.annotations.values import is_crowd, number_or_nan
+from detection.data.annotations.values import FARTHEST, is_crowd, number_or_nan
 
 SMALL, LARGE = 32**2, 96**2
 """COCO's borders of areas between small, medium and large objects, in pixels."""
@@ -129,7 +129,11 @@ def _boxes(values: Sequence[Any]) -> tuple[Array, Array]:
         found = np.asarray(values)
     except ValueError:  # of several lengths
         found = np.zeros(0)
-    if found.dtype.kind in "iuf" and found.shape == (len(values), 4) and np.isfinite(found).all():
+    if (
+        found.dtype.kind in "iuf"
+        and found.shape == (len(values), 4)
+        and (np.abs(found) < FARTHEST).all()
+    ):
         return found.astype(float), np.zeros(len(values), np.int8)
     boxes = np.full((len(values), 4), np.nan)
     kinds = np.full(len(values), BoxKind.MALFORMED, np.int8)
@@ -137,8 +141,9 @@ def _boxes(values: Sequence[Any]) -> tuple[Array, Array]:
         if value is None:
             kinds[row] = BoxKind.MISSING
         elif isinstance(value, list | tuple) or hasattr(value, "tolist"):
-            numbers = [number_or_nan(x) for x in np.ravel(np.asarray(value, object)).tolist()]
-            if len(numbers) in (4, 5) and np.isfinite(numbers).all():
+            parts = value if isinstance(value, list | tuple) else np.atleast_1d(value).tolist()
+            numbers = [number_or_nan(part) for part in parts]
+            if len(numbers) in (4, 5) and (np.abs(numbers) < FARTHEST).all():
                 kinds[row] = BoxKind.FOUR if len(numbers) == 4 else BoxKind.ROTATED
                 boxes[row] = numbers if len(numbers) == 4 else np.nan
     return boxes, kinds

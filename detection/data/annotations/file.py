@@ -141,6 +141,7 @@ def checked(
     """
     if not isinstance(content, dict):
         raise broken(path, f"it holds a {type(content).__name__}, not images and categories")
+    name_by_address(content.get("images"))
     for part, keys in _NEEDED.items():
         listed = content.get(part, None if part in parts else [])
         if not isinstance(listed, list):
@@ -155,6 +156,14 @@ def checked(
         if not isinstance(image["file_name"], str):
             raise broken(path, f"the file_name of images[{position}] is no text")
     return content
+
+
+def name_by_address(images: Any) -> None:
+    """LVIS names images by their address at COCO's; its file is named as Detectron2 does."""
+    for image in images if isinstance(images, list) else ():
+        unnamed = isinstance(image, dict) and "file_name" not in image
+        if unnamed and isinstance(address := image.get("coco_url"), str):
+            image["file_name"] = "/".join(address.split("/")[-2:])
 
 
 def broken(path: str, reason: str) -> UserError:

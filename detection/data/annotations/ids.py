@@ -16,7 +16,12 @@ def is_id(value: Any) -> bool:
 
 
 def id_order(value: Any) -> tuple[int, Any]:
-    """Sorts ids: numbers first, also those that are written as text, then other text."""
+    """Sorts ids: numbers first, also those that are written as text, then other text.
+
+    What is no id comes last, so that a file that has such can still be looked at.
+    """
+    if not is_id(value):
+        return 2, repr(value)
     if not isinstance(value, str):
         return 0, value
     return (0, int(value)) if re.fullmatch(r"-?[0-9]{1,40}", value) else (1, value)

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as mask_util
 
+from detection.data.annotations.values import FARTHEST
+
 Array = np.ndarray[Any, Any]
 
 _CHUNK = 20_000
@@ -192,7 +194,7 @@ def _collect(masks: Masks, rows: Array, fault: Array, area: Array, extent: Array
 
 
 def _numbers(polygons: list[Any]) -> Array | None:
-    """All coordinates in one row; None if one of them is no finite number."""
+    """All coordinates in one row; None if one of them is no number of pixels."""
     try:
         found = np.asarray(list(chain.from_iterable(polygons)))
     except (TypeError, ValueError):
@@ -202,7 +204,7 @@ def _numbers(polygons: list[Any]) -> Array | None:
     if found.ndim != 1 or found.dtype.kind not in "iuf" or any(type(p) is str for p in polygons):
         return None
     found = found.astype(np.float64)
-    return found if np.isfinite(found).all() else None
+    return found if (np.abs(found) < FARTHEST).all() else None
 
 
 def _figures(points: Array, counts: Array) -> tuple[Array, Array, Array]:

@@ -19,7 +19,7 @@ from detection.data.annotations.file import AnnotationFile, read_annotations
 from detection.data.annotations.ids import id_order
 from detection.data.annotations.masks import readable
 from detection.data.annotations.structure import structure_findings
-from detection.data.annotations.values import is_crowd
+from detection.data.annotations.values import is_crowd, whole
 from detection.data.findings import report
 
 Record = dict[str, Any]
@@ -68,8 +68,8 @@ def load_coco(
     return [
         {
             "file_name": os.path.join(image_root, file.images[n]["file_name"]),
-            "height": _whole(file.images[n].get("height")),
-            "width": _whole(file.images[n].get("width")),
+            "height": whole(file.images[n].get("height")),
+            "width": whole(file.images[n].get("width")),
             "image_id": file.images[n]["id"],
             "annotations": objects[n],
         }
@@ -100,10 +100,6 @@ def _objects(
             kept["keypoints"] = [value if n % 3 == 2 else value + 0.5 for n, value in points]
         found[columns.image[row]].append(kept)
     return found
-
-
-def _whole(side: Any) -> Any:
-    return int(side) if isinstance(side, float) and side.is_integer() else side
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -12,6 +12,7 @@ import numpy as np
 from detection.data.annotations.describing import finding, of_rows, present
 from detection.data.annotations.file import AnnotationFile
 from detection.data.annotations.ids import id_order, is_id
+from detection.data.annotations.values import is_set
 from detection.data.findings import Finding
 
 Classes = Sequence[tuple[Any, Any]]
@@ -91,13 +92,13 @@ def _unused(file: AnnotationFile) -> Iterable[Finding | None]:
     if not (category >= 0).any():
         return
     objects = np.bincount(category[category >= 0], minlength=len(file.categories))
-    parents = {item.get("supercategory") for item in file.categories}
+    parents = {_parent(item) for item in file.categories}
     unused = [item for item, count in zip(file.categories, objects, strict=True) if not count]
     dummy = [
         item
         for item in unused
-        if item["name"] in parents - {item.get("supercategory")}
-        or (item["id"] in (0, "0") and item.get("supercategory") in ("none", None, ""))
+        if item["name"] in parents - {_parent(item)}
+        or (item["id"] in (0, "0") and _parent(item) in ("none", ""))
     ]
     for key, items in (
         ("class_dummy", dummy),
@@ -105,6 +106,12 @@ def _unused(file: AnnotationFile) -> Iterable[Finding | None]:
     ):
         shown = f"'{items[0]['name']}' with the id {items[0]['id']!r}" if items else ""
         yield finding(key, len(items), shown)
+
+
+def _parent(category: Mapping[str, Any]) -> str:
+    """The class above; empty where there is none, or where tools write a list or an object."""
+    parent = category.get("supercategory")
+    return parent if isinstance(parent, str) else ""
 
 
 def _ids(file: AnnotationFile) -> Iterable[Finding | None]:
@@ -133,7 +140,7 @@ def _ids(file: AnnotationFile) -> Iterable[Finding | None]:
     yield of_rows("image_unknown", file, columns.image < 0)
     yield of_rows("category_unknown", file, columns.category < 0, "category_id")
     yield of_rows("object_twice", file, _copies(file))
-    ignored = np.fromiter((bool(i.get("ignore")) for i in file.annotations), bool, len(columns))
+    ignored = np.fromiter((is_set(i.get("ignore")) for i in file.annotations), bool, len(columns))
     yield of_rows("ignored", file, ignored)
 
 
@@ -151,7 +158,9 @@ def _copies(file: AnnotationFile) -> np.ndarray[Any, Any]:
 
 def _sizes(file: AnnotationFile) -> Iterable[Finding | None]:
     asked = [file.written or "width" in image or "height" in image for image in file.images]
-    wrong = np.flatnonzero(np.asarray(asked, bool) & ~(file.columns.sizes > 0).all(1))
+    sizes = file.columns.sizes
+    usable = ((sizes > 0) & (sizes % 1 == 0)).all(1)
+    wrong = np.flatnonzero(np.asarray(asked, bool) & ~usable)
     shown = ""
     if len(wrong):
         image = file.images[wrong[0]]

@@ -6,13 +6,20 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+FARTHEST = 2.0**20
+"""Pixels: no image is as large, and whoever draws coordinates beyond it runs out of memory."""
+
 _NOT_SET = (None, 0, False, "", "0", "false", "False")
 
 
 def is_crowd(annotation: Mapping[str, Any]) -> int:
     """``iscrowd`` as 0 or 1; missing, null and text are read as people mean them."""
-    value = annotation.get("iscrowd")
-    return 0 if value == 0 or value in _NOT_SET else 1
+    return int(is_set(annotation.get("iscrowd")))
+
+
+def is_set(value: Any) -> bool:
+    """Whether a flag is set; missing, null, 0 and text for it are not."""
+    return not (value == 0 or value in _NOT_SET)
 
 
 def number_or_nan(value: Any) -> float:
@@ -23,3 +30,8 @@ def number_or_nan(value: Any) -> float:
         return float(value) if math.isfinite(value) else math.nan
     except OverflowError:  # an integer beyond any float
         return math.nan
+
+
+def whole(side: Any) -> Any:
+    """A side such as 640.0 as an integer; everything else as it is."""
+    return int(side) if isinstance(side, float) and side.is_integer() else side

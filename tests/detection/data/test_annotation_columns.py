@@ -204,3 +204,13 @@ def test_a_file_in_another_encoding(tmp_path: Path) -> None:
     path.write_bytes(json.dumps({"info": "Müller"}, ensure_ascii=False).encode("latin-1"))
     with pytest.raises(UserError, match="is not valid COCO JSON .UnicodeDecodeError"):
         read_annotations(path)
+
+
+def test_images_that_lvis_names_by_their_address(tmp_path: Path) -> None:
+    data = content()
+    for image in data["images"]:
+        image["coco_url"] = f"http://images.cocodataset.org/train2017/{image.pop('file_name')}"
+    path = tmp_path / "lvis.json"
+    path.write_text(json.dumps(data))
+    names = [image["file_name"] for image in read_annotations(path).images]
+    assert names == [f"train2017/{image['id']}.jpg" for image in data["images"]]

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from backbones import UserError
+from detection.data.annotations.file import AnnotationFile
 from detection.data.annotations.kinds import KINDS, kinds_table
-from detection.data.annotations.structure import class_findings
+from detection.data.annotations.structure import class_findings, classes_in
 from detection.data.findings import Finding, report
 from tests.detection.annotation_files import (
     HEIGHT,
@@ -119,7 +120,14 @@ def test_boxes_and_masks_that_disagree() -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("box_missing", None), ("box_malformed", [1, 2, 3]), ("box_malformed", [1, 2, math.nan, 4])],
+    [
+        ("box_missing", None),
+        ("box_malformed", [1, 2, 3]),
+        ("box_malformed", [1, 2, math.nan, 4]),
+        ("box_malformed", [1, 2, 3, 4, 90]),
+        ("box_malformed", [[1, 2, 3, 4]]),
+        ("box_malformed", [1, 2, 1e300, 4]),
+    ],
 )
 def test_boxes_that_are_none(key: str, value: Any) -> None:
     finding = found(key, spoilt(lambda item: item.update(bbox=value), 1))
@@ -168,6 +176,8 @@ def test_objects_with_a_box_only(mask: Any) -> None:
         ("mask_malformed", {"counts": "04"}),
         ("mask_malformed", [["4", "5", "20", "5", "20", "30"]]),
         ("mask_malformed", 7),
+        ("mask_malformed", [[0, 0, 1e12, 0, 1e12, 1e12]]),
+        ("mask_malformed", [[0, 0, 10**30, 0, 1, 1]]),
         ("mask_other_size", {"size": [WIDTH, HEIGHT], "counts": [0, WIDTH * HEIGHT]}),
     ],
 )
@@ -248,6 +258,19 @@ def test_ids_that_are_none(part: str, value: Any) -> None:
     assert finding.example.endswith(repr(value))
 
 
+def test_classes_are_compared_where_ids_are_none() -> None:
+    file = AnnotationFile("x.json", ids("categories", lambda _: None))
+    assert [title for title, _ in classes_in(file)] == ["ant", "cow", "bee"]
+
+
+@pytest.mark.parametrize("parent", [["a", "b"], {"a": 1}, 3, None])
+def test_classes_above_others_as_people_write_them(parent: Any) -> None:
+    data = content()
+    for item in data["categories"]:
+        item["supercategory"] = parent
+    assert findings(data) == {}
+
+
 @pytest.mark.parametrize("make", [str, float, lambda n: -n, lambda n: 2**60 + n, "id {}".format])
 def test_ids_of_any_kind_are_right(make: Callable[[int], Any]) -> None:
     data = content()
@@ -281,7 +304,12 @@ def test_what_stands_twice() -> None:
     assert ignored.severity == "error"
 
 
-@pytest.mark.parametrize("size", [None, "120", 0, math.nan])
+@pytest.mark.parametrize("value", [0, "0", False, None, ""])
+def test_nothing_is_ignored(value: Any) -> None:
+    assert findings(spoilt(lambda item: item.update(ignore=value), ALL)) == {}
+
+
+@pytest.mark.parametrize("size", [None, "120", 0, math.nan, 120.5])
 def test_images_without_a_size(size: Any) -> None:
     data = content()
     data["images"][2]["width"] = size
