@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,18 @@ class DetectorCheckpointer(Checkpointer):
     Pyramid and heads may be missing, as they are in ``backbone.pth``, or may be of another number
     of classes; that is logged. A half-loaded backbone would train, and be worth nothing. Files
     that timm, torchvision or pytorchcv wrote of the same network are renamed.
+
+    Attributes:
+        classes: names of the classes in their order, to be written into every file; empty if they
+            are not known.
     """
+
+    classes: Sequence[str] = ()
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """As :meth:`Checkpointer.save`, with the classes."""
+        known = {"classes": list(self.classes)} if self.classes else {}
+        super().save(name, **known, **kwargs)
 
     def _load_model(self, checkpoint: Any) -> Any:
         self._check_other_backbone(checkpoint)

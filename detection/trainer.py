@@ -22,6 +22,7 @@ from detection.checkpointing import DetectorCheckpointer, mention_backbone_besid
 from detection.data.checks import Record, check_test_sets
 from detection.data.loader import build_test_loader, build_train_loader, skip_batches
 from detection.data.resolve import resolve_data
+from detection.data.trained_classes import check_classes_of_weights, trained_classes
 from detection.engine.best import BestModel
 from detection.engine.metrics import MetricsHook, has_row
 from detection.engine.random_state import seeded
@@ -131,6 +132,7 @@ class DetectionTrainer(ResumableTrainer, DefaultTrainer):
         self.checkpointer = DetectorCheckpointer(
             self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
         )
+        self.checkpointer.classes = trained_classes(self.cfg)
         theirs = (hooks.EvalHook, hooks.PeriodicWriter)
         found = [hook for hook in super().build_hooks() if hook is not None]
         found = [hook for hook in found if not isinstance(hook, theirs)]
@@ -252,7 +254,8 @@ def evaluate(cfg: CfgNode, model: nn.Module | None = None, resume: bool = False)
         On the main process, what :func:`report` returns.
 
     Raises:
-        UserError: if the weights are missing or do not fit the model completely.
+        UserError: if the weights are missing, do not fit the model completely, or were trained on
+            other classes.
     """
     cfg, _ = resolve_data(cfg, training=False)
     check_cost_options(cfg)
@@ -266,7 +269,8 @@ def evaluate(cfg: CfgNode, model: nn.Module | None = None, resume: bool = False)
             raise UserError(
                 "--eval-only needs weights; append e.g. MODEL.WEIGHTS output/run/model_final.pth"
             )
-        checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+        found = checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+        check_classes_of_weights(cfg, found.get("classes"))
     cfg = evaluation_config(cfg)
     scores = DetectionTrainer.test(cfg, model)
     return report(cfg, model, scores) if comm.is_main_process() else {}

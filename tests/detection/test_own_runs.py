@@ -140,6 +140,16 @@ def test_a_run_by_path(
     code, text = train_net("--resume", *opts, "SOLVER.MAX_ITER", "3", *two[2:])
     assert code == 0, text
     assert "Resuming at iteration 2 of 3" in text
+    # the same classes in another order, and no training set to compare with
+    content = json.loads((photos / "val.json").read_text())
+    names = [item["name"] for item in content["categories"]]
+    for item, name in zip(content["categories"], [*names[1:], names[0]], strict=True):
+        item["name"] = name
+    (photos / "turned.json").write_text(json.dumps(content))
+    other = ("DATASETS.TRAIN", "()", "DATASETS.TEST", f"{photos}/turned.json:{photos}/val")
+    code, text = train_net("--eval-only", *other, MASK_RCNN, "0", *weights)
+    assert code == 2
+    assert f"class 0 of data set 'photos/turned' is '{names[1]}', and '{names[0]}' of the" in text
 
 
 def test_metrics_of_two_test_sets(
