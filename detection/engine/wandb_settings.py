@@ -28,7 +28,7 @@ _VARIABLES = {
 }
 """W&B's environment variables, by the setting whose default they replace."""
 
-_OF_ONE_RUN = ("WANDB_RUN_ID", "WANDB_NAME", "WANDB_RESUME")
+_OF_ONE_RUN = ("WANDB_RUN_ID", "WANDB_NAME", "WANDB_RESUME", "WANDB_SERVICE")
 _FORMER_MODES = {"dryrun": "offline", "run": "online"}
 _TRUE = ("1", "true", "yes", "on", "y", "t")
 
@@ -115,9 +115,9 @@ def environment_of_run(
 ) -> dict[str, str]:
     """The environment of a run that another tool starts, one among several.
 
-    ``WANDB_RUN_ID``, ``WANDB_NAME`` and ``WANDB_RESUME`` are of one run, so that none gets those
-    of the tool. The tool's runs are one group: ``WANDB_RUN_GROUP``, else what the tool's
-    ``WANDB_NAME`` says, else the folder of the study.
+    ``WANDB_RUN_ID``, ``WANDB_NAME`` and ``WANDB_RESUME`` are of one run, and ``WANDB_SERVICE`` of
+    one process, so that none gets those of the tool. The tool's runs are one group:
+    ``WANDB_RUN_GROUP``, else what the tool's ``WANDB_NAME`` says, else the folder of the study.
 
     Args:
         environ: of the tool.

@@ -17,7 +17,7 @@ from PIL import Image, ImageFile
 
 from backbones import UserError
 from detection.data import image_checks
-from detection.data.checks import check_images, load_records
+from detection.data.checks import image_files, load_records
 from detection.data.findings import Finding
 from detection.data.hidden import is_hidden
 from detection.data.image_checks import check_before_run, check_image_files
@@ -307,10 +307,10 @@ def test_a_data_set_is_refused_until_it_is_mended(
         r"\(also: 1 × image files that are truncated or broken\)"
     )
     with pytest.raises(UserError, match=message):
-        check_images(name, records)
+        check_before_run(name, *image_files(records))
     for path in (image, own_json.parent / "5.jpg"):
         path.write_bytes(whole)
-    check_images(name, records[:5])
+    check_before_run(name, *image_files(records[:5]))
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from detection.engine.results import results_part
 from detection.recipe import best_metric, check_evaluations, check_search
 from detection.trainer import DetectionTrainer
 from detection.validation import validation_losses
-from tests.run_contents import assert_equal
+from search.studies.kills.differences import first_difference
 
 TrainNet = Callable[..., tuple[int, str]]
 SHORT = ("SOLVER.MAX_ITER", "4", "TEST.EVAL_PERIOD", "2", "SOLVER.CHECKPOINT_PERIOD", "2")
@@ -76,8 +76,8 @@ def test_the_model_and_the_random_numbers_do_not_notice(tiny_cfg: CfgNode) -> No
     assert validation_losses(tiny_cfg, model) == first
     assert {"validation_loss", "validation_loss_mask", "validation_loss_rpn_cls"} <= set(first)
     torch.set_rng_state(random["torch"])
-    assert_equal(capture_random_state(), random, "random numbers")
-    assert_equal(dict(model.state_dict()), dict(before), "model")
+    assert first_difference(capture_random_state(), random) is None
+    assert first_difference(dict(model.state_dict()), dict(before)) is None
     assert model.training and all(p.grad is None for p in model.parameters())
 
 
@@ -96,9 +96,9 @@ def test_a_training_with_and_without_it(tiny_cfg: CfgNode, tmp_path: Path) -> No
         trainer.resume_or_load(resume=False)
         trainer.train()
     final = [model_of(tmp_path / name / "model_final.pth") for name in ("with", "without")]
-    assert_equal(final[0]["model"], final[1]["model"], "model")
+    assert first_difference(final[0]["model"], final[1]["model"]) is None
     for part in ("_trainer", "random_states"):  # with the optimizer in the first
-        assert_equal(*(state["trainer"][part] for state in final), part)
+        assert first_difference(*(state["trainer"][part] for state in final)) is None, part
     rows = {
         row["iteration"]: row["validation_loss"]
         for row in read_metrics(tmp_path / "with")
@@ -111,7 +111,7 @@ def test_a_training_with_and_without_it(tiny_cfg: CfgNode, tmp_path: Path) -> No
     assert best["value"] == pytest.approx(min(rows.values()))
     kept = model_of(tmp_path / "with" / "model_best.pth")["model"]
     checkpoint = {2: "model_0000001.pth", 4: "model_final.pth"}[best["iteration"]]
-    assert_equal(kept, model_of(tmp_path / "with" / checkpoint)["model"], "best")
+    assert first_difference(kept, model_of(tmp_path / "with" / checkpoint)["model"]) is None
 
 
 def test_from_the_command_line(train_net: TrainNet, tmp_path: Path) -> None:

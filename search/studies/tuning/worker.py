@@ -66,10 +66,12 @@ def open_storage(url: str, heartbeat: int = 30) -> Any:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # heartbeats and BoTorch's sampler have been "experimental" since Optuna 2
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    sqlite = url.startswith("sqlite")  # waits for another worker's write, by default 5 seconds
     for attempt in range(STORAGE_ATTEMPTS):
         try:
             return optuna.storages.RDBStorage(
                 url,
+                engine_kwargs={"connect_args": {"timeout": 60}} if sqlite else {},
                 heartbeat_interval=heartbeat,
                 grace_period=4 * heartbeat,
                 heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
