@@ -115,9 +115,11 @@ class Pauses:
 
 
 def test_the_last_point_of_a_grid_is_not_searched_twice(
-    storage: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While another worker has it under way, there is nothing left to begin."""
+    # the other one gives no sign of life, and is not to be taken for dead on a slow machine
+    storage = open_storage(f"sqlite:///{tmp_path}/tune.db", heartbeat=600)
     pauses = Pauses()
     monkeypatch.setattr(worker_module, "time", pauses)
     task = TuningTask("grid", 80.0, 8, dataclasses.replace(FIDELITIES, max_epochs=3))
