@@ -22,7 +22,7 @@ from search.studies.kills.watch import Watch
 from search.studies.markdown import beside, table
 from search.studies.trials import run_trials
 
-ATTEMPTS = 5
+ATTEMPTS = 15
 """At a kill: a run may come to its end before the moment does."""
 
 
