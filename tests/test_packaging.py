@@ -36,6 +36,16 @@ def requirements(text: str) -> list[Requirement]:
     return [Requirement(line) for line in lines if line and line[0] not in "#%"]
 
 
+def test_no_package_is_forgotten() -> None:
+    """They are listed one by one: a new folder that is not listed is missing in the wheel alone."""
+    folders = {
+        path.parent.relative_to(ROOT).as_posix().replace("/", ".")
+        for top in ("backbones", "detection", "search")
+        for path in (ROOT / top).rglob("*.py")
+    }
+    assert {*SETUP["options"]["packages"].split()} == {*folders, "backbones.configs"}
+
+
 def test_extras_are_those_of_the_metadata() -> None:
     stated = SETUP["options.extras_require"]
     assert {*stated} == {*EXTRAS, "dev"}

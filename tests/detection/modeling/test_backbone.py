@@ -240,7 +240,10 @@ def test_bad_values(tiny_cfg: CfgNode) -> None:
 @pytest.mark.parametrize(
     ("setup", "message"),
     [
-        ("sys.modules['detectron2'] = None", "not installed; install it with: python tools/"),
+        (
+            "sys.modules['detectron2'] = None",
+            "not installed; install it with: python -m detection.installation",
+        ),
         (
             "sys.modules['detectron2.data'] = None",
             "cannot be imported .*python -m detection.installation --force",
