@@ -106,6 +106,7 @@ def demo_repeats(
             configurations, or a run fails.
     """
     check_checkout()
+    origin = provenance()  # of the code that runs, not of what is committed meanwhile
     wanted = repeats(seeds, threads)
     check_folders(stage for repeat in wanted for stage in repeat.commands(folder))
     missing = [
@@ -114,7 +115,7 @@ def demo_repeats(
     for index in run_beside([stages for stages in missing if stages], workers):
         print(f"{index + 1} of {sum(map(bool, missing))} has ended", flush=True)
     rows = [repeat.row(folder) for repeat in wanted]
-    return {**provenance(), "hardware": device_name("cpu"), "repeats": rows}
+    return {**origin, "hardware": device_name("cpu"), "repeats": rows}
 
 
 def demo_repeats_section(study: Mapping[str, Any]) -> str:

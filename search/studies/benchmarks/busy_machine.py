@@ -49,12 +49,13 @@ def busy_machine_report(cores: int, repeats: int) -> dict[str, Any]:
     for name, value, least in (("--threads", cores, 2), ("--repeats", repeats, 1)):
         if value < least:
             raise UserError(f"{name} is {value}; expected {least} or more")
+    origin = provenance()
     rows = {}
     for name, chosen in settings(cores).items():
         alone = _seconds(chosen, repeats)
         with _busy_core():
             rows[name] = {"alone": alone, "beside": _seconds(chosen, repeats)}
-    return {**provenance(), "hardware": device_name("cpu"), "seconds": rows}
+    return {**origin, "hardware": device_name("cpu"), "seconds": rows}
 
 
 def busy_machine_section(study: Mapping[str, Any]) -> str:
