@@ -17,13 +17,17 @@ from backbones.errors import UserError
 from backbones.files import read_json, write_json
 from backbones.schema import expect, parse_versioned
 from backbones.specs import (
+    IMAGENET,
     KERNEL_SIZES,
     Activation,
     HeadSpec,
+    InputSpec,
     LayerSpec,
+    Padding,
     StemSpec,
     check_channels,
     check_head,
+    check_input,
     check_layer,
     make_divisible,
     scaled_head,
@@ -33,11 +37,14 @@ from backbones.specs import (
 
 __all__ = [
     "FEATURE_STRIDES",
+    "IMAGENET",
     "SCHEMA_VERSION",
     "Activation",
     "Architecture",
     "HeadSpec",
+    "InputSpec",
     "LayerSpec",
+    "Padding",
     "StemSpec",
     "make_divisible",
 ]
@@ -58,6 +65,10 @@ class Architecture:
         norm_eps: epsilon of every batch norm.
         provenance: where it comes from: source and pretrained weights of a published network;
             config, seed, latency table and predicted runtime of a searched one.
+        padding: of every convolution with stride 2: ``symmetric``, or ``same``, TensorFlow's, which
+            has one row and column less above and on the left where the input's side is even.
+        input: the images that it is made for.
+        fixed_stem: whether the stem keeps its channels at every width, as EfficientNet-Lite's.
 
     Raises:
         UserError: if a value is impossible; the message names the field.
@@ -69,6 +80,9 @@ class Architecture:
     head: HeadSpec
     norm_eps: float = 1e-5
     provenance: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    padding: Padding = "symmetric"
+    input: InputSpec = IMAGENET
+    fixed_stem: bool = False
 
     def __post_init__(self) -> None:
         _check_architecture(self)
@@ -105,14 +119,14 @@ class Architecture:
         return dataclasses.replace(
             self,
             name=f"{self.name}_x{width_mult:g}",
-            stem=scaled_spec(self.stem, width_mult),
+            stem=self.stem if self.fixed_stem else scaled_spec(self.stem, width_mult),
             layers=tuple(scaled_spec(layer, width_mult) for layer in self.layers),
             head=scaled_head(self.head, width_mult),
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; fields at their default are left out of layers and head."""
-        return {
+        """JSON-ready, without fields of layers and head, and conventions, at their default."""
+        data = {
             "schema_version": SCHEMA_VERSION,
             "name": self.name,
             "stem": dataclasses.asdict(self.stem),
@@ -121,6 +135,7 @@ class Architecture:
             "norm_eps": self.norm_eps,
             "provenance": dict(self.provenance),
         }
+        return {**data, **conventions(self)}
 
     @classmethod
     def from_dict(cls, data: Any, where: str = "architecture") -> Architecture:
@@ -147,6 +162,17 @@ class Architecture:
         return cls.from_dict(read_json(path, "architecture"), where=str(path))
 
 
+def conventions(network: Any) -> dict[str, Any]:
+    """JSON-ready: what an architecture or a space says of padding, input and stem, if unusual."""
+    found = {
+        "padding": network.padding,
+        "input": without_defaults(network.input),
+        "fixed_stem": network.fixed_stem,
+    }
+    usual: dict[str, Any] = {"padding": "symmetric", "input": {}, "fixed_stem": False}
+    return {key: value for key, value in found.items() if value != usual[key]}
+
+
 def _check_architecture(architecture: Architecture) -> None:
     where = f"architecture '{architecture.name}'"
     expect(bool(architecture.name), f"{where}: name", architecture.name, "a name")
@@ -160,6 +186,7 @@ def _check_architecture(architecture: Architecture) -> None:
         check_layer(layer, channels, f"{where}: layers[{index}]")
     check_head(architecture.head, f"{where}: head")
     expect(0 < architecture.norm_eps < 1, f"{where}: norm_eps", architecture.norm_eps, "in (0, 1)")
+    check_input(architecture.input, f"{where}: input")
     strides = sorted(set(architecture.reductions))
     expect(
         strides == list(FEATURE_STRIDES),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import cast
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.architecture import LayerSpec
@@ -26,8 +27,31 @@ def make_activation(name: str) -> nn.Module:
     return _ACTIVATIONS[name](inplace=True)
 
 
+class SamePadding(nn.Module):
+    """The zeros that TensorFlow's ``SAME`` puts around the input of a convolution with stride 2.
+
+    As many as symmetric padding has, but one row less above and one column less on the left where
+    the side is even.
+
+    Args:
+        kernel_size: of the convolution; odd.
+    """
+
+    def __init__(self, kernel_size: int) -> None:
+        super().__init__()
+        self.half = kernel_size // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) → the same, padded for output of ceil(H/2), ceil(W/2)."""
+        half, height, width = self.half, x.shape[2], x.shape[3]
+        return F.pad(x, [half - 1 + width % 2, half, half - 1 + height % 2, half])
+
+
 class ConvNormAct(nn.Module):
-    """Convolution without bias, normalisation, and an activation unless ``activation`` is None."""
+    """Convolution without bias, normalisation, and an activation unless ``activation`` is None.
+
+    The padding is symmetric; :func:`pad_same` changes that.
+    """
 
     def __init__(
         self,
@@ -40,6 +64,7 @@ class ConvNormAct(nn.Module):
         groups: int = 1,
     ) -> None:
         super().__init__()
+        self.pad: nn.Module = nn.Identity()
         self.conv = nn.Conv2d(
             in_channels,
             out_channels,
@@ -54,7 +79,7 @@ class ConvNormAct(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) → (N, C_out, ceil(H/stride), ceil(W/stride))."""
-        return self.act(self.norm(self.conv(x)))
+        return self.act(self.norm(self.conv(self.pad(x))))
 
 
 class SqueezeExcite(nn.Module):
@@ -136,6 +161,17 @@ BLOCKS: Mapping[Op, Callable[[int, LayerSpec, NormLayer], nn.Module]] = {
 def make_layer(in_channels: int, spec: LayerSpec, norm_layer: NormLayer) -> nn.Module:
     """The module of one layer of an architecture."""
     return BLOCKS[spec.op](in_channels, spec, norm_layer)
+
+
+def pad_same(module: nn.Module) -> None:
+    """Gives every :class:`ConvNormAct` with stride 2 the padding of TensorFlow's ``SAME``.
+
+    With stride 1 and odd kernels, that is symmetric.
+    """
+    for child in module.modules():
+        if isinstance(child, ConvNormAct) and child.conv.stride == (2, 2):
+            child.pad = SamePadding(child.conv.kernel_size[0])
+            child.conv.padding = (0, 0)
 
 
 def init_weights(module: nn.Module, residual_scale: float = 0.0) -> None:

@@ -31,6 +31,18 @@ _CHAINS: tuple[tuple[str, ...], ...] = (
     # FBNet, by its authors
     ("backbone", "head"),
     ("pw", "dw", "se", "pwl"),
+    # EfficientNet-PyTorch, by lukemelas: a network, a block
+    ("_conv_stem", "_bn0", "_blocks", "_conv_head", "_bn1", "_fc"),
+    (
+        "_expand_conv",
+        "_bn0",
+        "_depthwise_conv",
+        "_bn1",
+        "_se_reduce",
+        "_se_expand",
+        "_project_conv",
+        "_bn2",
+    ),
     # this project
     ("stem", "layers", "head", "hidden", "classifier"),
     ("expand", "depthwise", "se", "project"),

@@ -9,7 +9,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from backbones.architecture import FEATURE_STRIDES, Architecture
-from backbones.blocks import ConvNormAct, HiddenLayer, NormLayer, init_weights, make_layer
+from backbones.blocks import ConvNormAct, HiddenLayer, NormLayer, init_weights, make_layer, pad_same
 from backbones.errors import UserError
 
 
@@ -62,6 +62,8 @@ class Trunk(nn.Module):
         )
         self.layers = nn.ModuleList(layers)
         assert len(self.layers) == len(architecture.layers)
+        if architecture.padding == "same":
+            pad_same(self)
 
     def forward_intermediates(self, x: Tensor) -> list[Tensor]:
         """Images (N, 3, H, W) → five maps (N, C_i, H/s, W/s) at strides 2, 4, 8, 16 and 32."""

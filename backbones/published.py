@@ -1,4 +1,4 @@
-"""Published weights: found by address, downloaded by their library, renamed to ours."""
+"""Published weights: found by address, fetched by their library, renamed to ours."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pickle import UnpicklingError
 from types import ModuleType
@@ -15,26 +15,26 @@ from typing import Any
 import torch
 from torch import nn
 
-from backbones.architecture import Architecture
+from backbones.architecture import IMAGENET, Architecture, InputSpec
 from backbones.conversion import convert_weights
 from backbones.errors import UserError
 from backbones.hub import HubModel, find_on_hub, is_hub_name
 from backbones.network import build_classifier
+from backbones.packaged import packaged_state
 from backbones.states import library_of, model_state, network_state
 from backbones.weights import StateDict, read_checkpoint
 from backbones.zoo import (
     PublishedWeights,
     list_models,
     list_published,
+    load_architecture,
     nearest,
     published_weights,
 )
 
 logger = logging.getLogger(__name__)
 
-SCHEMES = ("timm://", "torchvision://")
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+SCHEMES = ("timm://", "torchvision://", "package://")
 _TENSORS_ALONE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 
@@ -74,15 +74,13 @@ def published_for(architecture: Architecture, width_mult: float = 1.0) -> Publis
 
 
 def download(weights: PublishedWeights) -> StateDict:
-    """ImageNet weights, downloaded by their library, by our names.
+    """ImageNet weights, downloaded by their library or from an installed package, by our names.
 
     Raises:
-        UserError: if the library is missing, has no such tag, or the download fails.
+        UserError: if the library or package is missing, has no such tag, or the download fails.
     """
-    library = _import(weights.library)
-    fetch = _from_timm if weights.library == "timm" else _from_torchvision
-    model = fetch(library, weights)
-    return convert_weights(weights.architecture, model.state_dict(), weights.norm_eps)
+    state = _FETCHERS[weights.library](weights)
+    return convert_weights(weights.architecture, state, weights.norm_eps)
 
 
 def load_state(source: str | os.PathLike[str], architecture: Architecture) -> StateDict:
@@ -105,14 +103,20 @@ def load_state(source: str | os.PathLike[str], architecture: Architecture) -> St
 
 
 def hub_weights(source: str) -> str:
-    """The local file with the weights at a name of timm's; warns of another normalisation.
+    """The local file with the weights at a name of timm's.
+
+    Warns if they were trained on images normalised otherwise than its network of the zoo has it.
 
     Raises:
         UserError: as :func:`backbones.hub.find_on_hub` does.
     """
     model = find_on_hub(source)
     if model.normalisation:
-        warn_of_normalisation(f"the weights '{source}'", *model.normalisation)
+        try:
+            expected = load_architecture(hub_architecture(model)[0]).input
+        except UserError:  # the zoo does not have it
+            expected = IMAGENET
+        warn_of_normalisation(f"the weights '{source}'", *model.normalisation, expected)
     return str(model.weights)
 
 
@@ -185,9 +189,11 @@ def downloading(what: str, way_out: str) -> Iterator[None]:
             os.environ[_TENSORS_ALONE] = before
 
 
-def warn_of_normalisation(what: str, mean: Sequence[float], std: Sequence[float]) -> None:
-    """Warns if weights were trained on images normalised otherwise than by ImageNet's figures."""
-    if tuple(mean) != IMAGENET_MEAN or tuple(std) != IMAGENET_STD:
+def warn_of_normalisation(
+    what: str, mean: Sequence[float], std: Sequence[float], expected: InputSpec
+) -> None:
+    """Warns if weights were trained on images normalised otherwise than their network has it."""
+    if not expected.normalises_as(mean, std):
         logger.warning(
             "%s were trained with mean %s and deviation %s of images in [0, 1]; normalise alike "
             "(MODEL.PIXEL_MEAN and MODEL.PIXEL_STD, times 255)",
@@ -197,6 +203,15 @@ def warn_of_normalisation(what: str, mean: Sequence[float], std: Sequence[float]
         )
 
 
+def _from_package(weights: PublishedWeights) -> StateDict:
+    others = [
+        address
+        for address, other in list_published().items()
+        if other.architecture == weights.architecture and other.library != "package"
+    ]
+    return packaged_state(weights, others)
+
+
 def _import(library: str) -> ModuleType:
     try:
         return import_module(library)
@@ -204,25 +219,36 @@ def _import(library: str) -> ModuleType:
         raise UserError(f"{library}'s weights need {library}: pip install {library}") from None
 
 
-def _from_timm(timm: ModuleType, weights: PublishedWeights) -> nn.Module:
+def _from_timm(weights: PublishedWeights) -> StateDict:
+    timm = _import("timm")
     tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{weights.name}.*")]
     _check_tag(weights, tags)
     name = f"{weights.name}.{weights.tag}" if weights.tag else weights.name
     source: Any = timm.get_pretrained_cfg(name)
     with downloading(f"timm's weights '{name}'", _way_out(source.url or source.hf_hub_id)):
         model: nn.Module = timm.create_model(name, pretrained=True)
-    warn_of_normalisation(f"timm's weights '{name}'", source.mean, source.std)
-    return model
+    expected = weights.architecture.input
+    warn_of_normalisation(f"timm's weights '{name}'", source.mean, source.std, expected)
+    return model.state_dict()
 
 
-def _from_torchvision(torchvision: ModuleType, weights: PublishedWeights) -> nn.Module:
+def _from_torchvision(weights: PublishedWeights) -> StateDict:
+    torchvision = _import("torchvision")
     options = torchvision.models.get_model_weights(weights.name)
     _check_tag(weights, [item.name for item in options])
     chosen = options[weights.tag] if weights.tag else options.DEFAULT
     what = f"torchvision's weights '{weights.name}'"
     with downloading(what, _way_out(chosen.url)):
         model: nn.Module = torchvision.models.get_model(weights.name, weights=chosen)
-    return model
+    return model.state_dict()
+
+
+_FETCHERS: Mapping[str, Callable[[PublishedWeights], StateDict]] = {
+    "timm": _from_timm,
+    "torchvision": _from_torchvision,
+    "package": _from_package,
+}
+"""By what an address begins with: fetches the tensors, by their names there."""
 
 
 def _check_tag(weights: PublishedWeights, tags: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +15,47 @@ KERNEL_SIZES = (3, 5, 7)
 
 Activation = Literal["relu", "relu6", "hard_swish"]
 Gate = Literal["sigmoid", "hard_sigmoid"]
+Padding = Literal["symmetric", "same"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+_SAME_COLOUR = 0.5 / 255
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """The images that a network is made for.
+
+    Attributes:
+        size: height and width in pixels of the images that the authors train and evaluate on.
+        mean: of each channel, RGB, for images in [0, 1]; it is subtracted first.
+        std: the deviation that is divided by.
+    """
+
+    size: int = 224
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    @property
+    def pixel_mean(self) -> list[float]:
+        """``mean`` for images in [0, 255], as Detectron2's ``MODEL.PIXEL_MEAN``."""
+        return [round(255 * value, 3) for value in self.mean]
+
+    @property
+    def pixel_std(self) -> list[float]:
+        """``std`` for images in [0, 255], as Detectron2's ``MODEL.PIXEL_STD``."""
+        return [round(255 * value, 3) for value in self.std]
+
+    def normalises_as(self, mean: Sequence[float], std: Sequence[float]) -> bool:
+        """Whether other figures, for images in [0, 1], are these to within half a grey level."""
+        ours, theirs = (*self.mean, *self.std), (*mean, *std)
+        return len(ours) == len(theirs) and all(
+            abs(one - other) <= _SAME_COLOUR for one, other in zip(ours, theirs, strict=True)
+        )
+
+
+IMAGENET = InputSpec()
+"""What networks trained on ImageNet expect, unless they say otherwise."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +176,9 @@ def scaled_head(head: HeadSpec, width_mult: float) -> HeadSpec:
     return dataclasses.replace(head, out_channels=out, hidden_channels=hidden)
 
 
-def without_defaults(spec: LayerSpec | HeadSpec, keep: tuple[str, ...]) -> dict[str, Any]:
+def without_defaults(
+    spec: LayerSpec | HeadSpec | InputSpec, keep: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """JSON-ready, without the fields that are at their default, except for those to ``keep``."""
     return {
         item.name: getattr(spec, item.name)
@@ -154,6 +197,15 @@ def check_head(head: HeadSpec, where: str) -> None:
     check_channels(head.out_channels, where)
     if head.hidden_channels:
         check_channels(head.hidden_channels, where, "hidden_channels")
+
+
+def check_input(spec: InputSpec, where: str) -> None:
+    """Insists on figures of images in [0, 1]; ``where`` begins the message."""
+    expect(32 <= spec.size <= 4096, f"{where}.size", spec.size, "32 to 4096 pixels")
+    for name, values in (("mean", spec.mean), ("std", spec.std)):
+        for value in values:
+            fits = 0 <= value <= 1 and not (name == "std" and value == 0)
+            expect(fits, f"{where}.{name}", list(values), "figures for images in [0, 1]")
 
 
 def check_layer(layer: LayerSpec, in_channels: int, where: str) -> None:

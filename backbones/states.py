@@ -30,6 +30,7 @@ ROOTS = {
     "conv_stem.weight": "timm",
     "features.0.0.weight": "torchvision",
     "layers.0.weight": "torchvision",  # MNASNet
+    "_conv_stem.weight": "efficientnet-pytorch",
     "features.init_block.conv.weight": "pytorchcv",
     "features.init_block.conv1.conv.weight": "pytorchcv",  # SPNASNet
 }

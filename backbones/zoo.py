@@ -1,12 +1,14 @@
 """The zoo: the architectures that come with the package, and where their weights are published.
 
 An architecture's provenance names its published ImageNet weights by address
-(``timm://mobilenetv2_100``, ``torchvision://mobilenet_v2``), with what differs from the
-architecture itself: the width multiplier that they are for, the epsilon of the batch norms.
+(``timm://mobilenetv2_100``, ``torchvision://mobilenet_v2``, ``package://efficientnet_lite0``),
+with what differs from the architecture itself: the width multiplier that they are for, the epsilon
+of the batch norms; and with the package of the package index that has them as a file.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import os
 from collections.abc import Iterable
@@ -37,11 +39,12 @@ class PublishedWeights:
     """ImageNet weights that another library publishes.
 
     Attributes:
-        address: ``timm://NAME`` or ``torchvision://NAME``.
+        address: ``timm://NAME``, ``torchvision://NAME`` or ``package://NAME``.
         architecture: what they are for, its width multiplier applied.
         width_mult: that multiplier.
         norm_eps: epsilon of that library's batch norms; None where it is the architecture's.
         tag: which of several weights of that name; empty for the library's default.
+        package: distribution on the package index, at ``package://``.
     """
 
     address: str
@@ -49,10 +52,11 @@ class PublishedWeights:
     width_mult: float = 1.0
     norm_eps: float | None = None
     tag: str = ""
+    package: str = ""
 
     @property
     def library(self) -> str:
-        """``timm`` or ``torchvision``."""
+        """``timm``, ``torchvision`` or ``package``."""
         return self.address.partition("://")[0]
 
     @property
@@ -67,6 +71,7 @@ class _Options:
 
     width_mult: float = 1.0
     norm_eps: float | None = None
+    package: str = ""
 
 
 def published_weights(architecture: Architecture) -> list[PublishedWeights]:
@@ -88,7 +93,9 @@ def published_weights(architecture: Architecture) -> list[PublishedWeights]:
     for address, entry in entries.items():
         options = parse_dataclass(_Options, entry, f"{where}: {address}")
         scaled = architecture.scaled(options.width_mult)
-        found.append(PublishedWeights(address, scaled, options.width_mult, options.norm_eps))
+        if address.startswith("package://"):
+            expect(bool(options.package), f"{where}: {address}: package", "", "the package's name")
+        found.append(PublishedWeights(address, scaled, **dataclasses.asdict(options)))
     return found
 
 

@@ -42,6 +42,7 @@ def _add_classification(cfg: CfgNode) -> None:
     node.DATASET = "imagenet"
     # 0 takes the number of class folders.
     node.NUM_CLASSES = 1000
+    # Side of the square images in pixels; 0 takes what the network, or the space, is made for.
     node.INPUT_SIZE = 224
     # Side of the centre crop over side of the resized image at evaluation.
     node.CROP_PCT = 0.875

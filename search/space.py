@@ -10,7 +10,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from backbones.architecture import Activation, Architecture, HeadSpec, LayerSpec, StemSpec
+from backbones.architecture import (
+    IMAGENET,
+    Activation,
+    Architecture,
+    HeadSpec,
+    InputSpec,
+    LayerSpec,
+    Padding,
+    StemSpec,
+    conventions,
+)
 from backbones.errors import UserError
 from backbones.layer_types import SKIP, LayerType
 from backbones.schema import load_versioned, named_file
@@ -74,6 +84,7 @@ class SearchSpace:
             subset of the next (Fig. 3).
         activation: of the searchable layers.
         norm_eps: epsilon of every batch norm.
+        padding, input, fixed_stem: as in ``Architecture``.
 
     Raises:
         UserError: if the options are empty or unordered, or a network of the space is impossible.
@@ -90,6 +101,9 @@ class SearchSpace:
     se_ratios: tuple[float, ...] = (0, 0.25, 0.5)
     activation: Activation = "relu"
     norm_eps: float = 1e-5
+    padding: Padding = "symmetric"
+    input: InputSpec = IMAGENET
+    fixed_stem: bool = False
 
     def __post_init__(self) -> None:
         for name in ("kernel_sizes", "expansions", "se_ratios"):
@@ -168,6 +182,9 @@ class SearchSpace:
             self.head,
             self.norm_eps,
             provenance or {},
+            self.padding,
+            self.input,
+            self.fixed_stem,
         )
 
     def uniform(self, choice: Choice) -> Architecture:
@@ -236,6 +253,7 @@ class SearchSpace:
             len(choices) != len(self.layers)
             or self.architecture(choices, architecture.name).layers != architecture.layers
             or self.norm_eps != architecture.norm_eps
+            or self.padding != architecture.padding
         ):
             raise UserError(
                 f"architecture '{architecture.name}' is not a network of search space '{self.name}'"
@@ -243,12 +261,14 @@ class SearchSpace:
         return choices
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; activation and norm epsilon are left out at their default."""
+        """JSON-ready; activation and what follows are left out at their default."""
         data = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)}
         for item in dataclasses.fields(self):
             if item.name in ("activation", "norm_eps") and data[item.name] == item.default:
                 del data[item.name]
-        return data
+        for name in ("padding", "input", "fixed_stem"):
+            del data[name]
+        return {**data, **conventions(self)}
 
     @classmethod
     def load(cls, name_or_path: str | os.PathLike[str]) -> SearchSpace:

@@ -16,10 +16,10 @@ def main(args: argparse.Namespace) -> None:
     from detection.engine.config_file import load_config
     from detection.engine.run_folder import open_run
     from search.classification.classifier import ClassifierTrainer
-    from search.classification.data import resolve_class_count
+    from search.classification.data import resolve_classifier
     from search.config import add_search_config
 
-    cfg, notes = resolve_class_count(load_config(args, add_search_config))
+    cfg, notes = resolve_classifier(load_config(args, add_search_config))
     open_run(cfg, args, notes)
     trainer = ClassifierTrainer(cfg)
     if args.eval_only:

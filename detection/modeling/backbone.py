@@ -15,6 +15,7 @@ from backbones.blocks import NormLayer, init_weights
 from backbones.errors import UserError
 from backbones.factory import load_architecture
 from backbones.network import Trunk, build_classifier, fixed_layers
+from detection.modeling.pixels import warn_of_pixels
 
 FEATURES = {f"res{index}": stride for index, stride in enumerate(FEATURE_STRIDES, start=1)}
 """Strides of the feature maps, by Detectron2's names: ``res1`` (2) to ``res5`` (32)."""
@@ -177,6 +178,8 @@ def build_spnas_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SPNASBackbone:
     """The backbone that ``cfg.MODEL.SPNAS`` describes."""
     node = backbone_config(cfg, input_shape, SPNASBackbone.config_key)
     architecture = load_architecture(node.ARCH).scaled(node.WIDTH_MULT)
+    if cfg.MODEL.WEIGHTS:  # a detector that starts from nothing gets used to any images
+        warn_of_pixels(cfg, f"backbone '{architecture.name}'", architecture.input)
     return SPNASBackbone(
         build_trunk(architecture, node.NORM), node.OUT_FEATURES, cfg.MODEL.BACKBONE.FREEZE_AT
     )

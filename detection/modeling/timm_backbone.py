@@ -14,11 +14,13 @@ from timm.layers import Format
 from timm.layers.norm_act import convert_sync_batchnorm, freeze_batch_norm_2d
 from torch import Tensor, nn
 
+from backbones.architecture import InputSpec
 from backbones.errors import UserError
 from backbones.hub import find_on_hub, is_hub_name
 from backbones.published import downloading
 from backbones.zoo import nearest
 from detection.modeling.backbone import DEFAULT_FEATURES, FEATURES, NamedBackbone
+from detection.modeling.pixels import warn_of_pixels
 
 logger = logging.getLogger(__name__)
 
@@ -237,14 +239,5 @@ def check_normalisation(cfg: CfgNode) -> None:
     else:
         source: Any = timm.get_pretrained_cfg(cfg.MODEL.TIMM.NAME)
         mean, std = source.mean, source.std
-    wanted = [255 * value for value in (*mean, *std)]
-    given = [*cfg.MODEL.PIXEL_MEAN, *cfg.MODEL.PIXEL_STD]
-    close = all(abs(a - b) < 0.5 for a, b in zip(wanted, given, strict=True))
-    if not close or cfg.INPUT.FORMAT != "RGB":
-        logger.warning(
-            "timm's weights '%s' were trained with INPUT.FORMAT RGB, MODEL.PIXEL_MEAN %s and "
-            "PIXEL_STD %s; the configuration has others",
-            cfg.MODEL.TIMM.NAME,
-            [round(value, 3) for value in wanted[:3]],
-            [round(value, 3) for value in wanted[3:]],
-        )
+    images = InputSpec(mean=tuple(mean), std=tuple(std))
+    warn_of_pixels(cfg, f"timm's network '{cfg.MODEL.TIMM.NAME}'", images)

@@ -11,10 +11,12 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data.build import worker_init_reset_seed
 from detectron2.utils import comm
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform
+from timm.data import create_transform
 from torch.utils.data import DataLoader, Subset
 
+from backbones.architecture import IMAGENET, InputSpec
 from backbones.errors import UserError, first_of
+from backbones.factory import load_architecture
 from detection.data.digits import prepare_digits
 from detection.engine.sampler import ResumableSampler
 from search.classification.folder import ClassificationFolder
@@ -51,8 +53,14 @@ def classification_root(dataset: str) -> Path:
     return root
 
 
-def build_transform(cfg: CfgNode, is_training: bool) -> Any:
-    """Timm's standard augmentation, from PIL image to normalised (3, H, W) tensor."""
+def build_transform(cfg: CfgNode, is_training: bool, images: InputSpec = IMAGENET) -> Any:
+    """Timm's standard augmentation, from PIL image to normalised (3, H, W) tensor.
+
+    Args:
+        cfg: size, crops and augmentation.
+        is_training: augment.
+        images: mean and deviation that the network expects.
+    """
     node = cfg.CLASSIFICATION
     return create_transform(
         node.INPUT_SIZE,
@@ -65,17 +73,19 @@ def build_transform(cfg: CfgNode, is_training: bool) -> Any:
         auto_augment=node.AUGMENTATION.AUTO_AUGMENT or None,
         interpolation="bicubic",
         crop_pct=node.CROP_PCT,
-        mean=IMAGENET_DEFAULT_MEAN,
-        std=IMAGENET_DEFAULT_STD,
+        mean=images.mean,
+        std=images.std,
     )
 
 
-def build_dataset(cfg: CfgNode, split: str, augment: bool) -> ClassificationFolder:
-    """One split of ``CLASSIFICATION.DATASET``, checked."""
+def build_dataset(
+    cfg: CfgNode, split: str, augment: bool, images: InputSpec = IMAGENET
+) -> ClassificationFolder:
+    """One split of ``CLASSIFICATION.DATASET``, checked; as a network for ``images`` expects it."""
     return ClassificationFolder(
         classification_root(cfg.CLASSIFICATION.DATASET),
         split,
-        build_transform(cfg, augment),
+        build_transform(cfg, augment, images),
         cfg.CLASSIFICATION.NUM_CLASSES,
         cfg.SEARCH.PROXY_CLASSES,
         max(cfg.SEED, 0),
@@ -136,6 +146,32 @@ def resolve_class_count(cfg: CfgNode) -> tuple[CfgNode, list[str]]:
     cfg.freeze()
     found = f"{len(data.classes)}, the folders of '{data.root}': {first_of(data.classes)}"
     return cfg, [f"CLASSIFICATION.NUM_CLASSES is {found}"]
+
+
+def resolve_classifier(cfg: CfgNode) -> tuple[CfgNode, list[str]]:
+    """A classifier's configuration with the number of classes, and the size of its images.
+
+    Returns:
+        As :func:`resolve_class_count`.
+
+    Raises:
+        UserError: as that does, and if there is no such network.
+    """
+    cfg, notes = resolve_class_count(cfg)
+    if cfg.CLASSIFICATION.INPUT_SIZE:
+        return cfg, notes
+    architecture = load_architecture(cfg.MODEL.SPNAS.ARCH)
+    cfg, note = with_input_size(cfg, architecture.input, f"network '{architecture.name}'")
+    return cfg, [*notes, note]
+
+
+def with_input_size(cfg: CfgNode, images: InputSpec, what: str) -> tuple[CfgNode, str]:
+    """The frozen configuration with the size of ``images``, and a line for the log."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.CLASSIFICATION.INPUT_SIZE = images.size
+    cfg.freeze()
+    return cfg, f"CLASSIFICATION.INPUT_SIZE is {images.size}, what {what} is made for"
 
 
 def split_images(cfg: CfgNode, images: int) -> tuple[list[int], list[int]]:

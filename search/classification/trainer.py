@@ -18,6 +18,7 @@ from detectron2.utils.events import get_event_storage
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
+from backbones.architecture import IMAGENET, Architecture
 from backbones.exported import ARCHITECTURE_FILE
 from detection.engine.best import BestModel, check_best_keys
 from detection.engine.metrics import has_row
@@ -49,6 +50,7 @@ class ClassificationTrainer(RunTrainer):
         checkpointables: further state of a subclass.
 
     Attributes:
+        images: what the model's architecture is made for: mean and deviation are taken from it.
         part: of ``results.json`` that a complete training writes, behind all its other files.
     """
 
@@ -59,6 +61,8 @@ class ClassificationTrainer(RunTrainer):
     ) -> None:
         self.cfg = cfg
         self.device = torch.device(cfg.MODEL.DEVICE)
+        architecture = getattr(model, "architecture", None)
+        self.images = architecture.input if isinstance(architecture, Architecture) else IMAGENET
         self.train_data, self.val_data = self.datasets()
         steps_per_epoch = max(len(self.train_data) / checked_batch(cfg), 1.0)
         max_iter = _steps(cfg.CLASSIFICATION.EPOCHS, steps_per_epoch)
@@ -105,8 +109,8 @@ class ClassificationTrainer(RunTrainer):
 
     def datasets(self) -> tuple[Any, Any]:
         """The images to train on, augmented, and those to evaluate on."""
-        train = build_dataset(self.cfg, "train", augment=True)
-        val = build_dataset(self.cfg, "val", augment=False)
+        train = build_dataset(self.cfg, "train", augment=True, images=self.images)
+        val = build_dataset(self.cfg, "val", augment=False, images=self.images)
         check_same_classes(train, val)
         for dataset in (train, val):
             dataset.check()

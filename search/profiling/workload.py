@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones.architecture import Architecture
-from backbones.blocks import init_weights, make_layer
+from backbones.blocks import init_weights, make_layer, pad_same
 from backbones.errors import UserError
 from backbones.latency import ConstantPart, LayerRuntimes, input_sizes
 from backbones.layer_types import LayerType, parse_types
@@ -219,6 +219,8 @@ def _build_layer(space: SearchSpace, shape: LayerShape, candidate: Candidate) ->
     layer = SearchLayer(shape.in_channels, shape.out_channels, shape.stride)
     spec = space.layer_spec(layer, candidate)
     module = make_layer(shape.in_channels, spec, batch_norm(space.largest()))
+    if space.padding == "same":
+        pad_same(module)
     init_weights(module, residual_scale=1.0)
     return module
 

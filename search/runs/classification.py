@@ -61,13 +61,14 @@ class SearchTrainer(ClassificationTrainer):
         # A supernet that is loaded in part would be searched, and be worth nothing.
         self.checkpointer.strict, self.checkpointer.optional = True, ("classifier.",)
         self.parts = self.formulation.parts(cfg, self.train_data)
+        plain = build_dataset(cfg, "train", augment=False, images=self.images)
         self.networks = FoundNetworks(
             cfg,
             self.space,
             self.runtime_model,
             self.supernet,
             self.parts[0],
-            Subset(build_dataset(cfg, "train", augment=False), self.parts[1].indices),
+            Subset(plain, self.parts[1].indices),
         )
         self.formulation.check(self)
 

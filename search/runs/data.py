@@ -5,12 +5,13 @@ from __future__ import annotations
 from detectron2.config import CfgNode
 
 from detection.data.resolve import resolve_data
-from search.classification.data import resolve_class_count
+from search.classification.data import resolve_class_count, with_input_size
 from search.runs.detector_backbone import searches_detector
+from search.space import SearchSpace
 
 
 def resolve_search_data(cfg: CfgNode) -> tuple[CfgNode, list[str]]:
-    """The configuration of a search with names, classes and iterations settled.
+    """The configuration of a search with names, classes, iterations and sizes settled.
 
     Returns:
         As :func:`detection.data.resolve.resolve_data`.
@@ -18,4 +19,11 @@ def resolve_search_data(cfg: CfgNode) -> tuple[CfgNode, list[str]]:
     Raises:
         UserError: if the data are not there, or it is not clear which are meant.
     """
-    return resolve_data(cfg) if searches_detector(cfg) else resolve_class_count(cfg)
+    if searches_detector(cfg):
+        return resolve_data(cfg)
+    cfg, notes = resolve_class_count(cfg)
+    if cfg.CLASSIFICATION.INPUT_SIZE:
+        return cfg, notes
+    space = SearchSpace.load(cfg.SEARCH.SPACE)
+    cfg, note = with_input_size(cfg, space.input, f"search space '{space.name}'")
+    return cfg, [*notes, note]

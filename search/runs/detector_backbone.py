@@ -15,6 +15,7 @@ from detection.modeling.backbone import (
     backbone_config,
     norm_layer,
 )
+from detection.modeling.pixels import warn_of_pixels
 from detection.modeling.pyramid import pyramid_builders, register_pyramids
 from search.runs.formulations.registry import detector_formulation
 from search.space import SearchSpace
@@ -98,6 +99,8 @@ def build_supernet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SupernetBac
             "network in it: expected BN, SyncBN or GN"
         )
     space = SearchSpace.load(cfg.SEARCH.SPACE)
+    if cfg.MODEL.WEIGHTS:
+        warn_of_pixels(cfg, f"search space '{space.name}'", space.input)
     norm = norm_layer(node.NORM, space.largest().norm_eps)
     supernet = formulation.build_supernet(cfg, space, num_classes=0, norm_layer=norm)
     assert isinstance(supernet, Supernet)

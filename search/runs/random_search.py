@@ -72,7 +72,7 @@ class CandidateTrainer(ClassifierTrainer):
         """Both are parts of the training images: the choice must not see the validation images."""
         augmented, _ = super().datasets()
         kept, held_out = split_images(self.cfg, len(augmented))
-        plain = build_dataset(self.cfg, "train", augment=False)
+        plain = build_dataset(self.cfg, "train", augment=False, images=self.images)
         return Subset(augmented, kept), Subset(plain, held_out)
 
 

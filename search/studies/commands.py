@@ -24,7 +24,7 @@ from detection.engine.config_file import load_config
 from detection.engine.results import results_part
 from detection.engine.reuse import check_same_network, check_same_run
 from detection.engine.wandb_settings import environment_of_run
-from search.classification.data import resolve_class_count
+from search.classification.data import resolve_classifier
 from search.config import add_search_config
 from search.runs.data import resolve_search_data
 
@@ -43,7 +43,7 @@ _KEYS: dict[str, Callable[[CfgNode], None]] = {
 """What adds the keys that a script knows."""
 _RESOLVE: dict[str, Callable[[CfgNode], tuple[CfgNode, list[str]]]] = {
     "search_net.py": resolve_search_data,
-    "train_classifier.py": resolve_class_count,
+    "train_classifier.py": resolve_classifier,
     "train_net.py": resolve_data,
 }
 """What settles, in a script, what its data decide."""

@@ -93,6 +93,7 @@ class SuperMBConv(MBConv):
     def _depthwise(self, x: Tensor, ring_weights: Tensor) -> Tensor:
         conv = self.depthwise.conv
         mask = torch.einsum("k,khw->hw", ring_weights, self.kernel_rings)
+        x = self.depthwise.pad(x)
         x = F.conv2d(
             x, conv.weight * mask, stride=conv.stride, padding=conv.padding, groups=conv.groups
         )

@@ -11,10 +11,12 @@ from tqdm import tqdm
 
 from backbones.architecture import Architecture
 from backbones.errors import UserError
+from backbones.factory import load_architecture
 from backbones.files import safe_name
 from backbones.inference import Engine
 from detection.deployment import Deployment, measured_with, runtime_table
 from detection.engine.reuse import check_same_network
+from detection.modeling.pixels import own_pixel_keys
 from detection.modeling.pyramid import is_built_by
 from search.config import load_search_config
 from search.profiling.networks import measure_architectures
@@ -133,8 +135,10 @@ def job_of(
     place = output / (entry.folder or entry.name)
     seeded = ("SEED", str(seed))
     network: tuple[str, ...] = ()
+    pixels: tuple[str, ...] = ()
     if entry.architecture:
         network = ("MODEL.SPNAS.ARCH", entry.architecture)
+        pixels = own_pixel_keys(load_architecture(entry.architecture).input)
     commands = []
     if classifier_config:
         classifier = place / f"classifier{seed}"
@@ -149,7 +153,7 @@ def job_of(
             )
         ]
         network = backbone_overrides(classifier)
-    detector = (*network, *seeded, *options)
+    detector = (*network, *pixels, *seeded, *options)
     folder = place / f"seed{seed}"
     commands.append(
         Command("train_net.py", entry.config_file, folder, detector, tuple(arguments), study=output)

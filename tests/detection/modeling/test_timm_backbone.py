@@ -233,7 +233,7 @@ def test_pretrained_weights(
         assert not caplog.text
         timm_cfg.MODEL.PIXEL_MEAN = [103.53, 116.28, 123.675]
         build_backbone(timm_cfg)
-        assert "PIXEL_MEAN [123.675, 116.28, 103.53]" in caplog.text
+        assert "MODEL.PIXEL_MEAN '[123.675, 116.28, 103.53]' MODEL.PIXEL_STD" in caplog.text
     assert not torch.equal(random, trained)
     timm_cfg.MODEL.TIMM.NAME = "resnet34"
     with pytest.raises(UserError, match=r"could not download timm's weights 'resnet34' \(no netw"):
