@@ -78,6 +78,9 @@ REFERENCES: dict[str, Callable[[], nn.Module]] = {
     "proxylessnas_mobile": partial(_pytorchcv, "proxylessnas_mobile"),
     "fbnet_b": _fbnet_b,
     "fbnet_c": partial(_timm, "fbnetc_100"),
+    "efficientnet_lite0": partial(_timm, "tf_efficientnet_lite0"),
+    "efficientnet_lite1": partial(_timm, "tf_efficientnet_lite1"),
+    "efficientnet_lite2": partial(_timm, "tf_efficientnet_lite2"),
 }
 """Every network of the zoo, by another library."""
 

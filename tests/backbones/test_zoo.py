@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +15,12 @@ import torchvision
 from pytorchcv.model_provider import get_model as pytorchcv_model
 from timm.layers import make_divisible
 from timm.models._efficientnet_builder import decode_arch_def
-from timm.models.efficientnet import EfficientNet, _gen_fbnetc, _gen_spnasnet
+from timm.models.efficientnet import (
+    EfficientNet,
+    _gen_efficientnet_lite,
+    _gen_fbnetc,
+    _gen_spnasnet,
+)
 from torch import Tensor, nn
 
 from backbones import (
@@ -78,6 +84,13 @@ def spnasnet(**kwargs: int) -> nn.Module:
     return model
 
 
+def efficientnet_lite(width_mult: float) -> Callable[..., nn.Module]:
+    """timm's, with stem and head of one width, at a width that nobody published."""
+    return partial(
+        _gen_efficientnet_lite, "tf_efficientnet_lite0", width_mult, bn_eps=1e-3, pad_type="same"
+    )
+
+
 def from_timm(name: str) -> Callable[..., nn.Module]:
     return lambda **kwargs: timm.create_model(name, **kwargs)
 
@@ -128,7 +141,13 @@ TWINS = [
     Twin("fbnet_b", fbnet_b),
     Twin("fbnet_c", from_timm("fbnetc_100")),
     Twin("fbnet_c", partial(_gen_fbnetc, "fbnetc_100", 1.4), width_mult=1.4),
+    Twin("efficientnet_lite0", from_timm("tf_efficientnet_lite0")),
+    Twin("efficientnet_lite0", efficientnet_lite(0.5), width_mult=0.5),
+    Twin("efficientnet_lite0", efficientnet_lite(1.4), width_mult=1.4),
+    Twin("efficientnet_lite1", from_timm("tf_efficientnet_lite1")),
+    Twin("efficientnet_lite2", from_timm("tf_efficientnet_lite2")),
 ]
+LITE = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
 
 
 def maps_of(blocks: Iterator[nn.Module], run: Callable[[], object], size: int) -> dict[int, Tensor]:
@@ -179,6 +198,43 @@ def test_logits_and_maps_equal_another_library(
     assert sum(parameter.numel() for parameter in ours.parameters()) == count
 
 
+@pytest.mark.parametrize("name", LITE)
+def test_same_padding_equals_timms_at_any_size(
+    name: str, randomize: Callable[[nn.Module], None]
+) -> None:
+    theirs = timm.create_model(f"tf_{name}", num_classes=10).eval()
+    randomize(theirs)
+    ours = create_model(name, num_classes=10).eval()
+    load_weights(ours, convert_weights(ours.architecture, theirs.state_dict()), "timm's")
+    symmetric = build_classifier(dataclasses.replace(ours.architecture, padding="symmetric"), 10)
+    symmetric.load_state_dict(ours.state_dict())
+    for size in ((224, 224), (97, 97), (96, 96), (50, 33)):
+        images = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1))
+        with torch.no_grad():
+            expected = theirs(images)
+            assert_equal(ours(images), expected)
+            differs = (
+                symmetric.eval()(images) - expected
+            ).abs().max() > 0.01 * expected.abs().max()
+        assert bool(differs) == (size != (97, 97))  # 97, 49, 25, 13, 7 are odd
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "macs"),
+    [("efficientnet_lite0", 4.7, 407), ("efficientnet_lite1", 5.4, 631),
+     ("efficientnet_lite2", 6.1, 899)],
+)  # fmt: skip
+def test_efficientnet_lite_costs_what_its_authors_say(name: str, params: float, macs: int) -> None:
+    """At the size of the authors' images; in millions, as in their table."""
+    model = create_model(name)
+    assert round(sum(p.numel() for p in model.parameters()) / 1e6, 1) == params
+    source = timm.get_pretrained_cfg(f"tf_{name}")
+    images = model.architecture.input
+    assert (3, images.size, images.size) == source.input_size
+    assert images.normalises_as(source.mean, source.std)
+    assert count_macs(model, images.size) / 1e6 == pytest.approx(macs, rel=0.005)
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
@@ -189,6 +245,9 @@ def test_logits_and_maps_equal_another_library(
         ("mnasnet_a1", 3_887_038),
         ("proxylessnas_mobile", 4_080_512),
         ("fbnet_c", 5_572_200),
+        ("efficientnet_lite0", 4_652_008),
+        ("efficientnet_lite1", 5_416_680),
+        ("efficientnet_lite2", 6_092_072),
     ],
 )
 def test_published_parameter_counts(name: str, expected: int) -> None:

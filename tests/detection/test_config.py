@@ -80,7 +80,10 @@ def test_every_network_of_the_zoo_has_the_one_recipe(network: str, schedule: str
         assert not [w for w in published_weights(load_architecture(network)) if w.library == "timm"]
     mine, other = leaves(dict(cfg)), leaves(dict(spnas))
     changed = {key for key in mine if mine[key] != other[key]}
-    assert changed <= {"MODEL.SPNAS.ARCH", "MODEL.WEIGHTS", "OUTPUT_DIR"}
+    pixels = {"MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD"}
+    assert changed - pixels <= {"MODEL.SPNAS.ARCH", "MODEL.WEIGHTS", "OUTPUT_DIR"}
+    images = load_architecture(network).input
+    assert (images.pixel_mean, images.pixel_std) == (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD)
 
 
 def test_the_papers_recipe() -> None:
