@@ -87,11 +87,25 @@ def change(data: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("schema_version", 9, "schema_version is 9, this release reads 1"),
         ("norm_eps", float("nan"), "norm_eps is nan; expected a finite number"),
         ("name", "", "name is ''"),
+        ("padding", "valid", "padding is 'valid'; expected one of 'symmetric', 'same'"),
+        ("input", {"size": 8}, "input.size is 8; expected 32 to 4096 pixels"),
+        ("input", {"mean": [127, 127, 127]}, r"input.mean is \[127, 127, 127\]; .* in \[0, 1\]"),
+        ("input", {"std": [0.5, 0.5, 0]}, r"input.std is .*; expected figures for images in"),
+        ("input", {"mean": [0.5]}, r"mean is \[0.5\]; expected 3 values"),
     ],
 )
 def test_impossible_files(good: dict[str, Any], path: str, value: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         Architecture.from_dict(change(good, path, value))
+
+
+def test_conventions_at_their_default_are_not_written(good: dict[str, Any]) -> None:
+    assert list(good) == [
+        *("schema_version", "name", "stem", "layers", "head", "norm_eps", "provenance")
+    ]
+    lite = load_architecture("efficientnet_lite1")
+    assert (lite.input.pixel_mean, lite.input.pixel_std) == ([127.0] * 3, [128.0] * 3)
+    assert lite.to_dict()["input"]["size"] == lite.scaled(0.5).input.size == 240
 
 
 def test_an_impossible_file_is_named(good: dict[str, Any], tmp_path: Path) -> None:

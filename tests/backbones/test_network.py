@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 import backbones
 from backbones import UserError, create_model
-from backbones.blocks import MBConv, SqueezeExcite
+from backbones.blocks import ConvNormAct, MBConv, SqueezeExcite, pad_same
 from backbones.network import build_classifier
 from backbones.weights import save_checkpoint
 
@@ -35,6 +36,32 @@ def test_squeeze_excite_equals_timm() -> None:
 def test_squeeze_channels_follow_their_definition(reference: str, channels: int) -> None:
     spec = backbones.LayerSpec(24, expansion=6, se_ratio=0.25, se_reference=reference)  # type: ignore[arg-type]
     assert MBConv(24, spec, nn.BatchNorm2d).se.reduce.out_channels == channels
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 7), (1, 2), (9, 6)], ids=str)
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_same_padding_is_tensorflows(kernel: int, stride: int, size: tuple[int, int]) -> None:
+    """By its documented formula, written out: pad_along = max((out - 1)·s + k - in, 0)."""
+    torch.manual_seed(0)
+    module = ConvNormAct(2, 3, kernel, nn.Identity, None, stride)  # type: ignore[arg-type]
+    names = list(module.state_dict())
+    pad_same(module)
+    assert list(module.state_dict()) == names
+    image = torch.randn(1, 2, *size)
+    outs = [math.ceil(side / stride) for side in size]
+    alongs = [max((o - 1) * stride + kernel - n, 0) for o, n in zip(outs, size, strict=True)]
+    padded = torch.zeros(1, 2, *(n + a for n, a in zip(size, alongs, strict=True)))
+    top, left = (along // 2 for along in alongs)
+    padded[:, :, top : top + size[0], left : left + size[1]] = image
+    expected = torch.zeros(1, 3, *outs)
+    for y in range(outs[0]):
+        for x in range(outs[1]):
+            window = padded[
+                0, :, y * stride : y * stride + kernel, x * stride : x * stride + kernel
+            ]
+            expected[0, :, y, x] = (module.conv.weight * window).sum((1, 2, 3))
+    torch.testing.assert_close(module(image), expected)
 
 
 def test_residual_branches_start_at_zero() -> None:
@@ -125,7 +152,7 @@ def test_mistakes_are_named(arguments: dict, message: str) -> None:
         create_model(**arguments)
 
 
-@pytest.mark.parametrize("name", ["spnas_100", "mobilenetv3_large_100"])
+@pytest.mark.parametrize("name", ["spnas_100", "mobilenetv3_large_100", "efficientnet_lite0"])
 def test_networks_script_and_trace(name: str) -> None:
     """Both ways of TorchScript, with squeeze-and-excitation, hard-swish and a hidden layer."""
     torch.manual_seed(0)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from backbones import UserError, load_architecture
+from backbones import Architecture, UserError, load_architecture
 from backbones.paths import config_path
 from backbones.schema import named_files
 from search.space import Candidate, SearchSpace
@@ -72,6 +72,22 @@ def test_activation_and_norm_epsilon_reach_every_searchable_layer(
             swish.choices_of(network)
     (tmp_path / "again.json").write_text(json.dumps(swish.to_dict()))
     assert SearchSpace.load(tmp_path / "again.json") == swish
+
+
+def test_padding_and_input_reach_every_network(space: SearchSpace, tmp_path: Path) -> None:
+    images = {"size": 240, "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.5, 0.5]}
+    data = json.loads(config_path("search", "spaces", "imagenet.json").read_text())
+    data.update(padding="same", input=images, fixed_stem=True)
+    (tmp_path / "s.json").write_text(json.dumps(data))
+    other = SearchSpace.load(tmp_path / "s.json")
+    network = other.scaled(0.5).largest()
+    assert (network.padding, network.input.size, network.input.std[0]) == ("same", 240, 0.25)
+    assert network.stem == space.stem
+    for made, load in ((other, SearchSpace.load), (network, Architecture.load)):
+        (tmp_path / "again.json").write_text(json.dumps(made.to_dict()))
+        assert load(tmp_path / "again.json") == made
+    with pytest.raises(UserError, match="is not a network of search space"):
+        space.choices_of(other.largest())
 
 
 @pytest.mark.parametrize("name", named_files("search", "spaces"))

@@ -48,10 +48,12 @@ def test_more_threads_than_cores_get_a_word(engine: str, caplog: pytest.LogCaptu
     assert f"may use {available_cores()} cores" in record.getMessage()
 
 
+@pytest.mark.parametrize("name", ["spnas_100", "efficientnet_lite0"])
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_network_equals_pytorch(engine: str) -> None:
+def test_a_network_equals_pytorch(engine: str, name: str) -> None:
+    """Of symmetric padding, and of TensorFlow's."""
     torch.manual_seed(0)
-    network = build_classifier(load_architecture("spnas_100"), 10, residual_scale=1.0).eval()
+    network = build_classifier(load_architecture(name), 10, residual_scale=1.0).eval()
     image = torch.randn(1, 3, 64, 64)
     session = make_engine(engine).compile(lambda: network, [image]).load()
     with torch.no_grad():

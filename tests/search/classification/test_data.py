@@ -14,8 +14,10 @@ from detectron2.config import CfgNode, get_cfg
 from PIL import Image, ImageOps
 from torchvision.datasets import ImageFolder
 
-from backbones import UserError
+from backbones import UserError, load_architecture
+from backbones.architecture import IMAGENET
 from detection.engine.config_file import merge_options
+from search.classification.classifier import ClassifierTrainer
 from search.classification.data import (
     build_dataset,
     build_train_loader,
@@ -23,6 +25,7 @@ from search.classification.data import (
     check_same_classes,
     count_classes,
     resolve_class_count,
+    resolve_classifier,
 )
 from search.classification.folder import ClassificationFolder
 from search.config import add_search_config
@@ -61,6 +64,29 @@ def test_imagenet_layout(cfg: CfgNode) -> None:
     batches = list(build_val_loader(cfg, dataset))
     assert [tuple(images.shape) for images, _ in batches] == [(2, 3, 32, 32)] * 2
     assert torch.cat([targets for _, targets in batches]).tolist() == [0, 0, 1, 1]
+
+
+def test_mean_and_deviation_are_the_networks(cfg: CfgNode) -> None:
+    """One grey level of a photo, in the network's figures and in ImageNet's."""
+    images = load_architecture("efficientnet_lite0").input
+    own = build_dataset(cfg, "val", augment=False, images=images)[0][0]
+    usual = build_dataset(cfg, "val", augment=False)[0][0]
+    mean, std = (torch.tensor(v)[:, None, None] for v in (IMAGENET.mean, IMAGENET.std))
+    torch.testing.assert_close(255 * (usual * std + mean), 128 * own + 127, rtol=0, atol=1e-3)
+
+
+def test_classifier_and_its_data_agree(cfg: CfgNode, tmp_path: Path) -> None:
+    cfg.MODEL.SPNAS.ARCH, cfg.MODEL.DEVICE = "efficientnet_lite2", "cpu"
+    cfg.CLASSIFICATION.INPUT_SIZE, cfg.OUTPUT_DIR = 0, str(tmp_path / "run")
+    resolved, notes = resolve_classifier(cfg)
+    assert resolved.CLASSIFICATION.INPUT_SIZE == 260
+    assert notes[-1] == (
+        "CLASSIFICATION.INPUT_SIZE is 260, what network 'efficientnet_lite2' is made for"
+    )
+    trainer = ClassifierTrainer(resolved)
+    expected = build_dataset(resolved, "val", False, trainer.architecture.input)[0][0]
+    assert expected.shape == (3, 260, 260)
+    assert torch.equal(trainer.val_data[0][0], expected)
 
 
 def test_named_data_set_is_below_detectron2_datasets(

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from backbones.architecture import Activation
-from backbones.blocks import MBConv
+from backbones.blocks import ConvNormAct, MBConv, SamePadding
 from search.space import Choice, SearchSpace
 from search.supernets.export import export_network
 from search.supernets.multi_path import MultiPathSupernet
@@ -85,8 +85,10 @@ def test_spaces_of_other_activations(
     rng: random.Random,
     activation: Activation,
 ) -> None:
-    """Searchable layers have it, fixed ones keep theirs; batch norms have the space's epsilon."""
-    space = dataclasses.replace(wide_space, activation=activation, norm_eps=1e-2)
+    """Searchable layers have it, fixed ones keep theirs; all have the space's epsilon and padding."""
+    space = dataclasses.replace(
+        wide_space, activation=activation, norm_eps=1e-2, padding="same", fixed_stem=True
+    )
     supernet = randomized(make, space)
     networks = [space.sample(rng) for _ in range(5)]
     for seed, choices in enumerate(networks):
@@ -106,6 +108,10 @@ def test_spaces_of_other_activations(
                 assert type(block.expand.act) is expected
         norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
         assert {norm.eps for norm in norms} == {1e-2}
+        strided = [
+            m for m in model.modules() if isinstance(m, ConvNormAct) and m.conv.stride[0] > 1
+        ]
+        assert strided and all(isinstance(module.pad, SamePadding) for module in strided)
 
 
 def test_activations_make_a_difference(wide_space: SearchSpace) -> None:
