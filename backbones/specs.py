@@ -15,6 +15,7 @@ KERNEL_SIZES = (3, 5, 7)
 
 Activation = Literal["relu", "relu6", "hard_swish"]
 Gate = Literal["sigmoid", "hard_sigmoid"]
+SEReference = Literal["expanded", "input"]
 Padding = Literal["symmetric", "same"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -95,7 +96,7 @@ class LayerSpec:
     stride: int = 1
     expansion: float = 1
     se_ratio: float = 0
-    se_reference: Literal["expanded", "input"] = "expanded"
+    se_reference: SEReference = "expanded"
     se_gate: Gate = "sigmoid"
     activation: Activation = "relu"
     channel_divisor: int = 1

@@ -66,8 +66,21 @@ def _add_classification(cfg: CfgNode) -> None:
 
 def _add_search(cfg: CfgNode) -> None:
     cfg.SEARCH = node = CfgNode()
-    # A name below configs/search/spaces, or the path of a space.
+    # A name below configs/search/spaces, the path of a space, or "around": the stages of
+    # SEARCH.START, with the options of SEARCH.AROUND.
     node.SPACE = "imagenet"
+    # The trained network to start from: a published one ("efficientnet_lite0",
+    # "timm://mobilenetv2_100"), an architecture.json, or the folder of a run that left one.
+    # MODEL.WEIGHTS are its weights; empty takes the published ones, or the backbone.pth beside it.
+    # Empty starts from random weights.
+    node.START = ""
+    # What "around" offers every layer beside what the network itself has, and by how many layers a
+    # stage can grow.
+    node.AROUND = CfgNode()
+    node.AROUND.KERNEL_SIZES = [3, 5]
+    node.AROUND.EXPANSIONS = [3, 6]
+    node.AROUND.SE_RATIOS = [0]
+    node.AROUND.EXTRA_DEPTH = 0
     # The device to search for: a name below configs/latency, the path of a table, or what is
     # counted instead: "macs" or "params", in millions.
     node.LATENCY_TABLE = "pixel1"
@@ -106,6 +119,13 @@ def _add_search(cfg: CfgNode) -> None:
     node.EVOLUTION.POPULATION = 50
     node.EVOLUTION.GENERATIONS = 20
     node.EVOLUTION.CALIBRATION_BATCHES = 20
+    # "sensitivity" and "taylor": how often the choices are measured on the way to the target,
+    # images held out that they are measured on, and training batches for the statistics of every
+    # network that is measured.
+    node.SENSITIVITY = CfgNode()
+    node.SENSITIVITY.ROUNDS = 2
+    node.SENSITIVITY.IMAGES = 1000
+    node.SENSITIVITY.CALIBRATION_BATCHES = 4
     # Networks to draw from the decisions' distribution besides the one found.
     node.SAMPLES = 0
     # Where every decision starts: temperatures above its threshold.

@@ -14,10 +14,12 @@ from backbones.architecture import (
     IMAGENET,
     Activation,
     Architecture,
+    Gate,
     HeadSpec,
     InputSpec,
     LayerSpec,
     Padding,
+    SEReference,
     StemSpec,
     conventions,
 )
@@ -26,6 +28,9 @@ from backbones.layer_types import SKIP, LayerType
 from backbones.schema import load_versioned, named_file
 
 SCHEMA_VERSION = 1
+
+_WITH_DEFAULTS = ("activation", "norm_eps", "se_reference", "se_gate", "channel_divisor")
+"""Fields that a space's file need not have."""
 
 
 @dataclass(frozen=True)
@@ -48,23 +53,29 @@ Choice = Candidate | None
 
 @dataclass(frozen=True)
 class Stage:
-    """A block of the macro-architecture: layers of one width; the first has the stride."""
+    """A block of the macro-architecture: layers of one width; the first has the stride.
+
+    Its ``activation`` is the space's where it is None.
+    """
 
     out_channels: int
     num_layers: int
     stride: int
+    activation: Activation | None = None
 
 
 @dataclass(frozen=True)
 class SearchLayer:
     """One searchable layer: its shape, and whether it may be skipped.
 
-    A layer is droppable where the identity has its shape: stride 1 and equal channels.
+    A layer is droppable where the identity has its shape: stride 1 and equal channels. Its
+    ``activation`` is the space's where it is None.
     """
 
     in_channels: int
     out_channels: int
     stride: int
+    activation: Activation | None = None
 
     @property
     def droppable(self) -> bool:
@@ -84,6 +95,7 @@ class SearchSpace:
             subset of the next (Fig. 3).
         activation: of the searchable layers.
         norm_eps: epsilon of every batch norm.
+        se_reference, se_gate, channel_divisor: of the searchable layers, as in ``LayerSpec``.
         padding, input, fixed_stem: as in ``Architecture``.
 
     Raises:
@@ -101,6 +113,9 @@ class SearchSpace:
     se_ratios: tuple[float, ...] = (0, 0.25, 0.5)
     activation: Activation = "relu"
     norm_eps: float = 1e-5
+    se_reference: SEReference = "expanded"
+    se_gate: Gate = "sigmoid"
+    channel_divisor: int = 1
     padding: Padding = "symmetric"
     input: InputSpec = IMAGENET
     fixed_stem: bool = False
@@ -123,7 +138,8 @@ class SearchSpace:
         for stage in self.stages:
             for index in range(stage.num_layers):
                 stride = stage.stride if index == 0 else 1
-                layers.append(SearchLayer(channels, stage.out_channels, stride))
+                shape = channels, stage.out_channels, stride
+                layers.append(SearchLayer(*shape, stage.activation))
                 channels = stage.out_channels
         return tuple(layers)
 
@@ -146,8 +162,11 @@ class SearchSpace:
             kernel_size=self.kernel_sizes[choice.kernel],
             stride=layer.stride,
             expansion=self.expansions[choice.expansion],
-            se_ratio=self.se_ratios[choice.se],
-            activation=self.activation,
+            se_ratio=(ratio := self.se_ratios[choice.se]),
+            se_reference=self.se_reference if ratio else "expanded",
+            se_gate=self.se_gate if ratio else "sigmoid",
+            activation=layer.activation or self.activation,
+            channel_divisor=self.channel_divisor,
         )
 
     def choice_type(self, choice: Choice) -> LayerType:
@@ -264,8 +283,11 @@ class SearchSpace:
         """JSON-ready; activation and what follows are left out at their default."""
         data = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)}
         for item in dataclasses.fields(self):
-            if item.name in ("activation", "norm_eps") and data[item.name] == item.default:
+            if item.name in _WITH_DEFAULTS and data[item.name] == item.default:
                 del data[item.name]
+        for stage in data["stages"]:
+            if stage["activation"] is None:
+                del stage["activation"]
         for name in ("padding", "input", "fixed_stem"):
             del data[name]
         return {**data, **conventions(self)}

@@ -59,7 +59,7 @@ def main(args: argparse.Namespace) -> None:
     from detection.engine.provenance import provenance
     from search.config import load_search_config
     from search.runs.build import build_latency_table
-    from search.space import SearchSpace
+    from search.start.seed import search_space
     from search.studies.methods.plot import plot_study
     from search.studies.methods.study import METHODS, check_methods, live_thresholds, run_study
     from search.studies.methods.tables import study_table
@@ -87,7 +87,7 @@ def main(args: argparse.Namespace) -> None:
     ]
     if not trials:
         raise UserError("no trials: --methods, --targets, --seeds or --random-seeds ask for none")
-    space = SearchSpace.load(search_cfg.SEARCH.SPACE)
+    space = search_space(search_cfg)
     facts = {
         **provenance(workers=args.workers, threads=worker_threads(args.workers)),
         "unit": build_latency_table(search_cfg, space).unit,

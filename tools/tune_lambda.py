@@ -84,7 +84,7 @@ def main(args: argparse.Namespace) -> None:
     from detection.engine.provenance import provenance
     from search.config import add_search_config
     from search.runs.build import build_latency_table
-    from search.space import SearchSpace
+    from search.start.seed import search_space
     from search.studies.trials import recipe
     from search.studies.tuning.objective import search_outcome
     from search.studies.tuning.report import plot_tuning, study_record, summary_table
@@ -93,7 +93,7 @@ def main(args: argparse.Namespace) -> None:
 
     fidelities = check(args)
     cfg = load_config(args, add_search_config)
-    unit = build_latency_table(cfg, SearchSpace.load(cfg.SEARCH.SPACE)).unit
+    unit = build_latency_table(cfg, search_space(cfg)).unit
     searches = recipe(cfg, "SEARCH")
     storage = open_storage(args.storage, args.heartbeat)
     records = []

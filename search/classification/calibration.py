@@ -11,6 +11,7 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 from fvcore.nn.precise_bn import update_bn_stats
 from torch import nn
+from torch.utils.data import DataLoader
 
 from detection.engine.random_state import seeded
 from search.classification.data import ImageSet, build_train_loader
@@ -36,9 +37,14 @@ def calibrated(network: nn.Module, cfg: CfgNode, dataset: ImageSet, batches: int
     if batches:
         device = next(network.parameters()).device
         with seeded(cfg.SEED):
-            loader = build_train_loader(cfg, dataset, order=_ORDER)
+            loader = calibration_batches(cfg, dataset)
             estimate_statistics(network, (images.to(device) for images, _ in loader), batches)
     return network.eval()
+
+
+def calibration_batches(cfg: CfgNode, dataset: ImageSet) -> DataLoader[Any]:
+    """Endless training batches in an order of their own."""
+    return build_train_loader(cfg, dataset, order=_ORDER)
 
 
 @torch.no_grad()

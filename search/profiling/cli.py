@@ -34,10 +34,10 @@ def add_profiling_arguments(parser: argparse.ArgumentParser) -> None:
 def load_space(args: argparse.Namespace) -> SearchSpace:
     """``SEARCH.SPACE`` of the configuration."""
     from search.config import load_search_config
-    from search.space import SearchSpace
+    from search.start.seed import search_space
 
     cfg = load_search_config(args.config_file, [*args.opts, "MODEL.DEVICE", "cpu"])
-    return SearchSpace.load(cfg.SEARCH.SPACE)
+    return search_space(cfg)
 
 
 def check_counts(args: argparse.Namespace, least_networks: int) -> None:

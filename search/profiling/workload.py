@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from backbones.architecture import Architecture
+from backbones.architecture import Activation, Architecture
 from backbones.blocks import init_weights, make_layer, pad_same
 from backbones.errors import UserError
 from backbones.latency import ConstantPart, LayerRuntimes, input_sizes
@@ -48,12 +48,16 @@ class Item:
 
 @dataclass(frozen=True)
 class LayerShape:
-    """The input and output of a searchable layer: layers that share it are measured once."""
+    """The input and output of a searchable layer: layers that share it are measured once.
+
+    Its ``activation`` is the space's where it is None; one of two that differ in it alone is taken.
+    """
 
     in_channels: int
     out_channels: int
     stride: int
     input_size: tuple[int, int]
+    activation: Activation | None = dataclasses.field(default=None, compare=False)
 
     def key(self, candidate: LayerType) -> str:
         """The item's key for one candidate."""
@@ -68,7 +72,7 @@ def layer_shapes(space: SearchSpace, deployment: Deployment) -> list[LayerShape]
     """Every different shape among the searchable layers, in their order."""
     sizes = input_sizes(space.largest(), deployment.padded_size)[len(space.first) :]
     shapes = [
-        LayerShape(layer.in_channels, layer.out_channels, layer.stride, size)
+        LayerShape(layer.in_channels, layer.out_channels, layer.stride, size, layer.activation)
         for layer, size in zip(space.layers, sizes, strict=False)
     ]
     return list(dict.fromkeys(shapes))
@@ -216,7 +220,7 @@ def choices_named(space: SearchSpace, types: str) -> list[Choice]:
 
 
 def _build_layer(space: SearchSpace, shape: LayerShape, candidate: Candidate) -> nn.Module:
-    layer = SearchLayer(shape.in_channels, shape.out_channels, shape.stride)
+    layer = SearchLayer(shape.in_channels, shape.out_channels, shape.stride, shape.activation)
     spec = space.layer_spec(layer, candidate)
     module = make_layer(shape.in_channels, spec, batch_norm(space.largest()))
     if space.padding == "same":

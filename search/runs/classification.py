@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,10 @@ from search.runs.build import build_runtime_model, build_tradeoff, check_targets
 from search.runs.formulations.registry import supernet_formulation
 from search.runs.found import FoundNetworks, found_row, search_results
 from search.runs.runtime_loss import search_note
-from search.space import SearchSpace
+from search.runs.judge import ClassifierJudge
+from search.space import Choice
+from search.start.remapping import start_supernet
+from search.start.seed import search_space, seed_of
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +54,8 @@ class SearchTrainer(ClassificationTrainer):
                 "from the live supernet, set it to 0"
             )
         self.formulation = supernet_formulation(cfg)
-        self.space = SearchSpace.load(cfg.SEARCH.SPACE)
+        self.space = search_space(cfg)
+        self.seed = seed_of(cfg)
         self.runtime_model = build_runtime_model(cfg, self.space).to(cfg.MODEL.DEVICE)
         check_targets(cfg, self.runtime_model)
         self.tradeoff = build_tradeoff(cfg)
@@ -70,7 +74,21 @@ class SearchTrainer(ClassificationTrainer):
             self.parts[0],
             Subset(plain, self.parts[1].indices),
         )
+        self.judge = ClassifierJudge(self.networks)
         self.formulation.check(self)
+
+    @property
+    def reference(self) -> Sequence[Choice]:
+        """The choices of the network that the search started from, or of the largest one."""
+        if self.seed:
+            return self.seed.choices
+        return [self.space.candidates[-1]] * len(self.space.layers)
+
+    def resume_or_load(self, path: str = "", resume: bool = False) -> None:
+        """As any run; a new search starts from the weights of ``SEARCH.START``, where named."""
+        super().resume_or_load("" if self.seed else path, resume)
+        if self.seed and not (resume and self.checkpointer.has_checkpoint()):
+            start_supernet(self.supernet, self.seed)
 
     def progress_note(self) -> str:
         """Runtime, budget and λ beside the losses."""
@@ -121,7 +139,7 @@ class SearchTrainer(ClassificationTrainer):
         Args:
             target: runtime to select at; 0 takes the supernet's own decisions.
         """
-        choices = self.formulation.choose(self, target, self.networks.fitness)
+        choices = self.formulation.choose(self, target, self.judge)
         return self.networks.described(choices, self.finished)
 
     def evaluate(self) -> dict[str, dict[str, float]]:
@@ -150,12 +168,13 @@ class SearchTrainer(ClassificationTrainer):
         Raises:
             UserError: if there is neither.
         """
-        if not (self.cfg.MODEL.WEIGHTS or self.checkpointer.has_checkpoint()):
+        weights = "" if self.seed else self.cfg.MODEL.WEIGHTS
+        if not (weights or self.checkpointer.has_checkpoint()):
             raise UserError(
                 f"--eval-only: there is no search in OUTPUT_DIR '{self.output_dir}'; name the "
                 "folder of one, or the model_final.pth of one as MODEL.WEIGHTS"
             )
-        self.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=True)
+        self.resume_or_load(weights, resume=True)
         architecture = self.found(self.cfg.SEARCH.TARGET)
         _, scores = self.networks.judged(architecture, self.val_data)
         if comm.is_main_process():

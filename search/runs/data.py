@@ -7,7 +7,7 @@ from detectron2.config import CfgNode
 from detection.data.resolve import resolve_data
 from search.classification.data import resolve_class_count, with_input_size
 from search.runs.detector_backbone import searches_detector
-from search.space import SearchSpace
+from search.start.seed import search_space
 
 
 def resolve_search_data(cfg: CfgNode) -> tuple[CfgNode, list[str]]:
@@ -24,6 +24,6 @@ def resolve_search_data(cfg: CfgNode) -> tuple[CfgNode, list[str]]:
     cfg, notes = resolve_class_count(cfg)
     if cfg.CLASSIFICATION.INPUT_SIZE:
         return cfg, notes
-    space = SearchSpace.load(cfg.SEARCH.SPACE)
+    space = search_space(cfg)
     cfg, note = with_input_size(cfg, space.input, f"search space '{space.name}'")
     return cfg, [*notes, note]

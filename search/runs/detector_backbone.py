@@ -18,7 +18,7 @@ from detection.modeling.backbone import (
 from detection.modeling.pixels import warn_of_pixels
 from detection.modeling.pyramid import pyramid_builders, register_pyramids
 from search.runs.formulations.registry import detector_formulation
-from search.space import SearchSpace
+from search.start.seed import search_space
 from search.supernets.single_path import Supernet
 
 
@@ -98,7 +98,7 @@ def build_supernet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SupernetBac
             "MODEL.SPNAS.NORM is 'FrozenBN'; the frozen statistics of a supernet are those of no "
             "network in it: expected BN, SyncBN or GN"
         )
-    space = SearchSpace.load(cfg.SEARCH.SPACE)
+    space = search_space(cfg)
     if cfg.MODEL.WEIGHTS:
         warn_of_pixels(cfg, f"search space '{space.name}'", space.input)
     norm = norm_layer(node.NORM, space.largest().norm_eps)

@@ -36,6 +36,7 @@ from search.runs.found import found_row, search_results
 from search.selection.runtime import RuntimeModel
 from search.selection.sampling import sample_at_target
 from search.space import SearchSpace
+from search.start.seed import search_space
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +139,7 @@ def run_random_search(cfg: CfgNode) -> None:
     Raises:
         UserError: if the folder holds candidates of another configuration.
     """
-    space = SearchSpace.load(cfg.SEARCH.SPACE)
+    space = search_space(cfg)
     model = build_runtime_model(cfg, space)
     output = Path(cfg.OUTPUT_DIR)
     rows = []

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from backbones.errors import UserError
 from backbones.latency import LatencyTable, layer_runtimes, not_covered
-from search.space import SearchSpace
+from search.space import Choice, SearchSpace
 from search.supernets.decisions import Decision, LayerDecision, PathWeights
 
 
@@ -78,6 +78,13 @@ class RuntimeModel(nn.Module):
             0.0 if choice is None else entries[choice.kernel][choice.expansion][choice.se]
             for choice in self.space.choices(self.space.layers[index])
         ]
+
+    def runtime_of(self, choices: Sequence[Choice]) -> float:
+        """Runtime of a network, in double precision."""
+        return self.fixed_runtime + sum(
+            self.choice_runtimes(index)[self.space.choices(layer).index(choice)]
+            for index, (layer, choice) in enumerate(zip(self.space.layers, choices, strict=True))
+        )
 
     def forward(self, decisions: Sequence[LayerDecision]) -> Tensor:
         """() runtime of the network."""

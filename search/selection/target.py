@@ -83,8 +83,39 @@ def select_at_target(
         raise UserError(
             f"unknown SEARCH.SELECTION '{selection}'; expected one of {', '.join(VALUES)}"
         )
+    values = [
+        VALUES[selection](decision, space, layer)
+        for layer, decision in zip(space.layers, decisions, strict=True)
+    ]
+    return select_by_value(space, runtime_model, values, target, tolerance)
+
+
+def select_by_value(
+    space: SearchSpace,
+    runtime_model: RuntimeModel,
+    layer_values: Sequence[Tensor],
+    target: float,
+    tolerance: float = 0.01,
+) -> list[Choice]:
+    """As :func:`select_at_target`, for values of any kind.
+
+    Args:
+        space: the search space.
+        runtime_model: predicts every layer's candidates.
+        layer_values: what every choice of a layer is worth, in the order of ``space.choices``; the
+            value of a network is their sum.
+        target: in the unit of the latency table.
+        tolerance: as there.
+
+    Raises:
+        UserError: if the space has no network at or below the target.
+    """
     check_target(space, runtime_model, target)
-    values, costs = _tables(space, runtime_model, decisions, selection)
+    values = [row.detach().double().cpu() for row in layer_values]
+    costs = [
+        torch.tensor(runtime_model.choice_runtimes(index), dtype=torch.float64)
+        for index in range(len(space.layers))
+    ]
     budget = target * (1 + ROUNDING) - runtime_model.fixed_runtime
     total_cost = total_value = torch.zeros(1, dtype=torch.float64)
     steps = []
@@ -103,20 +134,6 @@ def select_at_target(
         choices.append(space.choices(layer)[int(picks[state])])
         state = int(parents[state])
     return choices[::-1]
-
-
-def _tables(
-    space: SearchSpace,
-    runtime_model: RuntimeModel,
-    decisions: Sequence[LayerDecision],
-    selection: str,
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Value and runtime of every choice of every layer."""
-    values, costs = [], []
-    for index, (layer, decision) in enumerate(zip(space.layers, decisions, strict=True)):
-        values.append(VALUES[selection](decision, space, layer).detach().double().cpu())
-        costs.append(torch.tensor(runtime_model.choice_runtimes(index), dtype=torch.float64))
-    return values, costs
 
 
 def _thinned(kept: Tensor, cost: Tensor, value: Tensor) -> Tensor:

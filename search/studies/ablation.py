@@ -26,6 +26,7 @@ from search.classification.calibration import calibrated
 from search.classification.data import build_val_loader, count_classes
 from search.classification.trainer import ClassificationTrainer
 from search.space import Candidate, Choice, SearchSpace
+from search.start.seed import search_space
 from search.studies.markdown import beside, table
 from search.studies.trials import PendingTrial, Record, mean_and_spread, run_trials, trial_config
 from search.supernets.export import export_network
@@ -131,7 +132,7 @@ def run_training(cfg: CfgNode, name: str, seed: int) -> dict[str, Any]:
         name: of the training, a key of ``TRAININGS``.
         seed: of initial weights, order and augmentation.
     """
-    space = kernel_space(SearchSpace.load(cfg.SEARCH.SPACE), TRAININGS[name])
+    space = kernel_space(search_space(cfg), TRAININGS[name])
     with scratch_folder("ablation") as folder:
         seed_all_rng(seed)
         KernelTrainer(trial_config(cfg, seed, folder), space).train()

@@ -17,6 +17,7 @@ from backbones.latency import LatencyTable
 from detection.engine.results import mean_and_deviation
 from search.runs.build import build_latency_table
 from search.space import SearchSpace
+from search.start.seed import search_space
 from search.workers import in_processes
 
 logger = logging.getLogger(__name__)
@@ -153,7 +154,7 @@ def recipe(cfg: CfgNode, *sections: str) -> dict[str, Any]:
     spnas = cfg.MODEL.SPNAS
     keys["MODEL"] = {"WEIGHTS": cfg.MODEL.WEIGHTS, "SPNAS": {"WIDTH_MULT": spnas.WIDTH_MULT}}
     if "SEARCH" in sections:
-        space = SearchSpace.load(cfg.SEARCH.SPACE)
+        space = search_space(cfg)
         table = build_latency_table(cfg, space)
         keys["contents"] = {"space": _digest(space), "latency_table": _digest(table)}
     return keys

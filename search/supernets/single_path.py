@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import torch
@@ -34,6 +36,7 @@ class Supernet(OneShot):
         residual_scale: initial scale of every searchable residual branch. Small, so that the deep
             supernet trains from its first step; not 0, so that every threshold has a gradient
             there.
+        importance_floor: see :func:`search.supernets.thresholds.relative_importance`.
         norm_layer: normalisation; batch norm by default.
 
     Raises:
@@ -51,6 +54,7 @@ class Supernet(OneShot):
         temperature: float = 1.0,
         initial_logit: float = 2.0,
         residual_scale: float = 0.2,
+        importance_floor: float = 0.0,
         norm_layer: NormLayer | None = None,
     ) -> None:
         for name, value, known in (
@@ -71,7 +75,8 @@ class Supernet(OneShot):
         for superkernel in self.superkernels:
             scale_residual_branches(superkernel, residual_scale)
         self.thresholds = nn.ModuleList(
-            Thresholds(layer, importance, temperature, initial_logit) for layer in self.superkernels
+            Thresholds(layer, importance, temperature, initial_logit, importance_floor)
+            for layer in self.superkernels
         )
 
     @property
@@ -90,10 +95,28 @@ class Supernet(OneShot):
         """The thresholds."""
         return list(self.thresholds.parameters())
 
-    def reset_thresholds(self) -> None:
-        """Resets every threshold to its initial logit, for the present weights."""
-        for layer, thresholds in self._judged:
-            thresholds.reset(layer)
+    def reset_thresholds(self, choices: Sequence[Choice] | None = None) -> None:
+        """Resets every threshold to its initial logit, for the present weights.
+
+        Args:
+            choices: of the network to start at; by default everything is used.
+        """
+        for index, (layer, thresholds) in enumerate(self._judged):
+            thresholds.reset(layer, thresholds.gates_of(choices[index]) if choices else None)
+
+    @contextlib.contextmanager
+    def gated(self, choices: Sequence[Choice]) -> Iterator[list[Tensor]]:
+        """Runs as one network, with its indicators (G_i,) as leaves that gradients reach."""
+        before, self.forced = self.forced, []
+        gates = []
+        for thresholds, choice in zip(self.thresholds, choices, strict=True):
+            assert isinstance(thresholds, Thresholds)
+            gates.append(thresholds.gates_of(choice).requires_grad_())
+            self.forced.append(thresholds.decision(gates[-1]))
+        try:
+            yield gates
+        finally:
+            self.forced = before
 
     def logits(self) -> list[Tensor]:
         """(G_i,) logits of every layer's decisions."""

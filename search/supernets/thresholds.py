@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones.blocks import SqueezeExcite
+from search.space import Candidate, Choice
 from search.supernets.decisions import Decision, at_least, nested_weights
 from search.supernets.superkernel import SuperMBConv
 
@@ -34,23 +35,29 @@ class Energy:
     reference_size: Tensor
 
 
-def relative_importance(energy: Energy) -> Tensor:
+def relative_importance(energy: Energy, floor: float = 0.0) -> Tensor:
     """(G,) log of the mean square of a subset over that of its reference: free of any scale.
 
     Batch norm makes the scale of a kernel arbitrary and a norm grows with the number of weights;
     this signal changes with neither, so one temperature fits all layers.
+
+    Args:
+        energy: of the subsets.
+        floor: added to a subset's mean square, as a part of its reference's. Where a ring starts
+            at 0, its first small weights would else move the logarithm by more than a decision
+            can answer.
     """
     subset = energy.subset / energy.subset_size
     reference = energy.reference / energy.reference_size
-    return (subset + 1e-12).log() - (reference + 1e-12).log()
+    return (subset + floor * reference + 1e-12).log() - (reference + 1e-12).log()
 
 
-def norm_importance(energy: Energy) -> Tensor:
+def norm_importance(energy: Energy, floor: float = 0.0) -> Tensor:
     """(G,) ‖w‖² of the subset, as Eq. 2-4 are written."""
     return energy.subset
 
 
-def no_importance(energy: Energy) -> Tensor:
+def no_importance(energy: Energy, floor: float = 0.0) -> Tensor:
     """(G,) zeros: decisions are free parameters τ, as in other differentiable searches (Eq. 18)."""
     return torch.zeros_like(energy.subset)
 
@@ -67,7 +74,7 @@ class Importance:
             ``initial_logit`` temperatures, ``zero`` at 0.
     """
 
-    signal: Callable[[Energy], Tensor]
+    signal: Callable[[Energy, float], Tensor]
     unit: str = "constant"
     start: str = "below"
 
@@ -119,6 +126,7 @@ class Thresholds(nn.Module):
         importance: a key of ``IMPORTANCES``.
         temperature: divides importance minus threshold before the sigmoid.
         initial_logit: (importance - threshold) / temperature at the start; positive is "use".
+        floor: of the importance (see :func:`relative_importance`).
     """
 
     unit: Tensor
@@ -129,6 +137,7 @@ class Thresholds(nn.Module):
         importance: str = "relative",
         temperature: float = 1.0,
         initial_logit: float = 2.0,
+        floor: float = 0.0,
     ) -> None:
         super().__init__()
         space = layer.space
@@ -141,19 +150,29 @@ class Thresholds(nn.Module):
         self.importance = IMPORTANCES[importance]
         self.initial_logit = initial_logit
         self.temperature = temperature
+        self.floor = floor
         self.values = nn.Parameter(torch.zeros(sum(self.sizes)))
         self.register_buffer("unit", torch.ones(sum(self.sizes)))
         self.reset(layer)
 
     @torch.no_grad()
-    def reset(self, layer: SuperMBConv) -> None:
-        """Resets the thresholds to their initial values for the layer's present weights."""
+    def reset(self, layer: SuperMBConv, used: Tensor | None = None) -> None:
+        """Resets the thresholds to their initial values for the layer's present weights.
+
+        Args:
+            layer: the superkernel.
+            used: (G,) 1 for every decision that starts as "use", 0 for the others; by default all.
+        """
         everything = nested_weights(layer.kernel_rings.new_ones(self.sizes[0]))
-        signal = self.importance.signal(subset_energy(layer, everything))
+        signal = self._signal(layer, everything)
+        if used is not None:
+            kernel = self._signal(layer, nested_weights(used[: self.sizes[0]]))
+            signal = torch.cat([signal[: self.sizes[0]], kernel[self.sizes[0] :]])
         if self.importance.unit == "initial":
             self.unit.copy_(signal)
         if self.importance.start == "below":
-            self.values.copy_(signal / self.unit - self.initial_logit * self.temperature)
+            logits = self.initial_logit * (1.0 if used is None else 2 * used - 1)
+            self.values.copy_(signal / self.unit - logits * self.temperature)
 
     def logits(self, layer: SuperMBConv, gate: Callable[[Tensor], Tensor]) -> Tensor:
         """(G,) (importance - threshold) / temperature of every decision; positive is "use".
@@ -162,10 +181,23 @@ class Thresholds(nn.Module):
         """
         count = self.sizes[0]
         full = nested_weights(layer.kernel_rings.new_ones(count))
-        kernel = self._scaled(self.importance.signal(subset_energy(layer, full)))[:count]
+        kernel = self._scaled(self._signal(layer, full))[:count]
         weights = nested_weights(gate(kernel))
-        rest = self._scaled(self.importance.signal(subset_energy(layer, weights)))[count:]
+        rest = self._scaled(self._signal(layer, weights))[count:]
         return torch.cat([kernel, rest])
+
+    def gates_of(self, choice: Choice) -> Tensor:
+        """(G,) indicators, 0 or 1, that make ``choice``; a skipped layer has its smallest rest."""
+        used = choice or Candidate(0, 0, 0)
+        counts = (used.kernel, used.expansion, used.se, int(choice is not None))
+        gates = [
+            (torch.arange(size) < count).float()
+            for size, count in zip(self.sizes, counts, strict=True)
+        ]
+        return torch.cat(gates).to(self.values.device)
+
+    def _signal(self, layer: SuperMBConv, kernel_weights: Tensor) -> Tensor:
+        return self.importance.signal(subset_energy(layer, kernel_weights), self.floor)
 
     def _scaled(self, signal: Tensor) -> Tensor:
         return (signal / self.unit - self.values) / self.temperature
@@ -213,6 +245,7 @@ def subset_energy(layer: SuperMBConv, kernel_weights: Tensor) -> Energy:
 
 def _with_reference(energy: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(n,) energies and sizes of nested subsets → the same with each one's reference."""
+    size = size.clamp(min=1)  # two options may round to the same channels
     inner, inner_size = energy.cumsum(0)[:-1], size.cumsum(0)[:-1]
     return (
         energy,

@@ -25,8 +25,21 @@ from search.supernets.one_shot import OneShot
 Parts: TypeAlias = "tuple[Subset[Any], Subset[Any]]"
 """The training images for the weights, and those held out: for decisions, or to judge on."""
 
-Fitness: TypeAlias = "Callable[[Sequence[Choice]], float]"
-"""How good a network is with the supernet's weights on the images held out; larger is better."""
+
+class Judge(Protocol):
+    """How good the networks of a supernet are, with its weights, on images held out."""
+
+    def fitness(self, choices: Sequence[Choice]) -> float:
+        """Of a network with statistics of its own, on all of them; larger is better."""
+
+    def loss(self, choices: Sequence[Choice]) -> float:
+        """Of a network with statistics of its own, on as many as ``SEARCH.SENSITIVITY`` says."""
+
+    def gate_gradients(self, choices: Sequence[Choice]) -> list[Tensor]:
+        """(G_i,) of every layer: mean magnitude, over images, of the loss's gradient by indicators.
+
+        The magnitude is taken for every image: at an optimum the mean gradient is 0.
+        """
 
 
 class Search(Protocol):
@@ -38,6 +51,8 @@ class Search(Protocol):
         runtime_model: of that space.
         tradeoff: sets λ.
         iter: the present iteration.
+        finished: iterations that are done.
+        reference: the choices of the network that the search started from, or of the largest one.
     """
 
     cfg: CfgNode
@@ -45,6 +60,8 @@ class Search(Protocol):
     runtime_model: RuntimeModel
     tradeoff: FixedTradeOff | TargetTradeOff
     iter: int
+    finished: int
+    reference: Sequence[Choice]
 
     @property
     def supernet(self) -> OneShot:
@@ -206,13 +223,13 @@ class SupernetFormulation(Formulation):
         """
         return True
 
-    def choose(self, search: Search, target: float, fitness: Fitness) -> list[Choice]:
+    def choose(self, search: Search, target: float, judge: Judge) -> list[Choice]:
         """The network that the search would end with now, one choice a searchable layer.
 
         Args:
             search: the search.
             target: runtime to select at; 0 takes the supernet's own decisions.
-            fitness: of a network.
+            judge: of networks.
         """
         return decided(search.cfg, search.runtime_model, search.supernet, target)
 

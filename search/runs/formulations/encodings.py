@@ -14,6 +14,10 @@ from search.supernets.one_shot import OneShot
 from search.supernets.single_path import Supernet
 
 
+_FLOOR = 0.1
+"""Of the importance where a search starts from a network: its kernels grow from rings of 0."""
+
+
 class Encoding(Protocol):
     """Builds the supernets of a formulation."""
 
@@ -51,6 +55,7 @@ class SinglePath:
             temperature=node.TEMPERATURE,
             initial_logit=node.INITIAL_LOGIT if self.initial_logit is None else self.initial_logit,
             residual_scale=node.RESIDUAL_SCALE,
+            importance_floor=_FLOOR if node.START else 0.0,
             norm_layer=norm_layer,
         )
 

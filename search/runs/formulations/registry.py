@@ -10,7 +10,9 @@ from search.runs.formulations.base import Formulation, SupernetFormulation
 from search.runs.formulations.bilevel import Bilevel
 from search.runs.formulations.encodings import MultiPath, SinglePath
 from search.runs.formulations.joint import Joint
+from search.runs.formulations.measured import Measured
 from search.runs.formulations.uniform import Uniform
+from search.runs.formulations.values import gradient_values, measured_losses
 from search.runs.random_search import RandomSearch
 
 _HALF_WIDTH = ("SEARCH.WIDTH_MULT", "0.5")
@@ -47,6 +49,18 @@ FORMULATIONS: dict[str, Formulation] = {
         "one path, trained for all networks alike; an evolution takes the fittest one",
         "Guo et al., ECCV 2020",
         SinglePath("sigmoid"),
+    ),
+    "sensitivity": Measured(
+        "one path, adapted from the start; the loss of every choice of every layer is measured",
+        "after Molchanov et al., LANA, 2021",
+        SinglePath("sigmoid"),
+        measured_losses,
+    ),
+    "taylor": Measured(
+        "one path, adapted from the start; choices are valued by gradients",
+        "after Molchanov et al., CVPR 2019",
+        SinglePath("sigmoid"),
+        gradient_values,
     ),
     "random": RandomSearch(
         "no supernet; networks drawn at the target, of which the best is taken", "Sec. VII-A"

@@ -12,7 +12,7 @@ from torch.utils.data import Subset
 
 from backbones.errors import UserError
 from search.classification.data import ImageSet, split_images
-from search.runs.formulations.base import Fitness, Parts, Search, SupernetFormulation, targets
+from search.runs.formulations.base import Judge, Parts, Search, SupernetFormulation, targets
 from search.selection.evolution import evolve, first_generation
 from search.space import Choice
 
@@ -64,13 +64,13 @@ class Uniform(SupernetFormulation):
         """At the end alone: an evolution judges many networks, on trained weights."""
         return complete
 
-    def choose(self, search: Search, target: float, fitness: Fitness) -> list[Choice]:
+    def choose(self, search: Search, target: float, judge: Judge) -> list[Choice]:
         """The fittest network that an evolution meets at the target."""
         node = search.cfg.SEARCH
         return evolve(
             search.space,
             search.runtime_model,
-            fitness,
+            judge.fitness,
             target,
             random.Random(search.cfg.SEED),
             node.EVOLUTION.POPULATION,

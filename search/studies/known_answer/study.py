@@ -24,6 +24,7 @@ from backbones.scratch import scratch_folder
 from search.profiling.workload import type_names
 from search.runs.build import build_latency_table
 from search.space import SearchSpace
+from search.start.seed import search_space
 from search.studies.known_answer.truth import MEASURES, Truth
 from search.studies.methods.study import (
     METHODS,
@@ -79,7 +80,7 @@ def train_truth(
     Raises:
         UserError: if the file has another space or recipe.
     """
-    space = SearchSpace.load(search_cfg.SEARCH.SPACE)
+    space = search_space(search_cfg)
     table = build_latency_table(search_cfg, space)
     networks = all_networks(space)
     pending: list[PendingTrial] = [
@@ -164,7 +165,7 @@ def run_searches(
 
 def _check_runtimes(cfg: CfgNode, truth: Truth) -> None:
     """Insists that the truth and the search speak of the same runtimes."""
-    space = SearchSpace.load(cfg.SEARCH.SPACE)
+    space = search_space(cfg)
     table = build_latency_table(cfg, space)
     for types, network in all_networks(space).items():
         known, runtime = truth.networks.get(types), predict_runtime(network, table)
@@ -194,7 +195,7 @@ def search_network(cfg: CfgNode, method: str, target: float, seed: int) -> dict[
     start = time.process_time()
     with scratch_folder("search") as folder:
         found = find_architecture(cfg, METHODS[method], target, seed, folder)
-    space = SearchSpace.load(cfg.SEARCH.SPACE)
+    space = search_space(cfg)
     return {
         "layers": type_names(space, space.choices_of(found)),
         "cpu_seconds": time.process_time() - start,

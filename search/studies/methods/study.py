@@ -29,6 +29,7 @@ from search.runs.formulations.registry import FORMULATIONS
 from search.runs.run import run_search
 from search.selection.sampling import sample_at_target
 from search.space import SearchSpace
+from search.start.seed import search_space
 from search.studies.trials import PendingTrial, mean_and_spread, recipe, run_trials, trial_config
 from search.supernets.single_path import Supernet
 
@@ -110,7 +111,7 @@ def run_trial(
         ``SEARCH.SAMPLES``, under ``samples`` the same of every network drawn from the search's
         decisions (intra-run sampling, Sec. VII-A).
     """
-    space = SearchSpace.load(search_cfg.SEARCH.SPACE)
+    space = search_space(search_cfg)
     table = build_latency_table(search_cfg, space)
 
     def trained(architecture: Architecture, folder: Path) -> dict[str, Any]:
@@ -185,7 +186,7 @@ def draw_architecture(cfg: CfgNode) -> Architecture:
     Raises:
         UserError: if no network of the space is at the target.
     """
-    space = SearchSpace.load(cfg.SEARCH.SPACE)
+    space = search_space(cfg)
     rng = random.Random(cfg.SEED)
     runtime_model = build_runtime_model(cfg, space)
     choices = sample_at_target(space, runtime_model, cfg.SEARCH.TARGET, rng, cfg.SEARCH.TOLERANCE)

@@ -1,0 +1,1 @@
+"""Starting a search from a trained network: the space around it, and its weights in a supernet."""

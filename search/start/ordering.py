@@ -1,0 +1,41 @@
+"""Which channels of a block matter most: the first half has to be the good half."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from backbones.blocks import MBConv, SqueezeExcite
+
+_QUANTILES = 255
+
+
+def channel_order(block: MBConv) -> Tensor:
+    """(C,) indices of the expanded channels, the most important first.
+
+    A channel's importance is the energy of what it adds to the block's output: the energy of its
+    column of the projection, scaled as the last norm does, times the variance of its activation.
+    Behind a batch norm a channel is γz + β with z of unit variance; z is taken as normal, so that
+    no images are needed.
+
+    Args:
+        block: with batch norms.
+    """
+    norm = block.project.norm
+    output = norm.weight.square() / (norm.running_var + norm.eps)
+    energy = output @ block.project.conv.weight.flatten(1).square()  # (C,)
+    return (energy * activation_variance(block.depthwise)).argsort(descending=True, stable=True)
+
+
+def activation_variance(layer: nn.Module) -> Tensor:
+    """(C,) variance of a layer's activation, of normal input behind its batch norm."""
+    levels = (torch.arange(_QUANTILES) + 0.5) / _QUANTILES
+    normal = torch.special.ndtri(levels)[:, None]  # (Q, 1)
+    return layer.act(normal * layer.norm.weight + layer.norm.bias).var(0)
+
+
+def squeeze_order(path: SqueezeExcite) -> Tensor:
+    """(Q,) indices of the squeeze channels, those with the largest weights first."""
+    reduce, expand = path.reduce.weight.flatten(1), path.expand.weight.flatten(1)
+    energy = reduce.square().sum(1) * expand.square().sum(0)
+    return energy.argsort(descending=True, stable=True)
