@@ -23,8 +23,8 @@ from search.classification.trainer import ClassificationTrainer
 from search.runs.build import build_runtime_model, build_tradeoff, check_targets
 from search.runs.formulations.registry import supernet_formulation
 from search.runs.found import FoundNetworks, found_row, search_results
-from search.runs.runtime_loss import search_note
 from search.runs.judge import ClassifierJudge
+from search.runs.runtime_loss import search_note
 from search.space import Choice
 from search.start.remapping import start_supernet
 from search.start.seed import search_space, seed_of

@@ -15,9 +15,10 @@ from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
 from backbones.architecture import Architecture
-from backbones.errors import UserError
+from backbones.errors import UserError, first_of
 from backbones.exported import ARCHITECTURE_FILE, save_backbone
-from backbones.weights import load_weights
+from backbones.states import model_state
+from backbones.weights import check_finite, load_weights, read_checkpoint, save_checkpoint
 from detection.checkpointing import backbone_prefix
 from detection.engine.random_state import seeded
 from detection.engine.results import results_part, write_results
@@ -27,14 +28,20 @@ from search.classification.calibration import estimate_statistics
 from search.profiling.counting import COUNTS
 from search.runs.build import build_runtime_model, build_tradeoff, check_targets
 from search.runs.detector_backbone import FIXED_BUILDERS, SupernetBackbone
+from search.runs.detector_judge import DetectorJudge
 from search.runs.formulations.registry import detector_formulation
-from search.runs.found import decided, described, found_row, search_results
+from search.runs.found import described, found_row, search_results
 from search.runs.runtime_loss import search_note
 from search.space import Choice
+from search.start.remapping import start_supernet
+from search.start.seed import seed_of
 from search.supernets.export import exported_state
 from search.supernets.single_path import Supernet
 
 logger = logging.getLogger(__name__)
+
+DETECTOR_FILE = "detector.pth"
+"""The network found with the pyramid and the heads that it was searched with."""
 
 _LOG_PERIOD = 20
 
@@ -63,6 +70,8 @@ class DetectorSearchTrainer(DetectionTrainer):
         self.runtime_model = build_runtime_model(cfg, self.space).to(cfg.MODEL.DEVICE)
         check_targets(cfg, self.runtime_model)
         self.checkpointer.add_checkpointable("tradeoff", self.tradeoff)
+        self.seed = seed_of(cfg)
+        self.judge = DetectorJudge(cfg, self.detector, self.supernet)
         self.formulation.check(self)
         self.detector.register_forward_hook(self._with_runtime)
 
@@ -93,8 +102,23 @@ class DetectorSearchTrainer(DetectionTrainer):
         """Part of the search that is done, from 0 to 1."""
         return float(self.iter / self.max_iter)
 
+    @property
+    def reference(self) -> Sequence[Choice]:
+        """The choices of the network that the search started from, or of the largest one."""
+        if self.seed:
+            return self.seed.choices
+        return [self.space.candidates[-1]] * len(self.space.layers)
+
     def resume_or_load(self, resume: bool = True) -> None:
-        """As for a detector; a new search then starts undecided on the weights loaded."""
+        """As for a detector; a new search then starts undecided on the weights loaded.
+
+        With ``SEARCH.START``, it starts from the backbone named there; of a detector's weights,
+        with its pyramid and heads.
+        """
+        if self.seed and not (resume and self.checkpointer.has_checkpoint()):
+            start_supernet(self.supernet, self.seed)
+            load_heads(self.detector, self.seed.weights)
+            return
         super().resume_or_load(resume)
         if self.start_iter == 0:
             self.supernet.reset_thresholds()
@@ -128,7 +152,7 @@ class DetectorSearchTrainer(DetectionTrainer):
         Args:
             target: runtime to select at; 0 takes the supernet's own decisions.
         """
-        return decided(self.cfg, self.runtime_model, self.supernet, target)
+        return self.formulation.choose(self, target, self.judge)
 
     def export(self) -> dict[str, Any]:
         """Writes the network found with its detector's AP, and those of ``SEARCH.FAMILY``.
@@ -137,8 +161,8 @@ class DetectorSearchTrainer(DetectionTrainer):
             What :meth:`test` returns; nothing without a test set.
         """
         node, output = self.cfg.SEARCH, Path(self.cfg.OUTPUT_DIR)
-        found = self.exported(node.TARGET, output)
-        family = [self.exported(t, output / "family" / f"{t:g}") for t in node.FAMILY]
+        found = self.exported(self.choices(node.TARGET), output)
+        family = [self.exported(self.choices(t), output / "family" / f"{t:g}") for t in node.FAMILY]
         rows = [found_row(self.space, architecture) for architecture, _, _ in (found, *family)]
         results = search_results(self.runtime_model, node, rows[0], {"family": rows[1:]})
         if comm.is_main_process():
@@ -149,20 +173,21 @@ class DetectorSearchTrainer(DetectionTrainer):
             report(cfg, detector, scores, self.wandb_writer)
         return scores
 
-    def exported(self, target: float, folder: Path) -> tuple[Architecture, nn.Module, CfgNode]:
-        """Writes the network at a target into a folder.
+    def exported(
+        self, choices: Sequence[Choice], folder: Path
+    ) -> tuple[Architecture, nn.Module, CfgNode]:
+        """Writes a network into a folder, and the detector that it is the backbone of.
 
         Pyramid and heads of its detector are the supernet's. The batch-norm statistics are
         estimated anew: the supernet's are a mixture over all that it decided on the way.
 
         Args:
-            target: as for :meth:`choices`.
-            folder: for ``architecture.json`` and ``backbone.pth``.
+            choices: one per searchable layer.
+            folder: for ``architecture.json``, ``backbone.pth`` and ``detector.pth``.
 
         Returns:
             The architecture, its detector in eval mode, and the detector's configuration.
         """
-        choices = self.choices(target)
         data = ", ".join(self.cfg.DATASETS.TRAIN)
         architecture = described(self.cfg, self.runtime_model, choices, self.finished, data)
         if comm.is_main_process():
@@ -182,7 +207,8 @@ class DetectorSearchTrainer(DetectionTrainer):
         if comm.is_main_process():
             prefix = backbone_prefix(detector) or ""
             save_backbone(folder, architecture, detector.get_submodule(prefix[:-1]).state_dict())
-            logger.info("Wrote architecture.json and backbone.pth to %s", folder)
+            save_checkpoint(folder / DETECTOR_FILE, {"model": detector.state_dict()})
+            logger.info("Wrote architecture.json, backbone.pth and %s to %s", DETECTOR_FILE, folder)
         return architecture, detector, cfg
 
     def _with_runtime(
@@ -222,6 +248,29 @@ def detector_state(detector: nn.Module, choices: Sequence[Choice]) -> dict[str, 
         if name.startswith(("stem.", "layers.")):
             state[f"{prefix}{name}"] = value
     return state
+
+
+def load_heads(detector: nn.Module, weights: str) -> None:
+    """Pyramid and heads of a detector's checkpoint, where they fit; a backbone's has none.
+
+    Args:
+        detector: with another backbone than the checkpoint's.
+        weights: address or file.
+    """
+    if not Path(weights).is_file():
+        return
+    prefix = backbone_prefix(detector) or ""
+    state = model_state(read_checkpoint(weights), weights)
+    expected = {k: v for k, v in detector.state_dict().items() if not k.startswith(prefix)}
+    fitting = {k: v for k, v in state.items() if k in expected and v.shape == expected[k].shape}
+    if not fitting:
+        return
+    check_finite(fitting, weights)
+    detector.load_state_dict(fitting, strict=False)
+    left = sorted(set(expected) - set(fitting))
+    logger.info("Loaded %d tensors of pyramid and heads from '%s'", len(fitting), weights)
+    if left:
+        logger.warning("'%s' has none that fit %s: they start afresh", weights, first_of(left))
 
 
 def calibrate_detector(detector: nn.Module, cfg: CfgNode, batches: int) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from detectron2.utils import comm
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Subset
 
 from detection.engine.random_state import seeded
@@ -20,21 +22,63 @@ from search.classification.data import build_val_loader
 from search.runs.found import FoundNetworks
 from search.space import Choice
 from search.supernets.export import export_network
+from search.supernets.one_shot import OneShot
 from search.supernets.single_path import Supernet
 
-Batch = tuple[Tensor, Tensor]
+
+class SupernetJudge(ABC):
+    """Gradients by indicators, of a classifier's or a detector's loss.
+
+    Args:
+        supernet: whose networks are judged.
+        seed: of augmentation, and of what a loss draws: the same for every network.
+    """
+
+    def __init__(self, supernet: OneShot, seed: int) -> None:
+        self.supernet = supernet
+        self.seed = seed
+
+    @abstractmethod
+    def estimate(self) -> None:
+        """Estimates the statistics of the network that the supernet runs as."""
+
+    @abstractmethod
+    def image_losses(self) -> Iterator[Tensor]:
+        """The loss of one image of this process after the other, for that network."""
+
+    def gate_gradients(self, choices: Sequence[Choice]) -> list[Tensor]:
+        """(G_i,) of every layer: mean magnitude, over images, of the loss's gradient by indicators.
+
+        The magnitude is taken for every image: at an optimum the mean gradient is 0.
+        """
+        assert isinstance(self.supernet, Supernet)
+        totals: list[Tensor] = []
+        count = 0
+        with statistics_kept(self.supernet), seeded(self.seed):
+            with self.supernet.using(choices):
+                self.estimate()
+            with self.supernet.gated(choices) as gates:
+                for loss in self.image_losses():
+                    found = [grad.abs() for grad in torch.autograd.grad(loss, gates)]
+                    totals = [a + b for a, b in zip(totals, found, strict=True)] or found
+                    count += 1
+        parts = comm.all_gather(([total.cpu() for total in totals], count))
+        images = sum(number for _, number in parts)
+        layers = zip(*(found for found, _ in parts), strict=True)
+        return [torch.stack(list(layer)).sum(0) / images for layer in layers]
 
 
-class ClassifierJudge:
+class ClassifierJudge(SupernetJudge):
     """Judges by the cross entropy of a classifier.
 
-    The images of ``SEARCH.SENSITIVITY`` stay in memory: 0.6 MB each at 224 pixels.
+    The images of ``SEARCH.SENSITIVITY`` stay in memory.
 
     Args:
         networks: of the supernet, with its images.
     """
 
     def __init__(self, networks: FoundNetworks) -> None:
+        super().__init__(networks.supernet, networks.cfg.SEED)
         self._networks = networks
         self._cfg = networks.cfg
 
@@ -42,49 +86,45 @@ class ClassifierJudge:
         """As :meth:`FoundNetworks.fitness`."""
         return self._networks.fitness(choices)
 
-    @torch.no_grad()
     def loss(self, choices: Sequence[Choice]) -> float:
         """Cross entropy of a network with statistics of its own."""
-        supernet = self._networks.supernet
-        network = export_network(supernet, choices, supernet.space.architecture(choices, "found"))
-        with seeded(self._cfg.SEED):
-            estimate_statistics(network, self._statistics, len(self._statistics))
-        return evaluate(network.eval(), self._held_out)["loss"]
+        return self._loss(choices, self._held_out)
 
-    def gate_gradients(self, choices: Sequence[Choice]) -> list[Tensor]:
-        """(G_i,) of every layer: mean magnitude of the cross entropy's gradient by indicators."""
-        supernet = self._networks.supernet
-        assert isinstance(supernet, Supernet)
-        before = {name: value.clone() for name, value in supernet.named_buffers()}
-        mode = supernet.training
-        with supernet.using(choices), seeded(self._cfg.SEED):
-            estimate_statistics(supernet, self._statistics, len(self._statistics))
-        supernet.eval()
-        totals: list[Tensor] = []
-        count = 0
-        with supernet.gated(choices) as gates:
-            for images, targets in self._held_out:
-                for image, target in zip(images, targets, strict=True):
-                    logits = supernet(image[None].to(gates[0].device)).float()
-                    loss = F.cross_entropy(logits, target[None].to(logits.device))
-                    found = [g.abs() for g in torch.autograd.grad(loss, gates)]
-                    totals = [a + b for a, b in zip(totals, found, strict=True)] or found
-                    count += 1
-        for name, value in supernet.named_buffers():
-            value.copy_(before[name])
-        supernet.train(mode)
-        parts = comm.all_gather(([total.cpu() for total in totals], count))
-        images_seen = sum(number for _, number in parts)
-        return [sum(layer) / images_seen for layer in zip(*(p for p, _ in parts), strict=True)]
+    def blind_loss(self, choices: Sequence[Choice]) -> float:
+        """As :meth:`loss`, where every batch's labels are those of its images in reverse order."""
+        return self._loss(choices, [(images, labels.flip(0)) for images, labels in self._held_out])
+
+    @torch.no_grad()
+    def _loss(self, choices: Sequence[Choice], batches: list[Any]) -> float:
+        architecture = self.supernet.space.architecture(choices, "found")
+        network = export_network(self.supernet, choices, architecture)
+        self._estimate(network)
+        return evaluate(network.eval(), batches)["loss"]
+
+    def estimate(self) -> None:
+        """On training batches, for the supernet itself."""
+        self._estimate(self.supernet)
+        self.supernet.eval()
+
+    def image_losses(self) -> Iterator[Tensor]:
+        """Cross entropies."""
+        device = self.supernet.stem.conv.weight.device
+        for images, targets in self._held_out:
+            for image, target in zip(images.to(device), targets.to(device), strict=True):
+                yield F.cross_entropy(self.supernet(image[None]).float(), target[None])
+
+    def _estimate(self, network: nn.Module) -> None:
+        with seeded(self.seed):  # of dropout
+            estimate_statistics(network, self._statistics, len(self._statistics))
 
     @cached_property
     def _statistics(self) -> list[Tensor]:
         """Training batches for the statistics, the same for every network."""
-        node, supernet = self._cfg.SEARCH.SENSITIVITY, self._networks.supernet
-        device = supernet.stem.conv.weight.device
-        with seeded(self._cfg.SEED):
+        device = self.supernet.stem.conv.weight.device
+        count = self._cfg.SEARCH.SENSITIVITY.CALIBRATION_BATCHES
+        with seeded(self.seed):
             batches = calibration_batches(self._cfg, self._networks.train_data)
-            return [images.to(device) for images, _ in islice(batches, node.CALIBRATION_BATCHES)]
+            return [images.to(device) for images, _ in islice(batches, count)]
 
     @cached_property
     def _held_out(self) -> list[Any]:
@@ -92,3 +132,24 @@ class ClassifierJudge:
         images = self._networks.held_out
         count = min(self._cfg.SEARCH.SENSITIVITY.IMAGES, len(images))
         return list(build_val_loader(self._cfg, Subset(images, range(count))))
+
+
+@contextlib.contextmanager
+def statistics_kept(module: nn.Module) -> Iterator[None]:
+    """Puts the buffers and the mode of a module back at the end."""
+    before = {name: value.clone() for name, value in module.named_buffers()}
+    training = {name: child.training for name, child in module.named_modules()}
+    try:
+        yield
+    finally:
+        for name, value in module.named_buffers():
+            value.copy_(before[name])
+        for name, child in module.named_modules():
+            child.training = training[name]
+
+
+def mean(values: Iterable[float]) -> float:
+    """Over all processes."""
+    own = list(values)
+    parts = comm.all_gather((sum(own), len(own)))
+    return sum(total for total, _ in parts) / sum(count for _, count in parts)

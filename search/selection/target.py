@@ -111,7 +111,7 @@ def select_by_value(
         UserError: if the space has no network at or below the target.
     """
     check_target(space, runtime_model, target)
-    values = [row.detach().double().cpu() for row in layer_values]
+    rows = [row.detach().double().cpu() for row in layer_values]
     costs = [
         torch.tensor(runtime_model.choice_runtimes(index), dtype=torch.float64)
         for index in range(len(space.layers))
@@ -119,10 +119,10 @@ def select_by_value(
     budget = target * (1 + ROUNDING) - runtime_model.fixed_runtime
     total_cost = total_value = torch.zeros(1, dtype=torch.float64)
     steps = []
-    for index, (layer_values, layer_costs) in enumerate(zip(values, costs, strict=True)):
+    for index, (layer_value, layer_costs) in enumerate(zip(rows, costs, strict=True)):
         rest = sum(float(later.min()) for later in costs[index + 1 :])
         grown_cost = (total_cost[:, None] + layer_costs).flatten()
-        grown_value = (total_value[:, None] + layer_values).flatten()
+        grown_value = (total_value[:, None] + layer_value).flatten()
         kept = (grown_cost <= budget - rest).nonzero().flatten()
         kept = _thinned(kept, grown_cost, grown_value)
         total_cost, total_value = grown_cost[kept], grown_value[kept]

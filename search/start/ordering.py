@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
-from backbones.blocks import MBConv, SqueezeExcite
+from backbones.blocks import ConvNormAct, MBConv, SqueezeExcite
 
 _QUANTILES = 255
 
@@ -21,17 +23,20 @@ def channel_order(block: MBConv) -> Tensor:
     Args:
         block: with batch norms.
     """
-    norm = block.project.norm
+    norm = cast(nn.BatchNorm2d, block.project.norm)
+    assert norm.running_var is not None
     output = norm.weight.square() / (norm.running_var + norm.eps)
     energy = output @ block.project.conv.weight.flatten(1).square()  # (C,)
     return (energy * activation_variance(block.depthwise)).argsort(descending=True, stable=True)
 
 
-def activation_variance(layer: nn.Module) -> Tensor:
+def activation_variance(layer: ConvNormAct) -> Tensor:
     """(C,) variance of a layer's activation, of normal input behind its batch norm."""
     levels = (torch.arange(_QUANTILES) + 0.5) / _QUANTILES
     normal = torch.special.ndtri(levels)[:, None]  # (Q, 1)
-    return layer.act(normal * layer.norm.weight + layer.norm.bias).var(0)
+    norm = cast(nn.BatchNorm2d, layer.norm)
+    activated: Tensor = layer.act(normal * norm.weight + norm.bias)
+    return activated.var(0)
 
 
 def squeeze_order(path: SqueezeExcite) -> Tensor:

@@ -114,11 +114,13 @@ def _fill(superkernel: SuperMBConv, block: MBConv) -> None:
 def _fill_identity(superkernel: SuperMBConv, previous: MBConv | None) -> None:
     """An identity when it is used: the block before it where that has the shape, scaled by 0."""
     layer = superkernel.layer
-    if previous is not None and previous.residual and (
-        previous.project.conv.out_channels == layer.out_channels
+    if (
+        previous is not None
+        and previous.residual
+        and (previous.project.conv.out_channels == layer.out_channels)
     ):
         _fill(superkernel, previous)
-    norm = superkernel.project.norm
+    norm = cast(nn.BatchNorm2d, superkernel.project.norm)
     nn.init.zeros_(norm.weight)
     nn.init.zeros_(norm.bias)
 
@@ -153,14 +155,17 @@ def _fill_se(
         source: of every channel, in the block.
         used: how many channels are the block's; copies add nothing to the squeeze.
     """
+    bias, squeeze_bias = ours.expand.bias, ours.reduce.bias
+    assert bias is not None
+    assert squeeze_bias is not None
     if not isinstance(theirs, SqueezeExcite):
         nn.init.zeros_(ours.expand.weight)
-        nn.init.constant_(ours.expand.bias, OPEN_GATE[superkernel.space.se_gate])
+        nn.init.constant_(bias, OPEN_GATE[superkernel.space.se_gate])
         return
     order = squeeze_order(theirs)
     ours.expand.weight.zero_()
     ours.expand.weight[:, : len(order)] = theirs.expand.weight[source][:, order]
-    ours.expand.bias.copy_(theirs.expand.bias[source])
+    bias.copy_(cast(Tensor, theirs.expand.bias)[source])
     ours.reduce.weight[: len(order)] = theirs.reduce.weight[order][:, source]
     ours.reduce.weight[: len(order), used:] = 0
-    ours.reduce.bias[: len(order)] = theirs.reduce.bias[order]
+    squeeze_bias[: len(order)] = cast(Tensor, theirs.reduce.bias)[order]

@@ -35,6 +35,9 @@ class Judge(Protocol):
     def loss(self, choices: Sequence[Choice]) -> float:
         """Of a network with statistics of its own, on as many as ``SEARCH.SENSITIVITY`` says."""
 
+    def blind_loss(self, choices: Sequence[Choice]) -> float:
+        """As :meth:`loss`, where the images have each other's labels: a control."""
+
     def gate_gradients(self, choices: Sequence[Choice]) -> list[Tensor]:
         """(G_i,) of every layer: mean magnitude, over images, of the loss's gradient by indicators.
 

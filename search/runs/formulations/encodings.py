@@ -13,7 +13,6 @@ from search.supernets.multi_path import MultiPathSupernet
 from search.supernets.one_shot import OneShot
 from search.supernets.single_path import Supernet
 
-
 _FLOOR = 0.1
 """Of the importance where a search starts from a network: its kernels grow from rings of 0."""
 

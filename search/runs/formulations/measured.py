@@ -101,9 +101,7 @@ class Measured(SupernetFormulation):
         return min(different, key=judge.loss)
 
 
-def neighbour(
-    space: SearchSpace, reference: Sequence[Choice], rng: random.Random
-) -> list[Choice]:
+def neighbour(space: SearchSpace, reference: Sequence[Choice], rng: random.Random) -> list[Choice]:
     """A network that shares a part of its layers, drawn from 0 to 1, with another one."""
     share = rng.random()
     return [

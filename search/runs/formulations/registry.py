@@ -107,7 +107,7 @@ def detector_formulation(cfg: CfgNode) -> SupernetFormulation:
         able = [name for name, formulation in FORMULATIONS.items() if formulation.on_detectors]
         raise UserError(
             f"SEARCH.FORMULATION is '{cfg.SEARCH.FORMULATION}'; a search on a detector needs "
-            f"decisions that are trained with the weights: {' or '.join(able)}"
+            f"one that can be done on its losses: {' or '.join(able)}"
         )
     return supernet_formulation(cfg)
 

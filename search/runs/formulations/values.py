@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 from detectron2.utils import comm
@@ -14,6 +15,7 @@ from search.runs.formulations.base import Judge, Search
 from search.runs.sensitivities import Sensitivities
 from search.space import Choice
 from search.supernets.single_path import Supernet
+from search.supernets.thresholds import Thresholds
 
 logger = logging.getLogger(__name__)
 
@@ -21,21 +23,34 @@ SENSITIVITY_FILE = "sensitivity.json"
 
 
 def measured_losses(search: Search, judge: Judge, around: Sequence[Choice]) -> list[Tensor]:
-    """By how much the loss falls with every choice in the place of a network's own, one by one.
+    """By how much the loss falls with every choice in the place of a network's own, one by one."""
+    return loss_values(search, judge.loss, around, SENSITIVITY_FILE)
 
-    Written to ``OUTPUT_DIR/sensitivity.json`` layer by layer; what is there already is not
-    measured again.
+
+def loss_values(
+    search: Search,
+    loss: Callable[[Sequence[Choice]], float],
+    around: Sequence[Choice],
+    file_name: str,
+) -> list[Tensor]:
+    """By how much a loss falls with every choice in the place of a network's own, one by one.
+
+    Args:
+        search: whose networks are measured.
+        loss: of a network.
+        around: the network.
+        file_name: in ``OUTPUT_DIR``, written layer by layer; what it has is not measured again.
     """
     space = search.space
-    file = Path(search.cfg.OUTPUT_DIR, SENSITIVITY_FILE)
+    file = Path(search.cfg.OUTPUT_DIR, file_name)
     known = Sensitivities(file, space, search.finished, around)
     if known.loss is None:
-        known.loss = judge.loss(around)
+        known.loss = loss(around)
     for index in range(len(known.layers), len(space.layers)):
         losses = []
         for choice in space.choices(space.layers[index]):
             changed = [*around[:index], choice, *around[index + 1 :]]
-            losses.append(known.loss if choice == around[index] else judge.loss(changed))
+            losses.append(known.loss if choice == around[index] else loss(changed))
         known.layers.append(losses)
         if comm.is_main_process():
             known.save()
@@ -55,9 +70,10 @@ def gradient_values(search: Search, judge: Judge, around: Sequence[Choice]) -> l
     assert isinstance(supernet, Supernet)
     values = []
     gradients = judge.gate_gradients(around)
-    for thresholds, gradient, own, layer in zip(
+    for module, gradient, own, layer in zip(
         supernet.thresholds, gradients, around, search.space.layers, strict=True
     ):
+        thresholds = cast(Thresholds, module)
         gates = thresholds.gates_of(own).cpu()
         row = []
         for choice in search.space.choices(layer):

@@ -1,0 +1,104 @@
+"""How good the networks of a detector's supernet are, by the detector's own losses."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.utils.events import EventStorage
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from detection.engine.random_state import seeded
+from detection.trainer import DetectionTrainer
+from search.classification.calibration import estimate_statistics
+from search.classification.data import per_process_batch
+from search.runs.judge import SupernetJudge, mean, statistics_kept
+from search.space import Choice
+from search.supernets.single_path import Supernet
+
+
+class DetectorJudge(SupernetJudge):
+    """Judges by the sum of a detector's losses on training images.
+
+    The detector has seen them; but so have all its networks, which share its weights.
+
+    Args:
+        cfg: of the training loader; ``SEARCH.SENSITIVITY`` says how many images.
+        detector: with the supernet in it.
+        supernet: whose networks are judged.
+    """
+
+    def __init__(self, cfg: CfgNode, detector: nn.Module, supernet: Supernet) -> None:
+        super().__init__(supernet, cfg.SEED)
+        self._cfg = cfg
+        self._detector = detector
+
+    def fitness(self, choices: Sequence[Choice]) -> float:
+        """Less the loss."""
+        return -self.loss(choices)
+
+    def loss(self, choices: Sequence[Choice]) -> float:
+        """Sum of the losses, mean over images, of a network with statistics of its own."""
+        return self._mean_loss(choices, self._images)
+
+    def blind_loss(self, choices: Sequence[Choice]) -> float:
+        """As :meth:`loss`, where every image has the objects of the one before."""
+        images = [image for batch in self._images for image in batch]
+        shifted = zip(images, [*images[-1:], *images[:-1]], strict=True)
+        return self._mean_loss(
+            choices, [[{**image, "instances": other["instances"]}] for image, other in shifted]
+        )
+
+    @torch.no_grad()
+    def _mean_loss(self, choices: Sequence[Choice], batches: list[Any]) -> float:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(statistics_kept(self._detector))
+            stack.enter_context(seeded(self.seed))
+            stack.enter_context(EventStorage())
+            stack.enter_context(self.supernet.using(choices))
+            self.estimate()
+            return mean(float(self._loss(batch)) for batch in batches)
+
+    def gate_gradients(self, choices: Sequence[Choice]) -> list[Tensor]:
+        """As of any supernet; the detector's own statistics stay as they are."""
+        with statistics_kept(self._detector), EventStorage():
+            return super().gate_gradients(choices)
+
+    def estimate(self) -> None:
+        """On training batches; afterwards losses are those of these statistics."""
+        estimate_statistics(self._detector, self._statistics, len(self._statistics))
+        for module in self._detector.modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()
+
+    def image_losses(self) -> Iterator[Tensor]:
+        """Sums of the losses."""
+        for batch in self._images:
+            for image in batch:
+                yield self._loss([image])
+
+    def _loss(self, batch: list[dict[str, Any]]) -> Tensor:
+        return torch.stack(list(self._detector(batch).values())).sum()
+
+    @cached_property
+    def _statistics(self) -> list[Any]:
+        return self._drawn[: self._cfg.SEARCH.SENSITIVITY.CALIBRATION_BATCHES]
+
+    @cached_property
+    def _images(self) -> list[Any]:
+        return self._drawn[self._cfg.SEARCH.SENSITIVITY.CALIBRATION_BATCHES :]
+
+    @cached_property
+    def _drawn(self) -> list[Any]:
+        """Training batches for statistics and for losses, the same for every network."""
+        node = self._cfg.SEARCH.SENSITIVITY
+        batches = -(-node.IMAGES // (per_process_batch(self._cfg)))
+        with seeded(self.seed):
+            loader = DetectionTrainer.build_train_loader(self._cfg)
+            return list(islice(loader, node.CALIBRATION_BATCHES + batches))

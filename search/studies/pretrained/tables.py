@@ -1,0 +1,58 @@
+"""Networks of one adapted supernet compared, as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from search.studies.markdown import beside, table
+
+_TITLES = {
+    "top1": "top-1 (%)",
+    "loss": "loss",
+    "box_AP": "box AP",
+    "box_APs": "box AP_S",
+    "box_APm": "box AP_M",
+    "box_APl": "box AP_L",
+    "mask_AP": "mask AP",
+    "mask_APs": "mask AP_S",
+    "mask_APm": "mask AP_M",
+    "mask_APl": "mask AP_L",
+}
+
+
+def study_table(study: Mapping[str, Any]) -> str:
+    """Rows at parts of the start's runtime: runtime, scores, and how far above the controls."""
+    summary = sorted(study["summary"], key=lambda row: (-row["part"], -row[_first(study)]))
+    scores = [name for name in _TITLES if f"{name}_mean" in summary[0]]
+    controls = [c for c in ("random", "drop", "blind") if any(c in r["margins"] for r in summary)]
+    rows = [
+        [
+            f"`{row['row']}`",
+            f"{row['part']:g} ×",
+            str(row["networks"]),
+            f"{row['runtime_mean']:.2f}",
+            *(f"{row[f'{s}_mean']:.2f} ± {row[f'{s}_std']:.2f}" for s in scores),
+            *(_margin(row["margins"].get(control)) for control in controls),
+        ]
+        for row in summary
+    ]
+    headers = [
+        *("network", "target", "networks", f"runtime ({study['unit']})"),
+        *(_TITLES[name] for name in scores),
+        *(f"above `{control}`" for control in controls),
+    ]
+    return table(headers, rows)
+
+
+def study_section(study: Mapping[str, Any]) -> str:
+    """The table with the command and the hardware behind it."""
+    return f"{study_table(study)}\n\n{beside(study)}"
+
+
+def _first(study: Mapping[str, Any]) -> str:
+    return "top1_mean" if "top1_mean" in study["summary"][0] else "box_AP_mean"
+
+
+def _margin(deviations: float | None) -> str:
+    return "–" if deviations is None else f"{deviations:+.1f} σ"

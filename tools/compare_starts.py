@@ -1,0 +1,98 @@
+#!/usr/bin/env python
+"""Compares ways to choose a network out of an adapted supernet, all fine-tuned by one recipe.
+
+A study that was interrupted goes on where it was. Trailing KEY VALUE pairs change every search.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from backbones.errors import UserError
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--rows",
+        nargs="+",
+        metavar="ROW",
+        help="of start, sensitivity, taylor, sigmoid, blind, drop, random (default: all of them)",
+    )
+    parser.add_argument(
+        "--parts",
+        nargs="+",
+        type=float,
+        default=[0.6],
+        help="targets, as parts of the start's runtime (default: 0.6)",
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="of every row (default: 3)")
+    parser.add_argument(
+        "--controls", type=int, default=10, help="networks of drop and random (default: 10)"
+    )
+    parser.add_argument("--search-config-file", default="search/pretrained.yaml", metavar="FILE")
+    parser.add_argument(
+        "--train-config-file", default="classification/finetune.yaml", metavar="FILE"
+    )
+    parser.add_argument(
+        "--train-options",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="keys of the fine-tuning to change, such as CLASSIFICATION.EPOCHS=1.0",
+    )
+    parser.add_argument(
+        "--folder", type=Path, required=True, help="for supernets and networks, which are kept"
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, help="JSON file in which the study is kept"
+    )
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
+    return parser.parse_args()
+
+
+def main(args: argparse.Namespace) -> None:
+    from detection.engine.provenance import provenance
+    from search.config import load_search_config
+    from search.runs.build import build_latency_table
+    from search.runs.data import resolve_search_data
+    from search.start.seed import search_space
+    from search.studies.pretrained.choosing import ROWS
+    from search.studies.pretrained.study import run_study
+    from search.studies.pretrained.tables import study_table
+
+    rows = args.rows or list(ROWS)
+    if unknown := [name for name in rows if name not in ROWS]:
+        raise UserError(f"unknown row '{unknown[0]}'; expected some of {', '.join(ROWS)}")
+    if wrong := [part for part in args.parts if not 0 < part <= 2]:
+        raise UserError(f"--parts has {wrong[0]:g}; expected parts of the start's runtime, to 2")
+    options = [item for text in args.train_options for item in text.partition("=")[::2]]
+    if len(options) != 2 * len(args.train_options) or "" in options[::2]:
+        raise UserError(f"--train-options is {args.train_options}; expected KEY=VALUE")
+    search_cfg, _ = resolve_search_data(load_search_config(args.search_config_file, args.opts))
+    training_cfg, _ = resolve_search_data(load_search_config(args.train_config_file, options))
+    trials = [
+        (name, part, seed)
+        for seed in range(max(args.seeds, args.controls))
+        for name in rows
+        for part in (args.parts if ROWS[name].per_target else [1.0])
+        if seed < (args.seeds if ROWS[name].own_supernet else args.controls)
+    ]
+    if not trials:
+        raise UserError("no trials: --rows, --parts, --seeds or --controls ask for none")
+    facts = {
+        **provenance(),
+        "unit": build_latency_table(search_cfg, search_space(search_cfg)).unit,
+    }
+    study = run_study(search_cfg, training_cfg, trials, args.folder, args.output, facts)
+    print(study_table(study))
+
+
+if __name__ == "__main__":
+    arguments = parse()
+    from detection.engine.cli import run_tool
+
+    run_tool(main, arguments)
