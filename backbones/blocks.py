@@ -39,12 +39,12 @@ class SamePadding(nn.Module):
 
     def __init__(self, kernel_size: int) -> None:
         super().__init__()
-        self.half = kernel_size // 2
+        self.reach = kernel_size // 2
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) → the same, padded for output of ceil(H/2), ceil(W/2)."""
-        half, height, width = self.half, x.shape[2], x.shape[3]
-        return F.pad(x, [half - 1 + width % 2, half, half - 1 + height % 2, half])
+        reach, height, width = self.reach, x.shape[2], x.shape[3]
+        return F.pad(x, [reach - 1 + width % 2, reach, reach - 1 + height % 2, reach])
 
 
 class ConvNormAct(nn.Module):

@@ -12,6 +12,7 @@ from typing import Any
 from backbones.errors import UserError
 from backbones.extras import require
 from backbones.files import read_json
+from backbones.specs import PerChannel
 
 HUB_SCHEMES = ("hf-hub:", "hf_hub:", "local-dir:")
 CONFIG_FILE = "config.json"
@@ -44,15 +45,22 @@ class HubModel:
         return count if isinstance(count, int) else None
 
     @property
-    def normalisation(self) -> tuple[list[float], list[float]] | None:
+    def normalisation(self) -> tuple[PerChannel, PerChannel] | None:
         """Mean and deviation of the images it was trained on; None if unknown."""
-        mean, std = self._pretrained.get("mean"), self._pretrained.get("std")
-        return (mean, std) if isinstance(mean, list) and isinstance(std, list) else None
+        mean, std = (_per_channel(self._pretrained.get(key)) for key in ("mean", "std"))
+        return (mean, std) if mean and std else None
 
     @property
     def _pretrained(self) -> Mapping[str, Any]:
         found = self.config.get("pretrained_cfg", self.config)
         return found if isinstance(found, dict) else {}
+
+
+def _per_channel(values: Any) -> PerChannel | None:
+    match values:
+        case [int() | float() as red, int() | float() as green, int() | float() as blue]:
+            return red, green, blue
+    return None
 
 
 def is_hub_name(name: str | os.PathLike[str]) -> bool:

@@ -22,6 +22,9 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _SAME_COLOUR = 0.5 / 255
 
+PerChannel = tuple[float, float, float]
+"""A figure of red, green and blue."""
+
 
 @dataclass(frozen=True)
 class InputSpec:
@@ -34,8 +37,8 @@ class InputSpec:
     """
 
     size: int = 224
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    mean: PerChannel = IMAGENET_MEAN
+    std: PerChannel = IMAGENET_STD
 
     @property
     def pixel_mean(self) -> list[float]:

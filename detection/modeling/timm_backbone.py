@@ -239,5 +239,5 @@ def check_normalisation(cfg: CfgNode) -> None:
     else:
         source: Any = timm.get_pretrained_cfg(cfg.MODEL.TIMM.NAME)
         mean, std = source.mean, source.std
-    images = InputSpec(mean=tuple(mean), std=tuple(std))
+    images = InputSpec(mean=mean, std=std)
     warn_of_pixels(cfg, f"timm's network '{cfg.MODEL.TIMM.NAME}'", images)

@@ -81,6 +81,15 @@ def test_other_normalisation_is_said(tmp_path: Path, caplog: pytest.LogCaptureFi
     assert "were trained with mean (0.5, 0.5, 0.5)" in caplog.text
 
 
+@pytest.mark.parametrize("mean", [[0.5], [0.5, 0.5, "grey"], 0.5, None])
+def test_a_normalisation_that_is_not_three_figures_is_unknown(tmp_path: Path, mean: Any) -> None:
+    write_folder(tmp_path, "mobilenetv2_100")
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["pretrained_cfg"]["mean"] = mean
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert find_on_hub(f"local-dir:{tmp_path}").normalisation is None
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -12,6 +12,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from fvcore.nn import FlopCountAnalysis
 from pytorchcv.model_provider import get_model as pytorchcv_model
 from timm.layers import make_divisible
 from timm.models._efficientnet_builder import decode_arch_def
@@ -217,20 +218,23 @@ def test_same_padding_equals_timms_at_any_size(
         assert torch.equal(other, ours(images)) == (size == (97, 97))  # 97, 49, 25, 13, 7 are odd
 
 
-@pytest.mark.parametrize(
-    ("name", "params", "macs"),
-    [("efficientnet_lite0", 4.7, 407), ("efficientnet_lite1", 5.4, 631),
-     ("efficientnet_lite2", 6.1, 899)],
-)  # fmt: skip
-def test_efficientnet_lite_costs_what_its_authors_say(name: str, params: float, macs: int) -> None:
-    """At the size of the authors' images; in millions, as in their table."""
+@pytest.mark.parametrize(("name", "params"), [*zip(LITE, (4.7, 5.4, 6.1), strict=True)])
+def test_efficientnet_lite_costs_what_others_say(name: str, params: float) -> None:
+    """Millions of parameters as in the authors' table; multiply-accumulates of timm's network.
+
+    The authors' 407, 631 and 899 M multiply-adds are about 5 % more than of the convolutions and
+    the classifier, at the same size; what else they count they do not say.
+    """
     model = create_model(name)
     assert round(sum(p.numel() for p in model.parameters()) / 1e6, 1) == params
     source = timm.get_pretrained_cfg(f"tf_{name}")
     images = model.architecture.input
     assert (3, images.size, images.size) == source.input_size
     assert images.normalises_as(source.mean, source.std)
-    assert count_macs(model, images.size) / 1e6 == pytest.approx(macs, rel=0.005)
+    theirs = timm.create_model(f"tf_{name}").eval()
+    counted = FlopCountAnalysis(theirs, torch.zeros(1, *source.input_size)).by_operator()
+    macs = sum(counted[kind] for kind in ("conv", "linear", "adaptive_avg_pool2d"))
+    assert count_macs(model, images.size) == macs
 
 
 @pytest.mark.parametrize(

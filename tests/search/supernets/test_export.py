@@ -85,7 +85,7 @@ def test_spaces_of_other_activations(
     rng: random.Random,
     activation: Activation,
 ) -> None:
-    """Searchable layers have it, fixed ones keep theirs; all have the space's epsilon and padding."""
+    """Searchable layers have it, fixed ones keep theirs; all have the epsilon and the padding."""
     space = dataclasses.replace(
         wide_space, activation=activation, norm_eps=1e-2, padding="same", fixed_stem=True
     )

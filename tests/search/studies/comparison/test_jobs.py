@@ -89,12 +89,12 @@ def test_rows_are_called_as_their_networks(builder: str, name: str) -> None:
 
 
 def test_the_detector_starts_from_the_classifier() -> None:
-    entry = Entry("mine", CONFIG, "a.json")
+    entry = Entry("mine", CONFIG, "mnasnet_b1")
     classifier, detector = job_of(
         entry, 2, Path("out"), "c.yaml", ("--num-gpus", "8"), ("SOLVER.MAX_ITER", "5")
     ).commands
     expected = "tools/train_classifier.py --config-file c.yaml --num-gpus 8 --resume"
-    expected += " OUTPUT_DIR out/mine/classifier2 MODEL.SPNAS.ARCH a.json SEED 2"
+    expected += " OUTPUT_DIR out/mine/classifier2 MODEL.SPNAS.ARCH mnasnet_b1 SEED 2"
     assert " ".join(classifier.words()) == expected
     expected = f"tools/train_net.py --config-file {CONFIG} --num-gpus 8 --resume"
     expected += " OUTPUT_DIR out/mine/seed2"
@@ -102,7 +102,15 @@ def test_the_detector_starts_from_the_classifier() -> None:
     expected += " MODEL.WEIGHTS out/mine/classifier2/backbone.pth SEED 2 SOLVER.MAX_ITER 5"
     assert " ".join(detector.words()) == expected
     (detector,) = job_of(entry, 0, Path("out"), None, (), ()).commands
-    assert "MODEL.SPNAS.ARCH a.json SEED 0" in " ".join(detector.words())
+    assert "MODEL.SPNAS.ARCH mnasnet_b1 SEED 0" in " ".join(detector.words())
+
+
+def test_a_network_gets_the_images_that_it_expects() -> None:
+    entry = Entry("mine", CONFIG, "efficientnet_lite0")
+    cfg = job_of(entry, 0, Path("out"), None, (), ()).commands[-1].config()
+    assert (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD) == ([127.0] * 3, [128.0] * 3)
+    with pytest.raises(UserError, match=r"no architecture file at 'a\.json'"):
+        job_of(Entry("mine", CONFIG, "a.json"), 0, Path("out"), None, (), ())
 
 
 def test_every_finished_run_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
