@@ -15,7 +15,7 @@ from search.selection.target import select_by_value
 from search.space import Choice
 
 _DRAWS = 2000
-_BELOW = 0.02
+_BELOW = 0.04
 """Part by which a network of random drops may be faster than the target."""
 
 Choosing = Callable[[Search, Judge, float, int], list[Choice]]

@@ -57,7 +57,7 @@ def run_study(
         UserError: if ``output`` holds trials of another recipe.
     """
     ground, full = ground_of(search_cfg), start_runtime(search_cfg)
-    supernets = lru_cache(maxsize=1)(partial(adapted, ground, search_cfg, folder, full))
+    supernets = lru_cache(maxsize=3)(partial(adapted, ground, search_cfg, folder, full))
     pending: list[PendingTrial] = [
         (
             {"row": row, "part": part, "seed": seed},
