@@ -163,8 +163,13 @@ class DetectorSearchTrainer(DetectionTrainer):
         node, output = self.cfg.SEARCH, Path(self.cfg.OUTPUT_DIR)
         found = self.exported(self.choices(node.TARGET), output)
         family = [self.exported(self.choices(t), output / "family" / f"{t:g}") for t in node.FAMILY]
-        rows = [found_row(self.space, architecture) for architecture, _, _ in (found, *family)]
-        results = search_results(self.runtime_model, node, rows[0], {"family": rows[1:]})
+        start = [self.exported(self.seed.choices, output / "start")] if self.seed else []
+
+        def rows(networks: Sequence[tuple[Architecture, Any, Any]]) -> list[dict[str, Any]]:
+            return [found_row(self.space, architecture) for architecture, _, _ in networks]
+
+        further = {"family": rows(family), "start": rows(start)}
+        results = search_results(self.runtime_model, node, rows([found])[0], further)
         if comm.is_main_process():
             write_results(output, {"search": results})
         _, detector, cfg = found
