@@ -96,6 +96,7 @@ SECTIONS: dict[str, Section | CodeSection] = {
     "targets": Section("targets", study_section, _METHODS_PLOT),
     "targets-three-epochs": Section("targets-three-epochs", study_section),
     "keys-detection": CodeSection(keys_table("detection/custom.yaml")),
+    "keys-detection-lite": CodeSection(keys_table("detection/custom_lite.yaml")),
     "keys-detector-search": CodeSection(keys_table("search/mask_rcnn_custom.yaml")),
     "keys-classification": CodeSection(keys_table("classification/custom.yaml")),
     "keys-search": CodeSection(keys_table("search/custom.yaml")),
