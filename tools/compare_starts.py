@@ -73,10 +73,13 @@ def pairs(option: str, texts: list[str]) -> list[tuple[str, str]]:
 
 
 def main(args: argparse.Namespace) -> None:
+    from detection.data.resolve import resolve_data
     from detection.engine.provenance import provenance
+    from search.classification.data import resolve_classifier
     from search.config import load_search_config
     from search.runs.build import build_latency_table
     from search.runs.data import resolve_search_data
+    from search.runs.detector_backbone import searches_detector
     from search.start.seed import search_space
     from search.studies.pretrained.choosing import ROWS, given
     from search.studies.pretrained.study import run_study
@@ -91,7 +94,8 @@ def main(args: argparse.Namespace) -> None:
         raise UserError(f"--parts has {wrong[0]:g}; expected parts of the start's runtime, to 2")
     options = [item for pair in pairs("--train-options", args.train_options) for item in pair]
     search_cfg, _ = resolve_search_data(load_search_config(args.search_config_file, args.opts))
-    training_cfg, _ = resolve_search_data(load_search_config(args.train_config_file, options))
+    resolve = resolve_data if searches_detector(search_cfg) else resolve_classifier
+    training_cfg, _ = resolve(load_search_config(args.train_config_file, options))
     trials = [
         (name, part, seed)
         for seed in range(max(args.seeds, args.controls))

@@ -64,8 +64,7 @@ def run_study(
         (
             {"row": name, "part": part, "seed": seed},
             partial(
-                *(_trial, supernets, ground, training_cfg, folder / name, rows[name]),
-                *(part, part * full, seed),
+                _trial, supernets, ground, training_cfg, folder / name, rows[name], part, full, seed
             ),
         )
         for name, part, seed in trials
@@ -99,11 +98,11 @@ def _trial(
     folder: Path,
     row: Row,
     part: float,
-    target: float,
+    full: float,
     seed: int,
 ) -> dict[str, Any]:
     trainer = supernets(row.formulation, seed if row.own_supernet else 0)
-    choices = row.choose(trainer, trainer.judge, target, seed)
+    choices = row.choose(trainer, trainer.judge, part * full, seed)
     place = folder / f"{part:g}" / str(seed)
     ground.cut(trainer, choices, place)
     scores = ground.fine_tuned(trial_config(training_cfg, seed), place)
