@@ -105,6 +105,8 @@ SECTIONS: dict[str, Section | CodeSection] = {
     "keys-finetune": CodeSection(keys_table("classification/finetune.yaml")),
     "keys-detector-pretrained": CodeSection(keys_table("search/mask_rcnn_pretrained.yaml")),
     "pretrained-classes": Section("pretrained-classes", pretrained_section),
+    "pretrained-parts": Section("pretrained-parts", pretrained_section),
+    "known-answer-measured": Section("known-answer-measured", known_answer_section),
     "importance": Section("importance", importance_section),
     "ablation": Section("ablation", ablation_section),
     "known-answer": Section("known-answer", known_answer_section),
