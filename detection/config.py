@@ -61,6 +61,9 @@ def add_spnas_config(cfg: CfgNode) -> None:
     cfg.SOLVER.EPOCHS = 0.0
     # "SGD" as in Detectron2 (SOLVER.MOMENTUM, SOLVER.NESTEROV), or "AdamW".
     cfg.SOLVER.OPTIMIZER = "SGD"
+    # Factor on the learning rate of the backbone, without its pyramid: below 1 where the backbone
+    # is trained and the rest is not.
+    cfg.SOLVER.BACKBONE_LR_MULT = 1.0
     # Keeps the best model of all evaluations (TEST.EVAL_PERIOD, or CLASSIFICATION.EVAL_EPOCHS) in
     # model_best.pth: "bbox/AP", "segm/AP50", "validation_loss", ... of a detector, of the first
     # test set if there are several; "val/top1", "val/loss", ... of a classifier; "" keeps none.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from detectron2.config import CfgNode
 
 from backbones.errors import UserError
@@ -80,6 +82,11 @@ def check_solver(cfg: CfgNode) -> None:
     if cfg.SOLVER.OPTIMIZER not in OPTIMIZERS:
         raise UserError(
             f"SOLVER.OPTIMIZER is '{cfg.SOLVER.OPTIMIZER}'; expected one of {', '.join(OPTIMIZERS)}"
+        )
+    if not 0 < (factor := cfg.SOLVER.BACKBONE_LR_MULT) < math.inf:
+        raise UserError(
+            f"SOLVER.BACKBONE_LR_MULT is {factor}; expected a factor above 0, such as 0.1; "
+            "MODEL.BACKBONE.FREEZE_AT keeps weights as they are"
         )
     if cfg.SOLVER.AMP.ENABLED and not cfg.MODEL.DEVICE.startswith("cuda"):
         raise UserError(

@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, HookBase, hooks
 from detectron2.evaluation import DatasetEvaluator
-from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 from torch import nn
@@ -34,6 +33,7 @@ from detection.engine.writers import build_run_writers
 from detection.evaluation import build_evaluator
 from detection.modeling.mask_loss import leave_out_objects_without_mask
 from detection.modeling.meta_arch import check_registered_names
+from detection.optimizer import build_optimizer
 from detection.recipe import best_metric, check_evaluations, check_solver
 from detection.report import check_cost_options, final_results, final_rows, final_table
 from detection.validation import validation_losses
@@ -87,21 +87,8 @@ class DetectionTrainer(ResumableTrainer, DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-        """Detectron2's SGD, or AdamW with the same treatment of norms, biases and clipping."""
-        if cfg.SOLVER.OPTIMIZER == "SGD":
-            return cast(torch.optim.Optimizer, super().build_optimizer(cfg, model))
-        parameters = get_default_optimizer_params(
-            model,
-            base_lr=cfg.SOLVER.BASE_LR,
-            weight_decay=cfg.SOLVER.WEIGHT_DECAY,
-            weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM,
-            bias_lr_factor=cfg.SOLVER.BIAS_LR_FACTOR,
-            weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS,
-        )
-        optimizer = maybe_add_gradient_clipping(cfg, torch.optim.AdamW)(
-            parameters, lr=cfg.SOLVER.BASE_LR
-        )
-        return cast(torch.optim.Optimizer, optimizer)
+        """See `detection.optimizer.build_optimizer`."""
+        return build_optimizer(cfg, model)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> DataLoader[Record]:

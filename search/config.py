@@ -54,6 +54,10 @@ def _add_classification(cfg: CfgNode) -> None:
     node.LABEL_SMOOTHING = 0.1
     # Decay per step of the averaged weights, which are the ones evaluated and exported; 0 is off.
     node.EMA_DECAY = 0.9999
+    # A trained classifier of the same classes to learn from beside the labels, named in the ways of
+    # SEARCH.START, such as the start/ that a search left; "" is none. And its share of the loss.
+    node.TEACHER = ""
+    node.TEACHER_WEIGHT = 0.5
     node.AUGMENTATION = CfgNode()
     # Smallest and largest area of the random crop, as a part of the image.
     node.AUGMENTATION.CROP_SCALE = [0.08, 1.0]

@@ -23,6 +23,13 @@ def parse() -> argparse.Namespace:
         help="of start, sensitivity, taylor, sigmoid, blind, drop, random (default: all of them)",
     )
     parser.add_argument(
+        "--networks",
+        nargs="+",
+        default=[],
+        metavar="NAME=FILE",
+        help="further rows: architecture files of networks that were found elsewhere",
+    )
+    parser.add_argument(
         "--parts",
         nargs="+",
         type=float,
@@ -54,32 +61,47 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def pairs(option: str, texts: list[str]) -> list[tuple[str, str]]:
+    """``NAME=VALUE`` → both.
+
+    Raises:
+        UserError: if one of them is something else.
+    """
+    if wrong := [text for text in texts if not all(text.partition("="))]:
+        raise UserError(f"{option} has '{wrong[0]}'; expected a name and a value: NAME=VALUE")
+    return [(name, value) for name, _, value in (text.partition("=") for text in texts)]
+
+
 def main(args: argparse.Namespace) -> None:
+    from detection.data.resolve import resolve_data
     from detection.engine.provenance import provenance
+    from search.classification.data import resolve_classifier
     from search.config import load_search_config
     from search.runs.build import build_latency_table
     from search.runs.data import resolve_search_data
+    from search.runs.detector_backbone import searches_detector
     from search.start.seed import search_space
-    from search.studies.pretrained.choosing import ROWS
+    from search.studies.pretrained.choosing import ROWS, given
     from search.studies.pretrained.study import run_study
     from search.studies.pretrained.tables import study_table
 
-    rows = args.rows or list(ROWS)
-    if unknown := [name for name in rows if name not in ROWS]:
+    found = pairs("--networks", args.networks)
+    known = {**ROWS, **{name: given(file) for name, file in found}}
+    rows = [*(args.rows or ROWS), *(name for name, _ in found)]
+    if unknown := [name for name in rows if name not in known]:
         raise UserError(f"unknown row '{unknown[0]}'; expected some of {', '.join(ROWS)}")
     if wrong := [part for part in args.parts if not 0 < part <= 2]:
         raise UserError(f"--parts has {wrong[0]:g}; expected parts of the start's runtime, to 2")
-    options = [item for text in args.train_options for item in text.partition("=")[::2]]
-    if len(options) != 2 * len(args.train_options) or "" in options[::2]:
-        raise UserError(f"--train-options is {args.train_options}; expected KEY=VALUE")
+    options = [item for pair in pairs("--train-options", args.train_options) for item in pair]
     search_cfg, _ = resolve_search_data(load_search_config(args.search_config_file, args.opts))
-    training_cfg, _ = resolve_search_data(load_search_config(args.train_config_file, options))
+    resolve = resolve_data if searches_detector(search_cfg) else resolve_classifier
+    training_cfg, _ = resolve(load_search_config(args.train_config_file, options))
     trials = [
         (name, part, seed)
         for seed in range(max(args.seeds, args.controls))
         for name in rows
-        for part in (args.parts if ROWS[name].per_target else [1.0])
-        if seed < (args.seeds if ROWS[name].own_supernet else args.controls)
+        for part in (args.parts if known[name].per_target else [1.0])
+        if seed < (args.seeds if known[name].own_supernet else args.controls)
     ]
     if not trials:
         raise UserError("no trials: --rows, --parts, --seeds or --controls ask for none")
@@ -87,7 +109,9 @@ def main(args: argparse.Namespace) -> None:
         **provenance(),
         "unit": build_latency_table(search_cfg, search_space(search_cfg)).unit,
     }
-    study = run_study(search_cfg, training_cfg, trials, args.folder, args.output, facts)
+    study = run_study(
+        *(search_cfg, training_cfg, known, trials, args.folder, args.output, facts),
+    )
     print(study_table(study))
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 
+import torch
+import torch.nn.functional as F
 from detectron2.config import CfgNode
 from detectron2.utils import comm
+from torch import Tensor
 
 from backbones.architecture import Architecture
 from backbones.errors import UserError
@@ -13,6 +16,7 @@ from backbones.exported import save_backbone
 from backbones.factory import load_architecture
 from backbones.network import Classifier, build_classifier
 from backbones.published import load_state
+from backbones.trained import named_architecture, named_weights
 from backbones.weights import load_weights
 from detection.deployment import Deployment, predicted_runtime, runtime_table
 from detection.engine.results import write_results
@@ -26,7 +30,8 @@ logger = logging.getLogger(__name__)
 class ClassifierTrainer(ClassificationTrainer):
     """Trains the network ``MODEL.SPNAS.ARCH``, from ``MODEL.WEIGHTS`` where given.
 
-    A classifier of another class count in the weights is left out.
+    A classifier of another class count in the weights is left out. With ``CLASSIFICATION.TEACHER``
+    the network also learns what that one says of every image (Hinton et al., arXiv 1503.02531).
     """
 
     part = "classification"
@@ -41,7 +46,28 @@ class ClassifierTrainer(ClassificationTrainer):
         )
         if not cfg.MODEL.WEIGHTS:
             logger.info("MODEL.WEIGHTS is empty: training starts from random weights")
+        self._teacher = _teacher(cfg, architecture, model.num_classes)
+        self._taught: Tensor | None = None
         super().__init__(cfg, model)
+
+    def backward(self, images: Tensor, targets: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """As any training; the teacher sees the same images."""
+        if self._teacher:
+            with torch.no_grad():
+                self._taught = self._teacher(images).float()
+        return super().backward(images, targets)
+
+    def losses(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """The cross entropy with the labels, and with the teacher's probabilities."""
+        losses = super().losses(logits, targets)
+        if self._taught is None:
+            return losses
+        share = self.cfg.CLASSIFICATION.TEACHER_WEIGHT
+        taught = F.cross_entropy(logits, self._taught.softmax(1))
+        return {
+            **{name: (1 - share) * loss for name, loss in losses.items()},
+            "loss_teacher": share * taught,
+        }
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Accuracy; at the end of the training also exports the averaged network."""
@@ -85,6 +111,31 @@ class ClassifierTrainer(ClassificationTrainer):
             summary["latency_table"] = self.table.name
             summary["runtime_of"] = Deployment.of(self.table).description
         return summary
+
+
+def _teacher(cfg: CfgNode, student: Architecture, classes: int) -> Classifier | None:
+    """The network that ``CLASSIFICATION.TEACHER`` names, in eval mode; None where it is empty.
+
+    Raises:
+        UserError: if it is none for the same images and classes, or its share is out of range.
+    """
+    node, key = cfg.CLASSIFICATION, "CLASSIFICATION.TEACHER"
+    if not node.TEACHER:
+        return None
+    if not 0 < node.TEACHER_WEIGHT <= 1:
+        raise UserError(f"{key}_WEIGHT is {node.TEACHER_WEIGHT:g}; expected a part in (0, 1]")
+    architecture = named_architecture(node.TEACHER)
+    if not student.input.normalises_as(architecture.input.mean, architecture.input.std):
+        raise UserError(
+            f"{key} is '{node.TEACHER}', which expects images normalised by "
+            f"{architecture.input.mean} and {architecture.input.std}, and the network that it "
+            f"teaches by {student.input.mean} and {student.input.std}; name another teacher"
+        )
+    weights = named_weights(node.TEACHER, key)
+    teacher = build_classifier(architecture, classes)
+    load_weights(teacher, load_state(weights, architecture), weights)
+    logger.info("'%s' teaches, weights '%s'", architecture.name, weights)
+    return teacher.requires_grad_(False).eval().to(cfg.MODEL.DEVICE)
 
 
 def _load(model: Classifier, path: str, architecture: Architecture) -> bool:

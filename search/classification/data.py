@@ -137,6 +137,11 @@ def resolve_class_count(cfg: CfgNode) -> tuple[CfgNode, list[str]]:
             f"SOLVER.EPOCHS is {cfg.SOLVER.EPOCHS:g}, but this is a classifier: set "
             f"CLASSIFICATION.EPOCHS {cfg.SOLVER.EPOCHS:g}"
         )
+    if cfg.SOLVER.BACKBONE_LR_MULT != 1:
+        raise UserError(
+            f"SOLVER.BACKBONE_LR_MULT is {cfg.SOLVER.BACKBONE_LR_MULT:g}, but this is a "
+            "classifier, which learns at one rate: leave it at 1.0"
+        )
     if cfg.CLASSIFICATION.NUM_CLASSES:
         return cfg, []
     data = ClassificationFolder(classification_root(cfg.CLASSIFICATION.DATASET), "train")

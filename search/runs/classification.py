@@ -154,7 +154,11 @@ class SearchTrainer(ClassificationTrainer):
         if self.complete:
             output = Path(self.output_dir)
             found = self.networks.export(architecture, network, scores, output)
-            further = {"family": self._family(), "samples": self._samples()}
+            further = {
+                "family": self._family(),
+                "samples": self._samples(),
+                "start": self._start(),
+            }
             results = search_results(self.runtime_model, self.cfg.SEARCH, found, further)
             self.write_results({"search": results})
         return {"val": scores, "found": {"runtime": architecture.provenance["predicted_runtime"]}}
@@ -185,6 +189,13 @@ class SearchTrainer(ClassificationTrainer):
         """The networks of ``SEARCH.FAMILY``, exported."""
         targets = self.cfg.SEARCH.FAMILY
         return [self._exported(self.found(t), Path("family", f"{t:g}")) for t in targets]
+
+    def _start(self) -> list[dict[str, Any]]:
+        """The network that the search started from, as it is now, exported."""
+        if not self.seed:
+            return []
+        architecture = self.networks.described(self.seed.choices, self.finished)
+        return [self._exported(architecture, Path("start"))]
 
     def _samples(self) -> list[dict[str, Any]]:
         """``SEARCH.SAMPLES`` networks drawn from the decisions' distribution, exported."""

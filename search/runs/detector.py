@@ -23,6 +23,7 @@ from detection.checkpointing import backbone_prefix
 from detection.engine.random_state import seeded
 from detection.engine.results import results_part, write_results
 from detection.engine.trainer import unwrap_ddp
+from detection.optimizer import set_apart
 from detection.trainer import DetectionTrainer, FinalReport, report
 from search.classification.calibration import estimate_statistics
 from search.profiling.counting import COUNTS
@@ -80,10 +81,7 @@ class DetectorSearchTrainer(DetectionTrainer):
         """The detector's optimizer, with the thresholds in a group of their own (Eq. 9)."""
         optimizer = super().build_optimizer(cfg, model)
         thresholds = supernet_backbone(unwrap_ddp(model)).supernet.decision_parameters()
-        apart = {id(parameter) for parameter in thresholds}
-        for group in optimizer.param_groups:
-            group["params"] = [p for p in group["params"] if id(p) not in apart]
-        optimizer.param_groups = [group for group in optimizer.param_groups if group["params"]]
+        set_apart(optimizer, thresholds)
         lr = cfg.SOLVER.BASE_LR * cfg.SEARCH.THRESHOLD_LR_MULT
         optimizer.add_param_group({"params": thresholds, "lr": lr, "weight_decay": 0.0})
         return optimizer
@@ -163,8 +161,13 @@ class DetectorSearchTrainer(DetectionTrainer):
         node, output = self.cfg.SEARCH, Path(self.cfg.OUTPUT_DIR)
         found = self.exported(self.choices(node.TARGET), output)
         family = [self.exported(self.choices(t), output / "family" / f"{t:g}") for t in node.FAMILY]
-        rows = [found_row(self.space, architecture) for architecture, _, _ in (found, *family)]
-        results = search_results(self.runtime_model, node, rows[0], {"family": rows[1:]})
+        start = [self.exported(self.seed.choices, output / "start")] if self.seed else []
+
+        def rows(networks: Sequence[tuple[Architecture, Any, Any]]) -> list[dict[str, Any]]:
+            return [found_row(self.space, architecture) for architecture, _, _ in networks]
+
+        further = {"family": rows(family), "start": rows(start)}
+        results = search_results(self.runtime_model, node, rows([found])[0], further)
         if comm.is_main_process():
             write_results(output, {"search": results})
         _, detector, cfg = found

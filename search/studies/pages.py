@@ -27,6 +27,7 @@ from search.studies.demo_repeats import demo_repeats_section
 from search.studies.kills.study import kills_section
 from search.studies.known_answer.tables import known_answer_section
 from search.studies.methods.tables import importance_section, study_section
+from search.studies.pretrained.tables import study_section as pretrained_section
 from search.studies.tuning.report import tuning_section
 from search.studies.weights import weights_section
 
@@ -96,9 +97,14 @@ SECTIONS: dict[str, Section | CodeSection] = {
     "targets": Section("targets", study_section, _METHODS_PLOT),
     "targets-three-epochs": Section("targets-three-epochs", study_section),
     "keys-detection": CodeSection(keys_table("detection/custom.yaml")),
+    "keys-detection-lite": CodeSection(keys_table("detection/custom_lite.yaml")),
     "keys-detector-search": CodeSection(keys_table("search/mask_rcnn_custom.yaml")),
     "keys-classification": CodeSection(keys_table("classification/custom.yaml")),
     "keys-search": CodeSection(keys_table("search/custom.yaml")),
+    "keys-pretrained": CodeSection(keys_table("search/pretrained.yaml")),
+    "keys-finetune": CodeSection(keys_table("classification/finetune.yaml")),
+    "keys-detector-pretrained": CodeSection(keys_table("search/mask_rcnn_pretrained.yaml")),
+    "pretrained-classes": Section("pretrained-classes", pretrained_section),
     "importance": Section("importance", importance_section),
     "ablation": Section("ablation", ablation_section),
     "known-answer": Section("known-answer", known_answer_section),

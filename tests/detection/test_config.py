@@ -47,7 +47,7 @@ def test_configs_build_and_predict(path: Path) -> None:
     instances = output[0]["instances"]
     assert instances.image_size == (128, 192)
     assert instances.has("pred_masks") == cfg.MODEL.MASK_ON
-    assert own == (path.stem == "custom")
+    assert own == path.stem.startswith("custom")
     assert num_classes(cfg) == (3 if own else 10 if "digits" in path.stem else 80)
     assert cfg.INPUT.FORMAT == "RGB"
     assert cfg.MODEL.BACKBONE.FREEZE_AT == 0
@@ -84,6 +84,15 @@ def test_every_network_of_the_zoo_has_the_one_recipe(network: str, schedule: str
     assert changed - pixels <= {"MODEL.SPNAS.ARCH", "MODEL.WEIGHTS", "OUTPUT_DIR"}
     images = load_architecture(network).input
     assert (images.pixel_mean, images.pixel_std) == (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD)
+
+
+@pytest.mark.parametrize("name", ["custom", "custom_lite"])
+def test_own_photos_start_from_weights_of_the_network(name: str) -> None:
+    model = load(ROOT / f"configs/detection/{name}.yaml").MODEL
+    architecture = load_architecture(model.SPNAS.ARCH)
+    assert find_published(model.WEIGHTS).architecture == architecture
+    assert architecture.input.pixel_mean == model.PIXEL_MEAN
+    assert architecture.input.pixel_std == model.PIXEL_STD
 
 
 def test_the_papers_recipe() -> None:

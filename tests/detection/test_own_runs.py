@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -16,7 +17,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from backbones import UserError
 from backbones.files import read_json
+from detection import add_spnas_config
 from detection.data.resolve import resolve_data
+from detection.engine.config_file import load_config
 from detection.engine.metrics import read_metrics
 from detection.trainer import DetectionTrainer
 from tests.tiny_coco import BASE, CATEGORIES, ROOT, TINY_MODEL, own_config
@@ -108,6 +111,22 @@ def test_epochs_of_other_data(tiny_coco: Path) -> None:
     assert notes[0].startswith("SOLVER.EPOCHS 16 on 10 images by 16: SOLVER.MAX_ITER 10")
     with pytest.raises(UserError, match="SOLVER.EPOCHS is -1; expected 0"):
         resolve_data(own_config("DATASETS.TRAIN", "tiny_train", "SOLVER.EPOCHS", "-1"))
+
+
+def test_the_small_detector_of_a_cpu(photos: Path, tmp_path: Path) -> None:
+    """Trains as its file says, at the images' own size, and its network slower than the rest."""
+    opts = ["DATA.ROOT", str(photos), "INPUT.MIN_SIZE_TRAIN", "(72,)", "SOLVER.EPOCHS", "2"]
+    opts += ["MODEL.WEIGHTS", "", "INPUT.MIN_SIZE_TEST", "72", "OUTPUT_DIR", str(tmp_path)]
+    file = str(ROOT / "configs/detection/custom_lite.yaml")
+    args = argparse.Namespace(config_file=file, opts=opts)
+    trainer = DetectionTrainer(load_config(args, add_spnas_config))
+    trainer.train()
+    assert trainer.iter == 2  # 5 images with an object, by 4
+    rates = {group["initial_lr"] for group in trainer.optimizer.param_groups}
+    assert sorted(rates) == pytest.approx([0.0002, 0.001])
+    results = read_json(tmp_path / "results.json", "results")["detection"]
+    assert set(results["scores"]["photos/val"]) == {"bbox", "segm"}
+    assert results["cost"]["params_classifier"] == 4_652_008  # EfficientNet-Lite0's 4.7 M
 
 
 def test_a_run_by_path(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from backbones.errors import UserError
+from backbones.zoo import load_architecture
 from search.runs.formulations.base import Judge, Search, SupernetFormulation
 from search.runs.formulations.registry import FORMULATIONS
 from search.runs.formulations.values import loss_values
@@ -95,6 +96,19 @@ def blind(search: Search, judge: Judge, target: float, seed: int) -> list[Choice
     values = loss_values(search, judge.blind_loss, search.reference, "blind.json")
     node = search.cfg.SEARCH
     return select_by_value(search.space, search.runtime_model, values, target, node.TOLERANCE)
+
+
+def given(file: str) -> Row:
+    """The row of a network that was found elsewhere, cut out of the supernets of each seed.
+
+    Args:
+        file: its architecture.
+    """
+
+    def choose(search: Search, judge: Judge, target: float, seed: int) -> list[Choice]:
+        return search.space.choices_of(load_architecture(file))
+
+    return Row("sensitivity", choose)
 
 
 ROWS: Mapping[str, Row] = {

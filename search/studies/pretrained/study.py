@@ -14,7 +14,7 @@ from backbones.errors import UserError
 from search.profiling.workload import type_names
 from search.runs.build import build_runtime_model
 from search.start.seed import seed_of
-from search.studies.pretrained.choosing import ROWS
+from search.studies.pretrained.choosing import Row
 from search.studies.pretrained.grounds import Ground, Trainer, ground_of
 from search.studies.trials import PendingTrial, mean_and_spread, recipe, run_trials, trial_config
 
@@ -38,6 +38,7 @@ def start_runtime(cfg: CfgNode) -> float:
 def run_study(
     search_cfg: CfgNode,
     training_cfg: CfgNode,
+    rows: Mapping[str, Row],
     trials: Sequence[tuple[str, float, int]],
     folder: Path,
     output: Path,
@@ -48,7 +49,8 @@ def run_study(
     Args:
         search_cfg: of every supernet.
         training_cfg: of every fine-tuning.
-        trials: a row of ``ROWS``, a part of the start's runtime and a seed each.
+        rows: by name.
+        trials: name of a row, part of the start's runtime and seed of each.
         folder: for supernets and networks; both are kept.
         output: JSON file of the study.
         facts: command, hardware and settings, written beside the trials.
@@ -60,10 +62,12 @@ def run_study(
     supernets = lru_cache(maxsize=3)(partial(adapted, ground, search_cfg, folder, full))
     pending: list[PendingTrial] = [
         (
-            {"row": row, "part": part, "seed": seed},
-            partial(_trial, supernets, ground, training_cfg, folder, full, row, part, seed),
+            {"row": name, "part": part, "seed": seed},
+            partial(
+                _trial, supernets, ground, training_cfg, folder / name, rows[name], part, full, seed
+            ),
         )
-        for row, part, seed in trials
+        for name, part, seed in trials
     ]
     training = {**recipe(training_cfg), "data": list(training_cfg.DATASETS.TRAIN)}
     settings = {"search": recipe(search_cfg, "SEARCH"), "training": training}
@@ -92,15 +96,14 @@ def _trial(
     ground: Ground,
     training_cfg: CfgNode,
     folder: Path,
-    full: float,
-    row: str,
+    row: Row,
     part: float,
+    full: float,
     seed: int,
 ) -> dict[str, Any]:
-    kind = ROWS[row]
-    trainer = supernets(kind.formulation, seed if kind.own_supernet else 0)
-    choices = kind.choose(trainer, trainer.judge, part * full, seed)
-    place = folder / row / f"{part:g}" / str(seed)
+    trainer = supernets(row.formulation, seed if row.own_supernet else 0)
+    choices = row.choose(trainer, trainer.judge, part * full, seed)
+    place = folder / f"{part:g}" / str(seed)
     ground.cut(trainer, choices, place)
     scores = ground.fine_tuned(trial_config(training_cfg, seed), place)
     runtime = trainer.runtime_model.runtime_of(choices)

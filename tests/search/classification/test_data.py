@@ -254,6 +254,7 @@ def test_the_number_of_classes_is_that_of_the_folders(cfg: CfgNode, folder: Path
     [
         ("DATA.ROOT", "photos", r"this is a classifier, .* CLASSIFICATION.DATASET photos"),
         ("SOLVER.EPOCHS", "3", "this is a classifier: set CLASSIFICATION.EPOCHS 3"),
+        ("SOLVER.BACKBONE_LR_MULT", "0.2", "this is a classifier, .* leave it at 1.0"),
         ("CLASSIFICATION.DATASET", "", "is empty; name the folder of your images"),
     ],
 )

@@ -17,7 +17,7 @@ from search.space import SearchSpace
 from search.studies.config_keys import described_keys, keys_table
 
 CUSTOM = sorted(
-    str(path.relative_to(config_path())) for path in config_path().rglob("*custom.yaml")
+    str(path.relative_to(config_path())) for path in config_path().rglob("*custom*.yaml")
 )
 
 
@@ -25,6 +25,7 @@ def test_there_is_one_for_every_stage() -> None:
     assert CUSTOM == [
         "classification/custom.yaml",
         "detection/custom.yaml",
+        "detection/custom_lite.yaml",
         "search/custom.yaml",
         "search/mask_rcnn_custom.yaml",
     ]
