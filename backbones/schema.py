@@ -141,7 +141,7 @@ def _parse_value(hint: Any, value: Any, where: str) -> Any:
     if origin is Literal:
         expect(value in arguments, where, value, f"one of {', '.join(map(repr, arguments))}")
         return value
-    if origin is types.UnionType:
+    if origin in (types.UnionType, typing.Union):
         return None if value is None else _parse_value(arguments[0], value, where)
     if isinstance(origin, type) and issubclass(origin, Mapping):
         expect(isinstance(value, Mapping), where, value, "an object")
