@@ -63,6 +63,12 @@ class RandomSearch(Formulation):
                 "--eval-only judges a trained supernet; SEARCH.FORMULATION "
                 f"'{cfg.SEARCH.FORMULATION}' has none"
             )
+        if cfg.SEARCH.START:
+            raise UserError(
+                f"SEARCH.START is '{cfg.SEARCH.START}', but SEARCH.FORMULATION "
+                f"'{cfg.SEARCH.FORMULATION}' trains its networks from nothing; leave it empty, or "
+                "choose another formulation, such as sensitivity"
+            )
         run_random_search(cfg)
 
 

@@ -44,12 +44,17 @@ def start_supernet(supernet: OneShot, seed: Seed) -> None:
 
     Raises:
         UserError: if its weights are not at hand or of another network, or the supernet is not a
-            single path with batch norms.
+            single path of the space's widths.
     """
     if not isinstance(supernet, Supernet):
         raise UserError(
             f"SEARCH.START is '{seed.architecture.name}', but only supernets of one path have the "
             "place of its weights; choose another SEARCH.FORMULATION, such as sensitivity"
+        )
+    if supernet.space.layers != seed.space.layers:
+        raise UserError(
+            f"SEARCH.START is '{seed.architecture.name}', whose weights fit a supernet of its own "
+            "widths alone; set SEARCH.WIDTH_MULT 1.0"
         )
     remap(supernet, seed, load_state(seed.weights, seed.architecture))
     supernet.reset_thresholds(seed.choices)

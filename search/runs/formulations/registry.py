@@ -52,7 +52,7 @@ FORMULATIONS: dict[str, Formulation] = {
     ),
     "sensitivity": Measured(
         "one path, adapted from the start; the loss of every choice of every layer is measured",
-        "after Molchanov et al., LANA, 2021",
+        "after Molchanov et al., LANA, ECCV 2022",
         SinglePath("sigmoid"),
         measured_losses,
     ),
