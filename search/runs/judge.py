@@ -60,7 +60,7 @@ class SupernetJudge(ABC):
             with self.supernet.gated(choices) as gates:
                 for loss in self.image_losses():
                     found = [grad.abs() for grad in torch.autograd.grad(loss, gates)]
-                    totals = [a + b for a, b in zip(totals, found, strict=True)] or found
+                    totals = list(map(torch.add, totals, found)) if totals else found
                     count += 1
         parts = comm.all_gather(([total.cpu() for total in totals], count))
         images = sum(number for _, number in parts)
