@@ -12,7 +12,8 @@ import torch
 import torchvision
 from detectron2.utils.env import seed_all_rng
 
-from backbones import LatencyTable, UserError, load_architecture, predict_runtime
+from backbones import LatencyTable, UserError, create_model, load_architecture, predict_runtime
+from backbones.exported import save_backbone
 from backbones.weights import read_checkpoint
 from search.classification.classifier import ClassifierTrainer
 from tests.made_images import spoil_pixels
@@ -112,3 +113,58 @@ def test_classifier_starts_from_a_published_file(images: Path, tmp_path: Path) -
     assert torch.equal(ours["stem.conv.weight"], theirs["layers.0.weight"])
     assert torch.equal(ours["head.conv.weight"], theirs["layers.14.weight"])
     assert ours["classifier.weight"].shape == (2, 1280)
+
+
+@pytest.fixture
+def teacher(tmp_path: Path) -> Path:
+    """A run's folder with a classifier of two classes."""
+    folder = tmp_path / "teacher"
+    folder.mkdir()
+    network = create_model("mobilenetv2_100", num_classes=2)
+    torch.nn.init.normal_(network.classifier.weight)
+    save_backbone(folder, load_architecture("mobilenetv2_100"), network.state_dict())
+    return folder
+
+
+def test_a_teacher_is_learned_from(images: Path, tmp_path: Path, teacher: Path) -> None:
+    """The loss is the mixture of Hinton et al. at temperature 1, computed here by hand."""
+    more = ("CLASSIFICATION.TEACHER", str(teacher), "CLASSIFICATION.TEACHER_WEIGHT", "0.25")
+    cfg = make_cfg("classification/digits.yaml", images, tmp_path / "run", *SHORT, *more)
+    trainer = ClassifierTrainer(cfg)
+    x, labels = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 1, 0])
+    losses, logits = trainer.backward(x, labels)
+    other = create_model("mobilenetv2_100", num_classes=2, checkpoint_path=teacher / "backbone.pth")
+    with torch.no_grad():
+        taught = other.eval()(x).softmax(1)
+    smoothing = cfg.CLASSIFICATION.LABEL_SMOOTHING
+    hard = torch.eye(2)[labels] * (1 - smoothing) + smoothing / 2
+    expected = -(logits.log_softmax(1) * (0.75 * hard + 0.25 * taught)).sum(1).mean()
+    found = torch.stack(list(losses.values())).sum()
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert losses["loss_teacher"] > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("CLASSIFICATION.TEACHER_WEIGHT", "0.0"), "TEACHER_WEIGHT is 0; expected a part"),
+        (("MODEL.SPNAS.ARCH", "efficientnet_lite0"), "images normalised by"),
+        (("CLASSIFICATION.TEACHER", "nobody"), "unknown architecture 'nobody'"),
+    ],
+)
+def test_teachers_that_cannot_teach(
+    images: Path, tmp_path: Path, teacher: Path, options: tuple[str, ...], message: str
+) -> None:
+    more = ("CLASSIFICATION.TEACHER", str(teacher), *options)
+    cfg = make_cfg("classification/digits.yaml", images, tmp_path / "run", *SHORT, *more)
+    with pytest.raises(UserError, match=message):
+        ClassifierTrainer(cfg)
+
+
+def test_a_teacher_of_other_classes_is_refused(images: Path, tmp_path: Path, teacher: Path) -> None:
+    network = create_model("mobilenetv2_100", num_classes=3)
+    save_backbone(teacher, load_architecture("mobilenetv2_100"), network.state_dict())
+    more = ("CLASSIFICATION.TEACHER", str(teacher))
+    cfg = make_cfg("classification/digits.yaml", images, tmp_path / "run", *SHORT, *more)
+    with pytest.raises(UserError, match="another number of classes"):
+        ClassifierTrainer(cfg)
