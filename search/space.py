@@ -128,7 +128,8 @@ class SearchSpace:
                     f"search space '{self.name}': {name} is {list(options)}; expected different "
                     "options in increasing order"
                 )
-        self.largest()
+        for candidate in self.candidates:
+            self.uniform(candidate)
 
     @property
     def layers(self) -> tuple[SearchLayer, ...]:

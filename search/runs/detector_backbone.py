@@ -98,11 +98,6 @@ def build_supernet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SupernetBac
             "MODEL.SPNAS.NORM is 'FrozenBN'; the frozen statistics of a supernet are those of no "
             "network in it: expected BN, SyncBN or GN"
         )
-    if node.NORM == "GN" and cfg.SEARCH.START:
-        raise UserError(
-            f"MODEL.SPNAS.NORM is 'GN', but SEARCH.START '{cfg.SEARCH.START}' has the statistics "
-            "of batch norms: expected BN or SyncBN"
-        )
     space = search_space(cfg)
     if cfg.MODEL.WEIGHTS:
         warn_of_pixels(cfg, f"search space '{space.name}'", space.input)

@@ -59,8 +59,12 @@ class SupernetJudge(ABC):
                 self.estimate()
             with self.supernet.gated(choices) as gates:
                 for loss in self.image_losses():
-                    found = [grad.abs() for grad in torch.autograd.grad(loss, gates)]
-                    totals = list(map(torch.add, totals, found)) if totals else found
+                    # all images share the part of the graph that makes decisions of indicators
+                    grads = torch.autograd.grad(loss, gates, retain_graph=True)
+                    found = [grad.abs() for grad in grads]
+                    totals = (
+                        [a + b for a, b in zip(totals, found, strict=True)] if totals else found
+                    )
                     count += 1
         parts = comm.all_gather(([total.cpu() for total in totals], count))
         images = sum(number for _, number in parts)

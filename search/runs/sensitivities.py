@@ -32,22 +32,21 @@ class Sensitivities:
         """
         self._file, self._space, self._iterations = file, space, iterations
         self._around = " ".join(str(space.choice_type(choice)) for choice in around)
+        self._types = [
+            [str(space.choice_type(choice)) for choice in space.choices(layer)]
+            for layer in space.layers
+        ]
         self.loss: float | None = None
         self.layers: list[list[float]] = []
         for entry in self._others(own=True):
             self.loss = entry["loss"]
-            for layer, row in zip(space.layers, entry["layers"], strict=False):
-                types = [str(space.choice_type(choice)) for choice in space.choices(layer)]
-                self.layers.append([row[name] for name in types])
+            self.layers = [list(row.values()) for row in entry["layers"]]
 
     def save(self) -> None:
         """Writes what is known into the file, beside the losses around other networks."""
         rows = [
-            {
-                str(self._space.choice_type(choice)): loss
-                for choice, loss in zip(self._space.choices(layer), row, strict=True)
-            }
-            for layer, row in zip(self._space.layers, self.layers, strict=False)
+            dict(zip(types, row, strict=True))
+            for types, row in zip(self._types, self.layers, strict=False)
         ]
         own = {"around": self._around, "loss": self.loss, "layers": rows}
         content = {
@@ -64,4 +63,12 @@ class Sensitivities:
         content = read_json(self._file, "sensitivities")
         if (content["space"], content["iterations"]) != (self._space.name, self._iterations):
             return []
-        return [e for e in content["networks"] if (e["around"] == self._around) == own]
+        return [
+            entry
+            for entry in content["networks"]
+            if (entry["around"] == self._around) == own
+            # a space of the same name may have had other options
+            and all(
+                list(row) == types for row, types in zip(entry["layers"], self._types, strict=False)
+            )
+        ]

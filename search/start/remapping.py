@@ -15,6 +15,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from backbones.blocks import ConvNormAct, MBConv, SqueezeExcite
 from backbones.errors import UserError
@@ -44,7 +45,7 @@ def start_supernet(supernet: OneShot, seed: Seed) -> None:
 
     Raises:
         UserError: if its weights are not at hand or of another network, or the supernet is not a
-            single path of the space's widths.
+            single path of the same widths with batch norms.
     """
     if not isinstance(supernet, Supernet):
         raise UserError(
@@ -53,8 +54,13 @@ def start_supernet(supernet: OneShot, seed: Seed) -> None:
         )
     if supernet.space.layers != seed.space.layers:
         raise UserError(
-            f"SEARCH.START is '{seed.architecture.name}', whose weights fit a supernet of its own "
-            "widths alone; set SEARCH.WIDTH_MULT 1.0"
+            f"SEARCH.START is '{seed.architecture.name}', whose weights fit no supernet of other "
+            "widths; set SEARCH.WIDTH_MULT 1.0"
+        )
+    if not isinstance(supernet.stem.norm, _BatchNorm):
+        raise UserError(
+            f"SEARCH.START is '{seed.architecture.name}', whose batch norms fit no supernet with "
+            "other norms; set MODEL.SPNAS.NORM BN or SyncBN"
         )
     remap(supernet, seed, load_state(seed.weights, seed.architecture))
     supernet.reset_thresholds(seed.choices)
@@ -87,10 +93,11 @@ def remap(supernet: Supernet, seed: Seed, state: Mapping[str, Tensor]) -> None:
     for name in _AROUND_LAYERS:
         if f"{name}." not in ignore:
             supernet.get_submodule(name).load_state_dict(network.get_submodule(name).state_dict())
-    begin = len(supernet.space.first)
-    for ours, fixed in zip(list(supernet.layers)[:begin], network.layers, strict=False):
-        ours.load_state_dict(fixed.state_dict())
-    blocks = (layer for layer in list(network.layers)[begin:] if isinstance(layer, MBConv))
+    begin, end = len(supernet.space.first), len(supernet.space.last)
+    ours, theirs = list(supernet.layers), list(network.layers)
+    for index in (*range(begin), *range(-end, 0)):
+        ours[index].load_state_dict(theirs[index].state_dict())
+    blocks = (layer for layer in theirs[begin:] if isinstance(layer, MBConv))
     previous: MBConv | None = None
     for superkernel, choice in zip(supernet.superkernels, seed.choices, strict=True):
         if choice is not None:

@@ -1,0 +1,423 @@
+"""Searches that measure their choices: from a network of the small space to a target."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode
+from fvcore.nn.precise_bn import update_bn_stats
+from torch import Tensor
+
+from backbones import Architecture, UserError
+from backbones.exported import save_backbone
+from backbones.latency import predict_runtime
+from search.runs.build import build_latency_table
+from search.runs.classification import SearchTrainer
+from search.runs.formulations.measured import Measured, neighbour
+from search.runs.formulations.registry import FORMULATIONS
+from search.runs.formulations.values import gradient_values, measured_losses
+from search.runs.judge import statistics_kept
+from search.runs.sensitivities import Sensitivities
+from search.selection.target import select_by_value
+from search.space import Candidate, Choice, SearchSpace
+from search.supernets.export import export_network
+from search.supernets.single_path import Supernet
+from tests.search.conftest import SHORT, make_cfg
+from tests.search.start.conftest import random_network
+
+OWN: list[Choice] = [Candidate(1, 1, 0), Candidate(1, 1, 0), Candidate(0, 1, 0)]
+"""The network to start from; its third layer could be skipped."""
+
+TARGET = 0.65
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a network of the small space."""
+    folder = tmp_path_factory.mktemp("start")
+    architecture = SearchSpace.load("digits_small").architecture(OWN, "own")
+    save_backbone(folder, architecture, random_network(architecture, 2).state_dict())
+    return folder
+
+
+@pytest.fixture
+def config(start: Path, images: Path, tmp_path: Path) -> Callable[..., CfgNode]:
+    def make(*options: str) -> CfgNode:
+        counts = ("SEARCH.SENSITIVITY.IMAGES", "6", "SEARCH.SENSITIVITY.CALIBRATION_BATCHES", "2")
+        own = ("SEARCH.START", str(start), "SEARCH.FORMULATION", "sensitivity")
+        split = ("SEARCH.HELD_OUT", "0.5")
+        small = (*own, *counts, *split, *SHORT, *options)
+        return make_cfg("search/digits_small.yaml", images, tmp_path / "run", *small)
+
+    return make
+
+
+@pytest.fixture
+def trainer(config: Callable[..., CfgNode]) -> SearchTrainer:
+    """Started, but not trained."""
+    made = SearchTrainer(config())
+    made.resume_or_load(resume=False)
+    return made
+
+
+def all_networks(space: SearchSpace) -> list[list[Choice]]:
+    return [list(c) for c in itertools.product(*map(space.choices, space.layers))]
+
+
+class CountingJudge:
+    """Losses that a function makes up, and how often it was asked."""
+
+    def __init__(self, loss: Callable[[Sequence[Choice]], float]) -> None:
+        self._loss = loss
+        self.asked: list[tuple[Choice, ...]] = []
+
+    def loss(self, choices: Sequence[Choice]) -> float:
+        self.asked.append(tuple(choices))
+        return self._loss(choices)
+
+    blind_loss = fitness = loss
+
+    def gate_gradients(self, choices: Sequence[Choice]) -> list[Tensor]:
+        raise AssertionError("not asked for")
+
+
+def additive(space: SearchSpace, seed: int) -> Callable[[Sequence[Choice]], float]:
+    """A loss that is a sum over layers of numbers drawn for every choice."""
+    rng = random.Random(seed)
+    parts = [{c: rng.random() for c in space.choices(layer)} for layer in space.layers]
+    return lambda choices: sum(part[c] for part, c in zip(parts, choices, strict=True))
+
+
+@pytest.mark.parametrize("formulation", ["sensitivity", "taylor"])
+def test_a_search_ends_at_its_target(
+    formulation: str, config: Callable[..., CfgNode], tmp_path: Path
+) -> None:
+    cfg = config("SEARCH.FORMULATION", formulation, "SEARCH.FAMILY", "[0.5]")
+    trainer = SearchTrainer(cfg)
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    table = build_latency_table(cfg, trainer.space)
+    for folder, target in (("", TARGET), ("family/0.5", 0.5)):
+        found = Architecture.load(tmp_path / "run" / folder / "architecture.json")
+        assert 0.9 * target <= predict_runtime(found, table) <= target
+        assert found.provenance["method"] == formulation
+    assert (tmp_path / "run" / "sensitivity.json").exists() == (formulation == "sensitivity")
+    results = json.loads((tmp_path / "run" / "results.json").read_text())["search"]
+    assert results["target_runtime"] == TARGET
+    started = [str(trainer.space.choice_type(choice)) for choice in OWN]
+    assert results["start"][0]["layers"] == started
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_additive_loss_is_searched_exactly(trainer: SearchTrainer, seed: int) -> None:
+    """The network chosen is the best of all networks in the band below the target."""
+    loss = additive(trainer.space, seed)
+    judge = CountingJudge(loss)
+    formulation = trainer.formulation
+    assert isinstance(formulation, Measured)
+    tolerance = trainer.cfg.SEARCH.TOLERANCE
+    runtime = trainer.runtime_model.runtime_of
+    within = [
+        choices
+        for choices in all_networks(trainer.space)
+        if TARGET * (1 - tolerance) <= runtime(choices) <= TARGET
+    ]
+    assert len(within) > 2
+    assert formulation.choose(trainer, TARGET, judge) == min(within, key=loss)
+    assert trainer.reference == tuple(OWN)
+
+
+def test_values_are_differences_to_the_network(trainer: SearchTrainer) -> None:
+    loss = additive(trainer.space, 0)
+    values = measured_losses(trainer, CountingJudge(loss), OWN)
+    for index, layer in enumerate(trainer.space.layers):
+        expected = [
+            loss(OWN) - loss([*OWN[:index], choice, *OWN[index + 1 :]])
+            for choice in trainer.space.choices(layer)
+        ]
+        torch.testing.assert_close(values[index], torch.tensor(expected, dtype=torch.float64))
+
+
+def test_rounds_measure_around_what_they_came_to(config: Callable[..., CfgNode]) -> None:
+    """Around the start first, then around networks nearer to the target; the best is taken."""
+    trainer = SearchTrainer(config("SEARCH.SENSITIVITY.ROUNDS", "3"))
+    space, model = trainer.space, trainer.runtime_model
+    judge = CountingJudge(additive(space, 3))
+    choices = trainer.formulation.choose(trainer, TARGET, judge)
+    file = json.loads(Path(trainer.cfg.OUTPUT_DIR, "sensitivity.json").read_text())
+    around = [entry["around"].split() for entry in file["networks"]]
+    runtimes = []
+    for names in around:
+        network = [
+            {str(space.choice_type(c)): c for c in space.choices(layer)}[name]
+            for layer, name in zip(space.layers, names, strict=True)
+        ]
+        runtimes.append(model.runtime_of(network))
+    full = model.runtime_of(OWN)
+    assert runtimes[0] == full
+    assert 1 < len(around) <= 3
+    for index, runtime in enumerate(runtimes[1:], start=1):
+        level = full * (TARGET / full) ** (index / 3)
+        assert runtime <= level * (1 + 1e-9)
+    assert TARGET * 0.9 <= model.runtime_of(choices) <= TARGET
+    single = SearchTrainer(config("SEARCH.SENSITIVITY.ROUNDS", "1"))
+    Path(trainer.cfg.OUTPUT_DIR, "sensitivity.json").unlink()
+    once = CountingJudge(additive(space, 3))
+    single.formulation.choose(single, TARGET, once)
+    assert len(once.asked) < len(judge.asked)
+
+
+def test_the_best_of_the_rounds_is_taken(config: Callable[..., CfgNode]) -> None:
+    """Where choices depend on each other, rounds differ, and their networks are measured."""
+    trainer = SearchTrainer(config("SEARCH.SENSITIVITY.ROUNDS", "3"))
+    rng = random.Random(4)
+    losses = {tuple(network): rng.random() for network in all_networks(trainer.space)}
+    judge = CountingJudge(lambda choices: losses[tuple(choices)])
+    chosen = trainer.formulation.choose(trainer, TARGET, judge)
+    file = Sensitivities(
+        Path(trainer.cfg.OUTPUT_DIR, "sensitivity.json"), trainer.space, trainer.finished, OWN
+    )
+    values = [torch.tensor([file.loss - x for x in row]) for row in file.layers if file.loss]
+    node = trainer.cfg.SEARCH
+    first = select_by_value(trainer.space, trainer.runtime_model, values, TARGET, node.TOLERANCE)
+    assert losses[tuple(chosen)] <= losses[tuple(first)]
+
+
+def test_what_was_measured_is_not_measured_again(
+    trainer: SearchTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = trainer.space
+    loss = additive(space, 0)
+    whole = CountingJudge(loss)
+    expected = measured_losses(trainer, whole, OWN)
+    count = 1 + sum(len(space.choices(layer)) - 1 for layer in space.layers)
+    assert len(whole.asked) == count
+
+    path = Path(trainer.cfg.OUTPUT_DIR, "sensitivity.json")
+    content = json.loads(path.read_text())
+    names = [list(row) for row in content["networks"][0]["layers"]]
+    assert names == [
+        [str(space.choice_type(choice)) for choice in space.choices(layer)]
+        for layer in space.layers
+    ]
+    del content["networks"][0]["layers"][1:]  # interrupted in the second layer
+    path.write_text(json.dumps(content))
+    rest = CountingJudge(loss)
+    again = measured_losses(trainer, rest, OWN)
+    assert len(rest.asked) == sum(len(space.choices(layer)) - 1 for layer in space.layers[1:])
+    assert all(torch.equal(a, b) for a, b in zip(again, expected, strict=True))
+    nothing = CountingJudge(loss)
+    measured_losses(trainer, nothing, OWN)
+    assert nothing.asked == []
+
+    smaller = list(OWN)
+    smaller[1] = Candidate(0, 0, 0)
+    measured_losses(trainer, CountingJudge(loss), smaller)
+    kept = json.loads(path.read_text())["networks"]
+    assert len(kept) == 2
+    monkeypatch.setattr(SearchTrainer, "finished", content["iterations"] + 2)
+    other = CountingJudge(loss)
+    measured_losses(trainer, other, OWN)
+    assert len(other.asked) == count
+    assert len(json.loads(path.read_text())["networks"]) == 1
+
+
+def test_losses_of_another_space_are_dropped(trainer: SearchTrainer, tmp_path: Path) -> None:
+    """Also of one of the same name with other options."""
+    file = tmp_path / "sensitivity.json"
+    known = Sensitivities(file, trainer.space, 4, OWN)
+    known.loss = 1.0
+    known.layers = [[1.0] * len(trainer.space.choices(layer)) for layer in trainer.space.layers]
+    known.save()
+    more = dataclasses.replace(trainer.space, kernel_sizes=(3, 5, 7))
+    assert Sensitivities(file, more, 4, OWN).layers == []
+    assert Sensitivities(file, dataclasses.replace(trainer.space, name="b"), 4, OWN).loss is None
+    assert Sensitivities(file, trainer.space, 4, OWN).layers == known.layers
+
+
+def test_a_loss_is_that_of_the_network_on_its_own(trainer: SearchTrainer) -> None:
+    """Independent: exported, with precise statistics, and its cross entropy by hand."""
+    judge = trainer.judge
+    for choices in (OWN, [Candidate(0, 0, 0), Candidate(1, 0, 0), None]):
+        network = export_network(
+            trainer.supernet, choices, trainer.space.architecture(choices, "one")
+        )
+        update_bn_stats(network.train(), iter(judge._statistics), 2)
+        network.eval()
+        with torch.no_grad():
+            losses = [F.cross_entropy(network(x), y, reduction="none") for x, y in judge._held_out]
+        assert len(torch.cat(losses)) == 6
+        assert judge.loss(choices) == pytest.approx(float(torch.cat(losses).mean()), rel=1e-5)
+        assert judge.loss(choices) == judge.loss(choices)
+
+
+def test_the_blind_loss_has_the_labels_of_others(trainer: SearchTrainer) -> None:
+    judge = trainer.judge
+    images = torch.cat([x for x, _ in judge._held_out])[:4]
+    judge.__dict__["_held_out"] = [(images, torch.tensor([0, 0, 0, 1]))]
+    blind = judge.blind_loss(OWN)
+    judge.__dict__["_held_out"] = [(images, torch.tensor([1, 0, 0, 0]))]
+    assert blind == judge.loss(OWN) != judge.blind_loss(OWN)
+
+
+def test_judging_leaves_the_supernet_as_it_was(trainer: SearchTrainer) -> None:
+    supernet = trainer.supernet
+    supernet.train()
+    supernet.layers[1].eval()
+    state = {k: v.clone() for k, v in supernet.state_dict().items()}
+    modes = [m.training for m in supernet.modules()]
+    trainer.judge.loss(OWN)
+    trainer.judge.blind_loss(OWN)
+    trainer.judge.gate_gradients(OWN)
+    assert [m.training for m in supernet.modules()] == modes
+    assert all(torch.equal(v, state[k]) for k, v in supernet.state_dict().items())
+    assert supernet.forced is None
+    assert all(p.grad is None for p in supernet.parameters())
+    with statistics_kept(supernet):
+        supernet.eval()
+        supernet.stem.norm.get_buffer("running_mean").add_(1)
+    assert [m.training for m in supernet.modules()] == modes
+    assert all(torch.equal(v, state[k]) for k, v in supernet.state_dict().items())
+
+
+def test_gradients_by_indicators(trainer: SearchTrainer) -> None:
+    """Against differences of the loss of one image, which are in double precision."""
+    supernet = trainer.supernet
+    assert isinstance(supernet, Supernet)
+    supernet.eval()
+    image, label = torch.randn(1, 3, 32, 32), torch.tensor([1])
+    with supernet.gated(OWN) as gates:
+        assert all(g.is_leaf and g.requires_grad for g in gates)
+        found = torch.autograd.grad(F.cross_entropy(supernet(image), label), gates)
+    assert supernet.forced is None
+    supernet.double()
+
+    def loss(gates: list[Tensor]) -> Tensor:
+        supernet.forced = [t.decision(g) for t, g in zip(supernet.thresholds, gates, strict=True)]
+        return F.cross_entropy(supernet(image.double()), label)
+
+    step = 1e-5
+    fixed = [t.gates_of(c).double() for t, c in zip(supernet.thresholds, OWN, strict=True)]
+    for layer, gradient in enumerate(found):
+        for index in range(len(gradient)):
+            sides = []
+            for sign in (1, -1):
+                moved = [gates.clone() for gates in fixed]
+                moved[layer][index] += sign * step
+                with torch.no_grad():
+                    sides.append(float(loss(moved)))
+            slope = (sides[0] - sides[1]) / (2 * step)
+            assert float(gradient[index]) == pytest.approx(slope, rel=1e-2, abs=1e-5)
+    assert any(float(g.abs().max()) > 1e-4 for g in found)
+
+
+def test_mean_magnitudes_over_images(trainer: SearchTrainer) -> None:
+    """Independent: one image after the other through the supernet with its statistics."""
+    supernet, judge = trainer.supernet, trainer.judge
+    assert isinstance(supernet, Supernet)
+    found = judge.gate_gradients(OWN)
+    with statistics_kept(supernet), supernet.using(OWN):
+        judge.estimate()
+        state = {k: v.clone() for k, v in supernet.state_dict().items()}
+    with statistics_kept(supernet):
+        supernet.load_state_dict(state)
+        supernet.eval()
+        magnitudes = []
+        for batch, targets in judge._held_out:
+            for image, target in zip(batch, targets, strict=True):
+                with supernet.gated(OWN) as gates:
+                    F.cross_entropy(supernet(image[None]), target[None]).backward()
+                magnitudes.append([g.grad.abs() for g in gates if g.grad is not None])
+    for index, gradient in enumerate(found):
+        expected = torch.stack([m[index] for m in magnitudes]).mean(0)
+        torch.testing.assert_close(gradient, expected)
+
+
+def test_gradients_value_what_is_given_up(trainer: SearchTrainer) -> None:
+    """Of the start's own choice nothing, and of growth nothing either."""
+    made = [torch.tensor([1.0, 10.0]), torch.tensor([2.0, 20.0]), torch.tensor([3.0, 30.0, 300.0])]
+
+    class Gradients(CountingJudge):
+        def gate_gradients(self, choices: Sequence[Choice]) -> list[Tensor]:
+            return made
+
+    values = gradient_values(trainer, Gradients(lambda _: 0.0), OWN)
+    # candidates in order: 3x3-1, 3x3-6, 5x5-1, 5x5-6, and the skip-op
+    assert values[0].tolist() == [-11, -1, -10, 0]
+    assert values[2].tolist() == [-30, 0, -30, 0, -300]
+    skipping: list[Choice] = [*OWN[:2], None]
+    assert gradient_values(trainer, Gradients(lambda _: 0.0), skipping)[2].tolist() == [0] * 5
+
+
+def test_a_layer_with_a_single_choice_has_no_gradient(
+    config: Callable[..., CfgNode], start: Path, tmp_path: Path
+) -> None:
+    """Where kernel, expansion and SE have one option each and the layer cannot be skipped."""
+    space = SearchSpace.load("digits_small")
+    own = dataclasses.replace(space, name="own", kernel_sizes=(5,), expansions=(6,))
+    only: list[Choice] = [Candidate(0, 0, 0)] * 3
+    (tmp_path / "own.json").write_text(json.dumps(own.to_dict()))
+    architecture = own.architecture(only, "only")
+    folder = tmp_path / "only"
+    folder.mkdir()
+    save_backbone(folder, architecture, random_network(architecture, 2).state_dict())
+    cfg = config(
+        *("SEARCH.SPACE", str(tmp_path / "own.json"), "SEARCH.START", str(folder)),
+        *("SEARCH.FORMULATION", "taylor", "SEARCH.TARGET", "0.8", "SEARCH.TOLERANCE", "0.9"),
+    )
+    trainer = SearchTrainer(cfg)
+    trainer.resume_or_load(resume=False)
+    gradients = trainer.judge.gate_gradients(only)
+    assert [len(g) for g in gradients] == [0, 0, 1]
+    assert gradients[2] > 0
+
+
+def test_steps_take_turns(config: Callable[..., CfgNode]) -> None:
+    trainer = SearchTrainer(config())
+    formulation, supernet = trainer.formulation, trainer.supernet
+    seen = []
+    for iteration in range(40):
+        trainer.iter = iteration
+        with formulation.step(trainer):
+            supernet.prepare()
+            seen.append([d.choice() for d in supernet.decisions])  # type: ignore[union-attr]
+    assert all(choices == OWN for choices in seen[::2])
+    assert len({tuple(choices) for choices in seen[1::2]}) > 5
+    rng = random.Random(0)
+    near = [neighbour(trainer.space, OWN, rng) for _ in range(400)]
+    same = sum(a == b for network in near for a, b in zip(network, OWN, strict=True)) / 1200
+    # half of the layers are drawn anew, and one in four or five of those is its own again
+    assert 0.5 < same < 0.75
+
+
+def test_without_a_start_the_largest_network_is_it(config: Callable[..., CfgNode]) -> None:
+    trainer = SearchTrainer(config("SEARCH.START", ""))
+    assert list(trainer.reference) == [trainer.space.candidates[-1]] * 3
+    assert trainer.seed is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("SEARCH.TARGET", "0.0"), "'sensitivity' has no λ; set SEARCH.TARGET"),
+        (("SEARCH.SENSITIVITY.ROUNDS", "0"), "ROUNDS is 0, IMAGES 6 and CALIBRATION_BATCHES 2"),
+        (("SEARCH.SENSITIVITY.IMAGES", "0"), "IMAGES 0 and"),
+        (("SEARCH.HELD_OUT", "0.0"), "HELD_OUT"),
+    ],
+)
+def test_mistakes(config: Callable[..., CfgNode], options: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        SearchTrainer(config(*options))
+    assert "\n" not in str(error.value)
+
+
+def test_both_are_offered_on_detectors() -> None:
+    assert FORMULATIONS["sensitivity"].on_detectors and FORMULATIONS["taylor"].on_detectors
