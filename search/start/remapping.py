@@ -94,10 +94,10 @@ def remap(supernet: Supernet, seed: Seed, state: Mapping[str, Tensor]) -> None:
         if f"{name}." not in ignore:
             supernet.get_submodule(name).load_state_dict(network.get_submodule(name).state_dict())
     begin, end = len(supernet.space.first), len(supernet.space.last)
-    ours, theirs = list(supernet.layers), list(network.layers)
+    layers, fixed = list(supernet.layers), list(network.layers)
     for index in (*range(begin), *range(-end, 0)):
-        ours[index].load_state_dict(theirs[index].state_dict())
-    blocks = (layer for layer in theirs[begin:] if isinstance(layer, MBConv))
+        layers[index].load_state_dict(fixed[index].state_dict())
+    blocks = (layer for layer in fixed[begin:] if isinstance(layer, MBConv))
     previous: MBConv | None = None
     for superkernel, choice in zip(supernet.superkernels, seed.choices, strict=True):
         if choice is not None:
