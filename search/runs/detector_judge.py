@@ -59,6 +59,7 @@ class DetectorJudge(SupernetJudge):
     def _mean_loss(self, choices: Sequence[Choice], batches: list[Any]) -> float:
         with contextlib.ExitStack() as stack:
             stack.enter_context(statistics_kept(self._detector))
+            stack.enter_context(statistics_kept(self.supernet))  # its mode is not the detector's
             stack.enter_context(seeded(self.seed))
             stack.enter_context(EventStorage())
             stack.enter_context(self.supernet.using(choices))

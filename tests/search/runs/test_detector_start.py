@@ -1,0 +1,200 @@
+"""Searches on a detector's losses that start from a backbone, or from a detector."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.config import CfgNode
+from detectron2.utils.events import EventStorage
+from torch import Tensor, nn
+
+from backbones import Architecture, UserError
+from backbones.exported import save_backbone
+from backbones.latency import predict_runtime
+from backbones.weights import load_weights, read_checkpoint, save_checkpoint
+from detection.engine.random_state import seeded
+from detection.trainer import DetectionTrainer
+from search.config import load_search_config
+from search.runs.build import build_latency_table, build_runtime_model
+from search.runs.detector import DetectorSearchTrainer, calibrate_detector
+from search.runs.run import run_search
+from search.space import Candidate
+from search.start.seed import seed_of
+from tests.search.start.conftest import random_network, tiny_network
+from tests.tiny_coco import TINY_MODEL
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Path:
+    folder = tmp_path / "start"
+    folder.mkdir()
+    save_backbone(folder, tiny_network(), random_network(tiny_network()).state_dict())
+    return folder
+
+
+@pytest.fixture
+def cfg(tiny_coco: Path, tmp_path: Path, start: Path) -> CfgNode:
+    """A search around a tiny network on the miniature, of two steps, to 0.8 of its MACs."""
+    torch.set_num_threads(1)
+    opts = [
+        *(*TINY_MODEL, "DATASETS.TRAIN", "('tiny_train',)", "DATASETS.TEST", "()"),
+        *("SOLVER.MAX_ITER", "2", "SEARCH.CALIBRATION_BATCHES", "1"),
+        *("SEARCH.LATENCY_TABLE", "macs", "SEARCH.DEPLOY_SIZE", "[64, 64]"),
+        *("SEARCH.SPACE", "around", "SEARCH.START", str(start), "SEARCH.TOLERANCE", "0.2"),
+        *("SEARCH.FORMULATION", "sensitivity", "SEARCH.SENSITIVITY.IMAGES", "2"),
+        *("SEARCH.SENSITIVITY.CALIBRATION_BATCHES", "1", "SEARCH.SENSITIVITY.ROUNDS", "1"),
+        *("OUTPUT_DIR", str(tmp_path / "run")),
+    ]
+    cfg = load_search_config("search/mask_rcnn_digits.yaml", opts)
+    seed = seed_of(cfg)
+    assert seed is not None
+    full = build_runtime_model(cfg, seed.space).runtime_of(seed.choices)
+    return changed(cfg, "SEARCH.TARGET", str(0.8 * full))
+
+
+def changed(cfg: CfgNode, *options: str) -> CfgNode:
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.merge_from_list(list(options))
+    return cfg
+
+
+def started(cfg: CfgNode) -> DetectorSearchTrainer:
+    trainer = DetectorSearchTrainer(cfg)
+    trainer.resume_or_load(resume=False)
+    return trainer
+
+
+def losses(detector: nn.Module, cfg: CfgNode) -> dict[str, Tensor]:
+    """Of one batch, by the statistics that the detector has."""
+    detector.train()
+    for module in detector.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    with seeded(3), EventStorage(), torch.no_grad():
+        batch = next(iter(DetectionTrainer.build_train_loader(cfg)))
+        found: dict[str, Tensor] = detector(batch)
+    return found
+
+
+@pytest.mark.parametrize("formulation", ["sensitivity", "taylor"])
+def test_a_search_from_a_backbone_ends_at_its_target(cfg: CfgNode, formulation: str) -> None:
+    cfg = changed(cfg, "SEARCH.FORMULATION", formulation)
+    run_search(cfg)
+    folder = Path(cfg.OUTPUT_DIR)
+    found = Architecture.load(folder / "architecture.json")
+    seed = seed_of(cfg)
+    assert seed is not None
+    runtime = predict_runtime(found, build_latency_table(cfg, seed.space))
+    assert 0.8 * cfg.SEARCH.TARGET <= runtime <= cfg.SEARCH.TARGET
+    assert found.provenance["method"] == formulation
+    assert (folder / "sensitivity.json").exists() == (formulation == "sensitivity")
+    names = [str(seed.space.choice_type(choice)) for choice in seed.choices]
+    assert json.loads((folder / "results.json").read_text())["search"]["start"][0]["layers"] == (
+        names
+    )
+    assert {path.name for path in folder.glob("*.pth")} >= {"backbone.pth", "detector.pth"}
+
+
+def test_it_starts_as_the_backbone(cfg: CfgNode) -> None:
+    trainer = started(cfg)
+    network = random_network(tiny_network())
+    images = torch.randn(1, 3, 64, 64)
+    trainer.supernet.eval()
+    assert trainer.supernet.choices() == list(trainer.reference)
+    with torch.no_grad(), trainer.supernet.using(trainer.reference):
+        found = trainer.supernet.forward_intermediates(images)
+        expected = network.forward_intermediates(images)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert (ours - theirs).abs().max() < 1e-5 * theirs.abs().max()
+
+
+def test_what_is_exported_is_a_detector(cfg: CfgNode, tmp_path: Path) -> None:
+    """detector.pth fits the fixed detector, which then has the losses of the one exported."""
+    trainer = started(cfg)
+    choices = [Candidate(0, 0, 0), None, *list(trainer.reference)[2:]]
+    _, detector, fixed_cfg = trainer.exported(choices, tmp_path / "out")
+    again = DetectionTrainer.build_model(fixed_cfg)
+    state = read_checkpoint(tmp_path / "out" / "detector.pth")["model"]
+    load_weights(again, state, "detector.pth")
+    expected, found = losses(detector, fixed_cfg), losses(again, fixed_cfg)
+    assert expected.keys() == found.keys() >= {"loss_mask", "loss_cls", "loss_rpn_cls"}
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name])
+
+
+def test_from_a_detector_with_pyramid_and_heads(
+    cfg: CfgNode, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = started(cfg)
+    first.exported(first.reference, tmp_path / "out")
+    file = tmp_path / "out" / "detector.pth"
+    state = read_checkpoint(file)["model"]
+    again = started(changed(cfg, "MODEL.WEIGHTS", str(file), "SEED", "9"))
+    own = again.detector.state_dict()
+    heads = [name for name in state if not name.startswith("backbone.bottom_up.")]
+    assert len(heads) > 20
+    assert all(torch.equal(own[name], state[name]) for name in heads)
+    assert "start afresh" not in caplog.text
+    fresh = started(changed(cfg, "SEED", "9")).detector.state_dict()
+    assert not all(torch.equal(fresh[name], state[name]) for name in heads)
+
+    name = "roi_heads.box_predictor.cls_score.weight"
+    state[name] = torch.zeros(8, state[name].shape[1])  # of seven classes
+    save_checkpoint(tmp_path / "other.pth", {"model": state})
+    other = started(changed(cfg, "MODEL.WEIGHTS", str(tmp_path / "other.pth")))
+    other_state = other.detector.state_dict()
+    assert "has none that fit" in caplog.text and "start afresh" in caplog.text
+    rest = [key for key in heads if key != name]
+    assert all(torch.equal(other_state[key], state[key]) for key in rest)
+    assert other_state[name].std() > 0
+
+
+def test_the_loss_of_a_network(cfg: CfgNode) -> None:
+    """That of the fixed detector, with statistics of the same batches, on the same images."""
+    trainer = started(cfg)
+    judge = trainer.judge
+    choices = list(trainer.reference)
+    choices[1] = None
+    found = judge.loss(choices)
+    assert found == judge.loss(choices)
+    assert judge.fitness(choices) == -found
+    assert judge.loss(trainer.reference) != found
+    assert judge.blind_loss(choices) != found
+    shown = [image["file_name"] for batch in judge._images for image in batch]
+    assert len(shown) == 2
+
+
+def test_judging_leaves_the_detector_as_it_was(cfg: CfgNode) -> None:
+    trainer = started(cfg)
+    for mode in (True, False):
+        trainer.detector.train(mode)
+        state = {k: v.clone() for k, v in trainer.detector.state_dict().items()}
+        trainer.judge.loss(trainer.reference)
+        gradients = trainer.judge.gate_gradients(trainer.reference)
+        assert [g.shape for g in gradients] == [
+            t.shape for t in trainer.supernet.decision_parameters()
+        ]
+        assert sum(float(g.sum()) for g in gradients) > 0
+        assert all(torch.equal(v, state[k]) for k, v in trainer.detector.state_dict().items())
+        assert {m.training for m in trainer.detector.modules()} == {mode}
+        assert trainer.supernet.training == mode
+        assert all(p.grad is None for p in trainer.detector.parameters())
+
+
+def test_calibrated_statistics_are_in_the_file(cfg: CfgNode, tmp_path: Path) -> None:
+    trainer = started(cfg)
+    _, detector, fixed_cfg = trainer.exported(trainer.reference, tmp_path / "out")
+    calibrate_detector(detector, fixed_cfg, 1)
+    state = read_checkpoint(tmp_path / "out" / "detector.pth")["model"]
+    name = "backbone.bottom_up.layers.1.depthwise.norm.running_mean"
+    torch.testing.assert_close(state[name], detector.state_dict()[name])
+
+
+def test_norms_without_statistics_are_refused(cfg: CfgNode) -> None:
+    with pytest.raises(UserError, match=r"batch norms fit no .*; set MODEL.SPNAS.NORM BN") as error:
+        started(changed(cfg, "MODEL.SPNAS.NORM", "GN"))
+    assert "\n" not in str(error.value)
