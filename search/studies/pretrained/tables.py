@@ -32,7 +32,7 @@ def study_table(study: Mapping[str, Any]) -> str:
             f"{row['part']:g} ×",
             str(row["networks"]),
             f"{row['runtime_mean']:.2f}",
-            *(f"{row[f'{s}_mean']:.2f} ± {row[f'{s}_std']:.2f}" for s in scores),
+            *(_score(row, name) for name in scores),
             *(_margin(row["margins"].get(control)) for control in controls),
         ]
         for row in summary
@@ -52,6 +52,11 @@ def study_section(study: Mapping[str, Any]) -> str:
 
 def _first(study: Mapping[str, Any]) -> str:
     return "top1_mean" if "top1_mean" in study["summary"][0] else "box_AP_mean"
+
+
+def _score(row: Mapping[str, Any], name: str) -> str:
+    mean = f"{row[f'{name}_mean']:.2f}"
+    return mean if row["networks"] == 1 else f"{mean} ± {row[f'{name}_std']:.2f}"
 
 
 def _margin(deviations: float | None) -> str:
