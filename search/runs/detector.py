@@ -72,7 +72,7 @@ class DetectorSearchTrainer(DetectionTrainer):
         check_targets(cfg, self.runtime_model)
         self.checkpointer.add_checkpointable("tradeoff", self.tradeoff)
         self.seed = seed_of(cfg)
-        self.judge = DetectorJudge(cfg, self.detector, self.supernet)
+        self.judge = DetectorJudge(cfg, self.detector, self.supernet, self.reference)
         self.formulation.check(self)
         self.detector.register_forward_hook(self._with_runtime)
 

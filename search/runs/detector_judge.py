@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import islice
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.modeling.roi_heads import ROIHeads
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -26,18 +27,25 @@ from search.supernets.single_path import Supernet
 class DetectorJudge(SupernetJudge):
     """Judges by the sum of a detector's losses on training images.
 
-    The detector has seen them; but so have all its networks, which share its weights.
+    The detector has seen them; but so have all its networks, which share its weights. Anchors and
+    proposals are drawn once for each image, those of the reference: every network drawing its own
+    would hide the difference that one layer makes.
 
     Args:
         cfg: of the training loader; ``SEARCH.SENSITIVITY`` says how many images.
         detector: with the supernet in it.
         supernet: whose networks are judged.
+        reference: the network whose proposals the heads are judged on.
     """
 
-    def __init__(self, cfg: CfgNode, detector: nn.Module, supernet: Supernet) -> None:
+    def __init__(
+        self, cfg: CfgNode, detector: Any, supernet: Supernet, reference: Sequence[Choice]
+    ) -> None:
         super().__init__(supernet, cfg.SEED)
         self._cfg = cfg
         self._detector = detector
+        self._reference = reference
+        self._proposals: dict[str, list[Any]] = {}
 
     def fitness(self, choices: Sequence[Choice]) -> float:
         """Less the loss."""
@@ -45,26 +53,41 @@ class DetectorJudge(SupernetJudge):
 
     def loss(self, choices: Sequence[Choice]) -> float:
         """Sum of the losses, mean over images, of a network with statistics of its own."""
-        return self._mean_loss(choices, self._images)
+        return self._mean_loss(choices, self._images, "own objects")
 
     def blind_loss(self, choices: Sequence[Choice]) -> float:
         """As :meth:`loss`, where every image has the objects of the one before."""
         images = [image for batch in self._images for image in batch]
         shifted = zip(images, [*images[-1:], *images[:-1]], strict=True)
-        return self._mean_loss(
-            choices, [[{**image, "instances": other["instances"]}] for image, other in shifted]
-        )
+        batches = [[{**image, "instances": other["instances"]}] for image, other in shifted]
+        return self._mean_loss(choices, batches, "other objects")
+
+    def _mean_loss(self, choices: Sequence[Choice], batches: list[Any], objects: str) -> float:
+        heads = getattr(self._detector, "roi_heads", None)
+        if not isinstance(heads, ROIHeads):
+            return mean(self._losses(choices, batches))
+        if objects not in self._proposals:
+            drawn: list[Any] = []
+            with replaced(heads, _recording(heads.label_and_sample_proposals, drawn)):
+                list(self._losses(self._reference, batches))
+            self._proposals[objects] = drawn
+        known = iter(self._proposals[objects])
+        with replaced(heads, lambda proposals, targets: next(known)):
+            return mean(self._losses(choices, batches))
 
     @torch.no_grad()
-    def _mean_loss(self, choices: Sequence[Choice], batches: list[Any]) -> float:
+    def _losses(self, choices: Sequence[Choice], batches: list[Any]) -> Iterator[float]:
         with contextlib.ExitStack() as stack:
             stack.enter_context(statistics_kept(self._detector))
             stack.enter_context(statistics_kept(self.supernet))  # its mode is not the detector's
-            stack.enter_context(seeded(self.seed))
             stack.enter_context(EventStorage())
             stack.enter_context(self.supernet.using(choices))
-            self.estimate()
-            return mean(float(self._loss(batch)) for batch in batches)
+            with seeded(self.seed):
+                self.estimate()
+            for batch in batches:
+                with seeded(self.seed):
+                    loss = float(self._loss(batch))
+                yield loss
 
     def gate_gradients(self, choices: Sequence[Choice]) -> list[Tensor]:
         """As of any supernet; the detector's own statistics stay as they are."""
@@ -73,10 +96,15 @@ class DetectorJudge(SupernetJudge):
 
     def estimate(self) -> None:
         """On training batches; afterwards losses are those of these statistics."""
-        estimate_statistics(self._detector, self._statistics, len(self._statistics))
-        for module in self._detector.modules():
-            if isinstance(module, _BatchNorm):
-                module.eval()
+        detector, count = self._detector, len(self._statistics)
+        backbone = detector.get_submodule("backbone")
+        if _norms(detector) == _norms(backbone):  # then heads and losses need not be computed
+            images = (detector.preprocess_image(batch).tensor for batch in self._statistics)
+            estimate_statistics(backbone, images, count)
+        else:
+            estimate_statistics(detector, self._statistics, count)
+        for module in _norms(detector):
+            module.eval()
 
     def image_losses(self) -> Iterator[Tensor]:
         """Sums of the losses."""
@@ -103,3 +131,26 @@ class DetectorJudge(SupernetJudge):
         with seeded(self.seed):
             loader = DetectionTrainer.build_train_loader(self._cfg)
             return list(islice(loader, node.CALIBRATION_BATCHES + batches))
+
+
+@contextlib.contextmanager
+def replaced(heads: ROIHeads, sample: Callable[..., Any]) -> Iterator[None]:
+    """Draws the proposals that the heads learn from by another function."""
+    before = heads.label_and_sample_proposals
+    heads.label_and_sample_proposals = sample
+    try:
+        yield
+    finally:
+        heads.label_and_sample_proposals = before
+
+
+def _norms(module: nn.Module) -> list[nn.Module]:
+    return [child for child in module.modules() if isinstance(child, _BatchNorm)]
+
+
+def _recording(sample: Callable[..., Any], drawn: list[Any]) -> Callable[..., Any]:
+    def draw(proposals: Any, targets: Any) -> Any:
+        drawn.append(sample(proposals, targets))
+        return drawn[-1]
+
+    return draw
