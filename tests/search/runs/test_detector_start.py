@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -166,6 +167,21 @@ def test_the_loss_of_a_network(cfg: CfgNode) -> None:
     assert judge.blind_loss(choices) != found
     shown = [image["file_name"] for batch in judge._images for image in batch]
     assert len(shown) == 2
+
+
+def test_networks_are_judged_on_the_same_proposals(cfg: CfgNode) -> None:
+    """What computes the same has the same loss, though proposals are drawn at random."""
+    trainer = started(cfg)
+    judge, reference = trainer.judge, list(trainer.reference)
+    # kernels grow by a ring of zeros, and shrink by one of weights
+    grown = [c and replace(c, kernel=1) for c in reference]
+    other = [c and replace(c, kernel=0) for c in reference]
+    assert len({tuple(reference), tuple(grown), tuple(other)}) == 3
+    expected = judge.loss(reference)
+    assert judge.loss(grown) == pytest.approx(expected, rel=1e-5)
+    assert judge.loss(other) != pytest.approx(expected, rel=1e-5)
+    heads = trainer.detector.roi_heads
+    assert heads.label_and_sample_proposals.__func__ is type(heads).label_and_sample_proposals
 
 
 def test_judging_leaves_the_detector_as_it_was(cfg: CfgNode) -> None:
