@@ -18,6 +18,8 @@ examples:
   on two machines, the same command on each with its own rank:
     {prog} --config-file CONFIG.yaml --num-gpus 8 --num-machines 2 --machine-rank 0 \\
         --dist-url tcp://FIRST_MACHINE:29500
+  as the processes of torchrun, or of srun, which say themselves how many there are:
+    torchrun --nproc-per-node 8 {prog} --config-file CONFIG.yaml
 """
 
 
@@ -66,6 +68,12 @@ def _add_process_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="GPUs to use on this machine, one process each; 0 runs on the CPU (default: 1 if "
         "this machine has a usable GPU, else 0)",
+    )
+    parser.add_argument(
+        "--num-processes",
+        type=int,
+        metavar="N",
+        help="processes on the CPU of this machine, in place of GPUs (default: this one)",
     )
     parser.add_argument(
         "--num-machines", type=int, default=1, metavar="N", help="machines in all (default: 1)"

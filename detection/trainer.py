@@ -6,10 +6,11 @@ import logging
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
+from unittest import mock
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer, HookBase, hooks
+from detectron2.engine import DefaultTrainer, HookBase, defaults, hooks
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
@@ -27,7 +28,7 @@ from detection.engine.metrics import MetricsHook, has_row
 from detection.engine.random_state import seeded
 from detection.engine.results import results_part, write_results
 from detection.engine.run_folder import evaluation_config
-from detection.engine.trainer import ResumableTrainer, unwrap_ddp
+from detection.engine.trainer import ResumableTrainer, unwrap_ddp, wrap_ddp
 from detection.engine.wandb_writer import WandbSettings, WandbWriter
 from detection.engine.writers import build_run_writers
 from detection.evaluation import build_evaluator
@@ -64,7 +65,9 @@ class DetectionTrainer(ResumableTrainer, DefaultTrainer):
         check_evaluations(cfg)
         check_test_sets(cfg)
         self._writers: list[EventWriter] = []
-        super().__init__(cfg)
+        # Detectron2's own gives every model a GPU
+        with mock.patch.object(defaults, "create_ddp_model", wrap_ddp):
+            super().__init__(cfg)
 
     @property
     def wandb_writer(self) -> WandbWriter | None:

@@ -6,6 +6,7 @@ import itertools
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetFromList, MapDataset, build_detection_test_loader
 from detectron2.data.build import (
@@ -14,7 +15,6 @@ from detectron2.data.build import (
     filter_images_with_only_crowd_annotations,
     print_instances_class_histogram,
     trivial_batch_collator,
-    worker_init_reset_seed,
 )
 from detectron2.data.catalog import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
@@ -31,7 +31,8 @@ from detection.data.checks import (
 )
 from detection.data.mapper import CheckedDatasetMapper
 from detection.data.proposals import add_proposals
-from detection.engine.sampler import ResumableSampler
+from detection.engine.preemption import loader_start
+from detection.engine.sampler import Augmented, ResumableSampler
 
 _log = logging.getLogger(__name__)
 
@@ -89,17 +90,18 @@ def build_train_loader(cfg: CfgNode) -> DataLoader[Record]:
         return loader
     batch_size = _batch_size(cfg)
     wide = [record["width"] > record["height"] for record in records]
+    sampler = ResumableSampler(len(records), shuffle=True, seed=max(cfg.SEED, 0))
     batches = BatchesByAspectRatio(
-        ResumableSampler(len(records), shuffle=True, seed=max(cfg.SEED, 0)),
+        sampler,
         wide if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None,
         batch_size,
     )
     return DataLoader(
-        MapDataset(DatasetFromList(records, copy=False), mapper),
+        Augmented(MapDataset(DatasetFromList(records, copy=False), mapper), sampler.seed),
         batch_sampler=batches,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=trivial_batch_collator,
-        worker_init_fn=worker_init_reset_seed,
+        worker_init_fn=loader_start(),
     )
 
 
@@ -109,6 +111,8 @@ def skip_batches(loader: DataLoader[Record], count: int) -> None:
         loader.batch_sampler.skip = count
     else:
         _log.warning("DATALOADER.SAMPLER_TRAIN cannot go on after a resume: its order starts again")
+        # but not its augmentation: the seeds of loader processes are drawn from here
+        torch.manual_seed((torch.initial_seed() + count) % 2**63)
 
 
 def build_test_loader(cfg: CfgNode, name: str) -> DataLoader[Record]:

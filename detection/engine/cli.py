@@ -6,15 +6,20 @@ import argparse
 import contextlib
 import io
 import logging
+import os
+import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from detectron2.engine import launch
+import torch.multiprocessing as mp
 from detectron2.utils import comm
-from torch.multiprocessing.spawn import ProcessExitedException
+from torch.multiprocessing.spawn import (
+    ProcessContext,
+    ProcessExitedException,
+    ProcessRaisedException,
+)
 
 from backbones.arguments import argument_parser
 from backbones.errors import UserError
@@ -22,6 +27,16 @@ from backbones.files import write_atomic
 from backbones.scratch import remove_abandoned, scratch_folder
 from detection.engine.config_file import load_config
 from detection.engine.console import FILE_ONLY, log_to
+from detection.engine.preemption import SIGNALS, Preempted, forwarded, listening
+from detection.engine.processes import (
+    Place,
+    check_processes,
+    free_url,
+    join_group,
+    launched_place,
+    leave_group,
+    was_restarted,
+)
 from detection.engine.user_errors import user_message
 
 __all__ = ["argument_parser", "load_config", "run", "run_tool"]
@@ -29,9 +44,19 @@ __all__ = ["argument_parser", "load_config", "run", "run_tool"]
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
+_LAST_WORDS = 10
+"""Seconds that the processes of a run have to end by themselves when one of them has failed."""
 
-def run(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
+_LOST = ("onnection closed", "onnection reset", "remote process exited")
+"""What gloo and NCCL say in a process whose neighbour is gone."""
+
+Main = Callable[[argparse.Namespace], object]
+
+
+def run(main: Main, args: argparse.Namespace) -> None:
     """Runs ``main(args)`` in this process or in one process per GPU, and ends it as a tool should.
+
+    Started by torchrun or srun, this process is one of theirs.
 
     A :class:`UserError` becomes one line on stderr and exit code 2, Ctrl-C one line and exit code
     130. Any other exception keeps its traceback and Python's exit code 1.
@@ -40,15 +65,27 @@ def run(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) 
         main: a function at the top level of a module, so that new processes can import it.
         args: what :func:`argument_parser` parsed.
     """
-    with _ending("the same command with --resume continues from the last checkpoint"):
-        _check_processes(args)
-        with scratch_folder("run") as folder:
-            _launch(main, args, folder / "error")
+    with _ending("the same command with --resume continues from the last checkpoint"), listening():
+        place = launched_place(os.environ, args.dist_url)
+        count = check_processes(args, place)
+        args.resume = args.resume or was_restarted(os.environ)
+        if place:
+            _call_in_group(main, args, place)
+        elif count:
+            with scratch_folder("run") as folder:
+                _start(main, args, count, folder / "error")
+        else:
+            _call(main, args)
 
 
-def run_tool(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
+def run_tool(main: Main, args: argparse.Namespace) -> None:
     """:func:`run` for tools of one process, whose arguments are their own."""
     with _ending("the same command goes on with what is not done yet"):
+        if place := launched_place(os.environ):
+            raise UserError(
+                f"this tool is one process, but {place.launcher} has started {place.size}; start "
+                f"it without {place.launcher}"
+            )
         _call(main, args)
 
 
@@ -69,73 +106,78 @@ def _ending(after_interruption: str) -> Iterator[None]:
         _exit(message, EXIT_USER_ERROR)
     except KeyboardInterrupt:
         _exit(f"interrupted; {after_interruption}", EXIT_INTERRUPTED)
+    except Preempted as stop:
+        _exit(f"{stop}; {after_interruption}", stop.exit_code)
 
 
-def _launch(main: Callable[..., object], args: argparse.Namespace, error_file: Path) -> None:
-    if args.num_gpus * args.num_machines <= 1:
-        _call(main, args)
-        return
+def _start(main: Main, args: argparse.Namespace, count: int, error_file: Path) -> None:
+    """Starts the processes of this machine and waits for their end."""
     # That the other processes are stopped after a failure is no news for the user.
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
-    try:
-        launch(
-            _worker,
-            args.num_gpus,
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-            args=(main, args, str(error_file)),
-        )
-    except ProcessExitedException:
-        if error_file.exists():
-            raise UserError(error_file.read_text(encoding="utf-8")) from None
-        raise
+    url = free_url() if args.dist_url == "auto" else args.dist_url
+    arguments = (main, args, count, url, str(error_file))
+    context = mp.start_processes(_started, arguments, count, join=False, start_method="spawn")
+    assert isinstance(context, ProcessContext)
+    with forwarded(context.pids()) as signals:
+        try:
+            while not context.join(grace_period=_LAST_WORDS):
+                pass
+        except (ProcessExitedException, ProcessRaisedException) as error:
+            # a process whose neighbour is gone may be the first to be noticed
+            if error_file.exists():
+                raise UserError(error_file.read_text(encoding="utf-8")) from None
+            _explain(context, error, signals)
+            raise
 
 
-def _worker(main: Callable[..., object], args: Any, error_file: str) -> None:
-    """``main`` in a spawned process; a user's mistake is handed to the parent through a file."""
+def _explain(
+    context: ProcessContext,
+    error: ProcessExitedException | ProcessRaisedException,
+    signals: Sequence[int],
+) -> None:
+    """Raises what is to be said of a run that a signal has ended."""
+    code = error.exit_code if isinstance(error, ProcessExitedException) else 0
+    if signals or code - 128 in SIGNALS:
+        raise Preempted(signals[0] if signals else code - 128) from None
+    codes = [process.exitcode for process in context.processes]
+    if -signal.SIGKILL in codes and (code or any(lost in str(error) for lost in _LOST)):
+        raise UserError(
+            f"process {codes.index(-signal.SIGKILL)} of {len(codes)} was killed (SIGKILL), as a "
+            "system without memory left does; free some, or lower SOLVER.IMS_PER_BATCH or "
+            "DATALOADER.NUM_WORKERS, and continue with --resume"
+        ) from None
+
+
+def _started(
+    local_rank: int, main: Main, args: argparse.Namespace, count: int, url: str, error_file: str
+) -> None:
+    """``main`` in a process of its own; a user's mistake is handed to the parent through a file."""
+    if not args.num_gpus:
+        torch.set_num_threads(max(torch.get_num_threads() // count, 1))
+    rank = args.machine_rank * count + local_rank
     try:
-        _call(main, args)
+        with listening():
+            _call_in_group(main, args, Place(rank, count * args.num_machines, local_rank, url))
     except UserError as error:
-        write_atomic(error_file, user_message(error))
+        if not Path(error_file).exists():
+            write_atomic(error_file, user_message(error))
         sys.exit(EXIT_USER_ERROR)
+    except Preempted as stop:
+        sys.exit(stop.exit_code)
 
 
-def _call(main: Callable[..., object], args: argparse.Namespace) -> None:
+def _call_in_group(main: Main, args: argparse.Namespace, place: Place) -> None:
+    join_group(place, on_gpu=args.num_gpus > 0)
+    _call(main, args)
+    leave_group()
+
+
+def _call(main: Main, args: argparse.Namespace) -> None:
     # What is logged before the run folder is open goes to the console, not to stderr.
     for name in ("detection", "search"):
         if not logging.getLogger(name).handlers:
             log_to(name, rank=comm.get_rank())
     main(args)
-
-
-def _check_processes(args: argparse.Namespace) -> None:
-    """Fills in ``--num-gpus`` and insists on processes that can be started."""
-    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if args.num_gpus is None:
-        args.num_gpus = min(available, 1)
-    if args.num_gpus < 0 or args.num_machines < 1:
-        raise UserError(
-            f"--num-gpus is {args.num_gpus} and --num-machines {args.num_machines}; expected 0 or "
-            "more GPUs and at least one machine"
-        )
-    if args.num_gpus > available:
-        raise UserError(
-            f"--num-gpus is {args.num_gpus}, but this machine has {available} usable GPUs; use "
-            f"--num-gpus {available}" + ("" if available else " to run on the CPU")
-        )
-    if not 0 <= args.machine_rank < args.num_machines:
-        raise UserError(
-            f"--machine-rank is {args.machine_rank}; expected 0 to {args.num_machines - 1} for "
-            f"--num-machines {args.num_machines}"
-        )
-    if args.num_machines > 1 and args.num_gpus == 0:
-        raise UserError("--num-machines above 1 needs GPUs; use --num-gpus 1 or more")
-    if args.num_machines > 1 and args.dist_url == "auto":
-        raise UserError(
-            "--num-machines above 1 needs --dist-url, the same on every machine, e.g. "
-            "tcp://FIRST_MACHINE:29500"
-        )
 
 
 def _exit(message: str, code: int) -> None:

@@ -28,14 +28,15 @@ class MetricsHook(hooks.PeriodicWriter):
 
     def after_step(self) -> None:
         """Writes once, where either is due."""
-        if any(_is_due(hook, self.trainer.iter + 1) for hook in self.trainer._hooks):
+        if any(is_due(hook, self.trainer.iter + 1) for hook in self.trainer._hooks):
             for writer in self._writers:
                 writer.write()
         else:
             super().after_step()
 
 
-def _is_due(hook: hooks.HookBase, finished: int) -> bool:
+def is_due(hook: hooks.HookBase, finished: int) -> bool:
+    """Whether a hook evaluates behind an iteration, not counting the last one."""
     return isinstance(hook, hooks.EvalHook) and hook._period > 0 and finished % hook._period == 0
 
 

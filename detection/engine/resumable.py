@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,20 @@ from detectron2.engine import DefaultTrainer, TrainerBase, hooks
 from detectron2.engine.train_loop import HookBase
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
+from torch import nn
 
 from detection.engine.best import BestModel
-from detection.engine.metrics import has_row, recent_scalars, restore_scalars
+from detection.engine.metrics import has_row, is_due, recent_scalars, restore_scalars
+from detection.engine.preemption import Preempted, asked, defer
 from detection.engine.random_state import capture_random_state, restore_random_state
+from detection.engine.replicas import unite_buffers
 from detection.engine.user_errors import without_tracebacks_of_user_errors
 
 logger = logging.getLogger(__name__)
+
+# What follows a checkpoint in its own step, and is made up for where the process ended before it.
+_OBSERVERS = (hooks.EvalHook, BestModel, hooks.PeriodicWriter)
+_LATE_HOOKS = (hooks.PeriodicCheckpointer, *_OBSERVERS)
 
 
 class ResumableTrainer(TrainerBase):
@@ -54,6 +61,7 @@ class ResumableTrainer(TrainerBase):
     _loaded_scalars: Mapping[str, Any] = {}
     _checkpoint_periods: frozenset[int] = frozenset()
     _stop_reason: str = ""
+    _leaving: bool = False
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As in the base class; of a run that is complete, only what is missing behind its end."""
@@ -144,6 +152,7 @@ class ResumableTrainer(TrainerBase):
         if self._loaded_state is not None:
             restore_random_state(self._loaded_state)
             self._loaded_state = None
+        defer(True)
 
     def _catch_up(self) -> None:
         """What follows a checkpoint in its own step, where the row of that step is missing."""
@@ -156,7 +165,7 @@ class ResumableTrainer(TrainerBase):
             return
         self.iter = self.storage.iter = iteration
         for hook in self._hooks:
-            if isinstance(hook, hooks.EvalHook | BestModel | hooks.PeriodicWriter):
+            if isinstance(hook, _OBSERVERS):
                 hook.after_step()
         self._stop_if_asked(self._loaded_state or capture_random_state())
         self.iter = self.storage.iter = present
@@ -167,17 +176,58 @@ class ResumableTrainer(TrainerBase):
         return Path(self.checkpointer.save_dir)
 
     def after_step(self) -> None:
-        """Runs the hooks without letting them disturb the random stream."""
+        """Runs the hooks without letting them disturb the random stream.
+
+        Those that change the run come first. What is then saved or evaluated is the same in all
+        processes. A run that is asked to leave does so before its evaluations, which are made up
+        for when it is resumed.
+        """
         self.finished = self.iter + 1
         state = capture_random_state()
+        signal = asked()
+        saves = bool(signal) or self._checkpoint_is_due()
         if comm.get_world_size() == 1:
             self._step_states = [state]
-        elif self._checkpoint_is_due():
+        elif saves:
             self._step_states = comm.all_gather(state)
-        super().after_step()
+        self._run_hooks(lambda hook: not isinstance(hook, _LATE_HOOKS))
+        if saves or self._evaluation_is_due():
+            unite_buffers(self._saved_modules())
+        self._run_hooks(lambda hook: isinstance(hook, hooks.PeriodicCheckpointer))
+        if signal:
+            self._leave(signal)
+        self._run_hooks(lambda hook: isinstance(hook, _OBSERVERS))
         self._step_states = None
         restore_random_state(state)
         self._stop_if_asked(state)
+
+    def after_train(self) -> None:
+        """Runs the hooks; of a run that leaves, only what closes its files."""
+        defer(False)
+        if not self._leaving:
+            if self.iter >= self.max_iter and (signal := asked()):
+                raise Preempted(signal, " behind the last iteration")
+            super().after_train()
+            return
+        for hook in self._hooks:
+            for writer in hook._writers if isinstance(hook, hooks.PeriodicWriter) else ():
+                writer.close()
+
+    def _run_hooks(self, wanted: Callable[[HookBase], bool]) -> None:
+        for hook in filter(wanted, self._hooks):
+            hook.after_step()
+
+    def _leave(self, signal: int) -> None:
+        """Ends this process behind the present step, with a checkpoint of it."""
+        if not self._checkpoint_is_due():
+            self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
+        self._leaving = True
+        raise Preempted(signal, f" after iteration {self.finished} of {self.max_iter}")
+
+    def _saved_modules(self) -> list[nn.Module]:
+        """The model, and averages of it."""
+        states = self.checkpointer.checkpointables.values()
+        return [self.checkpointer.model, *(s for s in states if isinstance(s, nn.Module))]
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs, except model and checkpointables."""
@@ -223,6 +273,9 @@ class ResumableTrainer(TrainerBase):
         return finished >= self.max_iter or any(
             finished % period == 0 for period in self._checkpoint_periods
         )
+
+    def _evaluation_is_due(self) -> bool:
+        return any(is_due(hook, self.iter + 1) for hook in self._hooks)
 
     def _named_hooks(self) -> list[tuple[str, HookBase]]:
         """Hooks by class name; from the second of a class on, with their position in the class.

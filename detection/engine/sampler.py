@@ -1,15 +1,57 @@
-"""Detectron2's training order of samples, from any point on."""
+"""Detectron2's training order of samples, and their augmentation, from any point on."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from detectron2.utils import comm
-from torch.utils.data import Sampler
+from torch.utils.data import Dataset, Sampler
 
 from backbones.errors import UserError
+from detection.engine.random_state import drawn_by
+
+
+class Draw(int):
+    """An index that knows where in the stream of all processes it was drawn.
+
+    Attributes:
+        position: from 0.
+    """
+
+    position: int
+
+    def __new__(cls, index: int, position: int = 0) -> Draw:
+        """An index at a position."""
+        draw = super().__new__(cls, index)
+        draw.position = position
+        return draw
+
+
+class Augmented(Dataset[Any]):
+    """A data set whose random augmentation depends on seed and position in the stream alone.
+
+    So a resumed run repeats none, and draws what the run without a break would have drawn, with
+    any number of loader processes.
+
+    Args:
+        dataset: augments what it returns.
+        seed: of the stream.
+    """
+
+    def __init__(self, dataset: Any, seed: int) -> None:
+        self.dataset = dataset
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, draw: Draw) -> Any:
+        """What the data set has at an index, augmented as is due at its position."""
+        with drawn_by(f"{self.seed} {draw.position}"):
+            return self.dataset[int(draw)]
 
 
 class ResumableSampler(Sampler[int]):
@@ -18,7 +60,7 @@ class ResumableSampler(Sampler[int]):
     The stream is that of Detectron2's ``TrainingSampler``: one permutation of the data set after
     the other, all drawn from one generator, rank r taking every ``world size``-th index from the
     r-th on. A run resumed with ``start`` sees exactly the samples that an uninterrupted one
-    would have seen.
+    would have seen. Each index is a :class:`Draw`.
 
     Attributes:
         seed: of the permutations; the same on every rank.
@@ -54,7 +96,7 @@ class ResumableSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         yield from itertools.islice(self._stream(), self._rank, None, self._world_size)
 
-    def _stream(self) -> Iterator[int]:
+    def _stream(self) -> Iterator[Draw]:
         epochs, offset = divmod(self.start, self.size)
         generator = torch.Generator()
         generator.manual_seed(self.seed)
@@ -67,5 +109,7 @@ class ResumableSampler(Sampler[int]):
                 indices = torch.randperm(self.size, generator=generator)
             else:
                 indices = torch.arange(self.size)
-            yield from indices[offset:].tolist()
-            offset = 0
+            done = epochs * self.size
+            for number, index in enumerate(indices[offset:].tolist(), start=done + offset):
+                yield Draw(index, number)
+            epochs, offset = epochs + 1, 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import re
@@ -9,7 +10,9 @@ import weakref
 from collections.abc import Mapping
 from typing import Any
 
-from detectron2.engine import create_ddp_model, hooks
+import torch
+import torch.distributed as dist
+from detectron2.engine import hooks
 from detectron2.engine.train_loop import HookBase
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
@@ -38,11 +41,29 @@ _HOOK_ORDER: tuple[tuple[type[HookBase], ...], ...] = (
 )
 
 
-def wrap_ddp(model: nn.Module, **kwargs: Any) -> nn.Module:
-    """The model in ``DistributedDataParallel`` if there are several processes, else as it is."""
-    if all(parameter.device.type == "cpu" for parameter in model.parameters()):
-        kwargs.setdefault("device_ids", None)  # Detectron2's default is one GPU per process
-    return create_ddp_model(model, **kwargs)
+def wrap_ddp(model: nn.Module, **_: Any) -> nn.Module:
+    """The model in ``DistributedDataParallel`` if there are several processes, else as it is.
+
+    On the CPU, too, which Detectron2's ``create_ddp_model`` cannot, whose options are left out.
+    Buffers stay each process's own (:func:`~detection.engine.replicas.unite_buffers`).
+
+    Raises:
+        UserError: if the processes communicate by GPU and the model is on the CPU.
+    """
+    if comm.get_world_size() == 1:
+        return model
+    device = next(model.parameters()).device
+    if device.type == "cpu" and dist.get_backend() == "nccl":
+        raise UserError(
+            "MODEL.DEVICE is 'cpu', but the processes of this run have a GPU each; leave it at "
+            "'cuda', or use --num-gpus 0 --num-processes 2 or more"
+        )
+    ids = [torch.cuda.current_device()] if device.type == "cuda" else None
+    kind = nn.parallel.DistributedDataParallel
+    # as PyTorch calls it from 2.14 on, and before
+    names = ("forward_sync_buffers", "broadcast_buffers")
+    known = inspect.signature(kind).parameters
+    return kind(model, ids, **{next(name for name in names if name in known): False})
 
 
 def unwrap_ddp(model: nn.Module) -> nn.Module:

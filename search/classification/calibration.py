@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.utils import comm
 from fvcore.nn.precise_bn import update_bn_stats
 from torch import nn
 from torch.utils.data import DataLoader
 
 from detection.engine.random_state import seeded
+from detection.engine.replicas import unite_buffers
 from search.classification.data import ImageSet, build_train_loader
 
 _ORDER = 10**6
@@ -58,14 +58,4 @@ def estimate_statistics(network: nn.Module, inputs: Iterable[Any], batches: int)
     """
     network.train()
     update_bn_stats(network, islice(inputs, batches), batches)
-    _average_statistics(network)
-
-
-def _average_statistics(network: nn.Module) -> None:
-    """In several processes, averages the batch-norm statistics that each one estimated."""
-    if comm.get_world_size() == 1:
-        return
-    for name, buffer in network.named_buffers():
-        if "running_" in name:
-            torch.distributed.all_reduce(buffer)
-            buffer /= comm.get_world_size()
+    unite_buffers([network])

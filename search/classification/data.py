@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data.build import worker_init_reset_seed
 from detectron2.utils import comm
 from timm.data import create_transform
 from torch.utils.data import DataLoader, Subset
@@ -18,7 +17,8 @@ from backbones.architecture import IMAGENET, InputSpec
 from backbones.errors import UserError, first_of
 from backbones.factory import load_architecture
 from detection.data.digits import prepare_digits
-from detection.engine.sampler import ResumableSampler
+from detection.engine.preemption import loader_start
+from detection.engine.sampler import Augmented, ResumableSampler
 from search.classification.folder import ClassificationFolder
 
 ImageSet: TypeAlias = "ClassificationFolder | Subset[Any]"
@@ -236,13 +236,13 @@ def build_train_loader(
         start=start_iter * cfg.SOLVER.IMS_PER_BATCH,
     )
     return DataLoader(
-        dataset,
+        Augmented(dataset, sampler.seed),
         batch_size=batch,
         sampler=sampler,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         pin_memory=torch.cuda.is_available(),
         drop_last=True,
-        worker_init_fn=worker_init_reset_seed,
+        worker_init_fn=loader_start(),
     )
 
 
@@ -254,4 +254,5 @@ def build_val_loader(cfg: CfgNode, dataset: ImageSet) -> DataLoader[Any]:
         batch_size=per_process_batch(cfg),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         pin_memory=torch.cuda.is_available(),
+        worker_init_fn=loader_start(),
     )

@@ -22,6 +22,7 @@ from backbones.architecture import IMAGENET, Architecture
 from backbones.exported import ARCHITECTURE_FILE
 from detection.engine.best import BestModel, check_best_keys
 from detection.engine.metrics import has_row
+from detection.engine.replicas import mean_over_processes
 from detection.engine.results import results_part, write_results
 from detection.engine.trainer import RunTrainer, wrap_ddp
 from detection.engine.wandb_writer import WandbSettings
@@ -212,12 +213,13 @@ class ClassificationTrainer(RunTrainer):
         storage = get_event_storage()
         storage.put_scalar("data_time", data_time)
         storage.put_scalar("epoch", self.progress * self.cfg.CLASSIFICATION.EPOCHS)
-        values = {name: float(value.detach()) for name, value in losses.items()}
-        storage.put_scalar("total_loss", sum(values.values()))
-        if len(values) > 1:
-            storage.put_scalars(**values)
         accuracy = 100 * (logits.detach().argmax(1) == targets).float().mean()
-        storage.put_scalar("train/top1", float(accuracy))
+        found = torch.stack([*(loss.detach().float() for loss in losses.values()), accuracy])
+        *values, top1 = mean_over_processes(found).tolist()
+        storage.put_scalar("total_loss", sum(values))
+        if len(values) > 1:
+            storage.put_scalars(**dict(zip(losses, values, strict=True)))
+        storage.put_scalar("train/top1", top1)
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Accuracy on the validation images, logged and returned for the event storage."""

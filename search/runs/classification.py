@@ -24,7 +24,7 @@ from search.runs.build import build_runtime_model, build_tradeoff, check_targets
 from search.runs.formulations.registry import supernet_formulation
 from search.runs.found import FoundNetworks, found_row, search_results
 from search.runs.judge import ClassifierJudge
-from search.runs.runtime_loss import search_note
+from search.runs.runtime_loss import check_decisions, search_note, seed_draws
 from search.space import Choice
 from search.start.remapping import start_supernet
 from search.start.seed import search_space, seed_of
@@ -96,6 +96,7 @@ class SearchTrainer(ClassificationTrainer):
 
     def run_step(self) -> None:
         """One step over weights and decisions."""
+        seed_draws(self.supernet, self.cfg.SEED, self.iter)
         with self.formulation.step(self):
             super().run_step()
 
@@ -112,8 +113,9 @@ class SearchTrainer(ClassificationTrainer):
         return {**super().losses(logits, targets), **self.formulation.losses(self)}
 
     def after_step(self) -> None:
-        """Logs the decisions of every layer together with the other metrics."""
+        """Checks and logs the decisions of every layer, together with the other metrics."""
         if (self.iter + 1) % self.log_period == 0:
+            check_decisions(self.supernet)
             self.formulation.log(self)
         if self.iter + 1 == self.max_iter:
             self._warn_if_unlearned()

@@ -32,7 +32,7 @@ from search.runs.detector_backbone import FIXED_BUILDERS, SupernetBackbone
 from search.runs.detector_judge import DetectorJudge
 from search.runs.formulations.registry import detector_formulation
 from search.runs.found import described, found_row, search_results
-from search.runs.runtime_loss import search_note
+from search.runs.runtime_loss import check_decisions, search_note, seed_draws
 from search.space import Choice
 from search.start.remapping import start_supernet
 from search.start.seed import seed_of
@@ -127,12 +127,14 @@ class DetectorSearchTrainer(DetectionTrainer):
 
     def run_step(self) -> None:
         """One step over weights and decisions."""
+        seed_draws(self.supernet, self.cfg.SEED, self.iter)
         with self.formulation.step(self):
             super().run_step()
 
     def after_step(self) -> None:
-        """Logs the decisions of every layer together with the other metrics."""
+        """Checks and logs the decisions of every layer, together with the other metrics."""
         if (self.iter + 1) % _LOG_PERIOD == 0 or self.iter + 1 == self.max_iter:
+            check_decisions(self.supernet)
             self.formulation.log(self)
         super().after_step()
 

@@ -6,6 +6,8 @@ import torch
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
+from detection.engine.random_state import seed_of_key
+from detection.engine.replicas import check_same
 from search.selection.runtime import RuntimeModel
 from search.selection.tradeoff import FixedTradeOff, TargetTradeOff
 from search.space import SearchLayer, SearchSpace
@@ -49,6 +51,11 @@ def runtime_loss(
     return weight * runtime.log()
 
 
+def seed_draws(supernet: OneShot, seed: int, iteration: int) -> None:
+    """Makes what the next step draws to decide depend on seed and iteration alone."""
+    supernet.draw_seed = seed_of_key(f"{seed} {iteration} decisions")
+
+
 def search_note(tradeoff: FixedTradeOff | TargetTradeOff, unit: str) -> str:
     """Runtime of the relaxed decisions, budget, target and λ, for a line of progress.
 
@@ -65,6 +72,16 @@ def search_note(tradeoff: FixedTradeOff | TargetTradeOff, unit: str) -> str:
     if isinstance(tradeoff, TargetTradeOff):
         note += f" (budget {latest['search/budget'][0]:.4g}, target {tradeoff.target:g})"
     return f"{note}  lambda: {latest['search/lambda'][0]:.3g}"
+
+
+def check_decisions(supernet: OneShot) -> None:
+    """Insists on the same decisions in all processes: their parameters, and those of this step.
+
+    Raises:
+        UserError: if they differ.
+    """
+    drawn = [w for layer in supernet.searchable_layers for w in vars(layer.decision).values()]
+    check_same("the decisions", [*supernet.decision_parameters(), *drawn])
 
 
 @torch.no_grad()

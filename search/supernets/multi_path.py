@@ -18,17 +18,22 @@ from search.supernets.decisions import Decision, LayerDecision, PathWeights
 from search.supernets.one_shot import OneShot
 
 
-def softmax_weights(logits: Tensor, temperature: float) -> Tensor:
-    """(N,) probabilities: every path is used in part."""
+def softmax_weights(
+    logits: Tensor, temperature: float, draws: torch.Generator | None = None
+) -> Tensor:
+    """(N,) probabilities: every path is used in part; nothing is drawn."""
     return (logits / temperature).softmax(0)
 
 
-def gumbel_weights(logits: Tensor, temperature: float) -> Tensor:
+def gumbel_weights(
+    logits: Tensor, temperature: float, draws: torch.Generator | None = None
+) -> Tensor:
     """(N,) a Gumbel-softmax sample, FBNet's: nearly one path at a low temperature."""
-    return F.gumbel_softmax(logits, temperature)
+    noise = -torch.empty(logits.shape).exponential_(generator=draws).log()
+    return ((logits + noise.to(logits)) / temperature).softmax(0)
 
 
-PATH_WEIGHTS: dict[str, Callable[[Tensor, float], Tensor]] = {
+PATH_WEIGHTS: dict[str, Callable[[Tensor, float, torch.Generator | None], Tensor]] = {
     "softmax": softmax_weights,
     "gumbel": gumbel_weights,
 }
@@ -125,8 +130,10 @@ class MultiPathSupernet(OneShot):
         relaxed = self.relaxed_decisions()
         self.confidence = [PathWeights(decision.paths.detach()) for decision in relaxed]
         if self.training:
+            draws = self.draws()
             self.decisions = [
-                PathWeights(self.weigh(logits, self.temperature)) for logits in self.path_logits
+                PathWeights(self.weigh(logits, self.temperature, draws))
+                for logits in self.path_logits
             ]
         else:
             self.decisions = [

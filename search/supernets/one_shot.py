@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, cast
 
+import torch
 from torch import Tensor, nn
 
 from backbones.architecture import LayerSpec
@@ -44,6 +45,8 @@ class OneShot(Classifier, ABC):
     Attributes:
         subset_dropout: probability that a subset is dropped for a training step, in supernets
             whose candidates are subsets of each other.
+        draw_seed: of what a training step draws to decide, on the CPU: the same in all processes of
+            a run. None draws from PyTorch's global stream.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class OneShot(Classifier, ABC):
         super().__init__(largest, layers, norm_layer, num_classes, drop_rate)
         self.space = space
         self.subset_dropout = 0.0
+        self.draw_seed: int | None = None
         self.forced: list[LayerDecision] | None = None
         self.decisions: list[LayerDecision] = []
         self.confidence: list[LayerDecision] = []
@@ -90,6 +94,10 @@ class OneShot(Classifier, ABC):
     @abstractmethod
     def decide(self) -> None:
         """Sets ``decisions`` (for the runtime), ``confidence`` and every layer's decision."""
+
+    def draws(self) -> torch.Generator | None:
+        """The source of what a training step draws to decide; None is the global stream."""
+        return None if self.draw_seed is None else torch.Generator().manual_seed(self.draw_seed)
 
     @contextlib.contextmanager
     def using(self, choices: Sequence[Choice]) -> Iterator[None]:

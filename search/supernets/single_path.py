@@ -144,14 +144,21 @@ class Supernet(OneShot):
         ``confidence`` is :meth:`relaxed_decisions` of the same logits, without gradient.
         """
         self.decisions, self.confidence = [], []
-        for (layer, thresholds), logits in zip(self._judged, self.logits(), strict=True):
+        found = self.logits()
+        kept = self._kept([len(logits) for logits in found])
+        for (layer, thresholds), logits, mask in zip(self._judged, found, kept, strict=True):
             gates = self.gate(logits) if self.training else _hard(logits)
             self.confidence.append(thresholds.decision(logits.detach().sigmoid()))
             self.decisions.append(thresholds.decision(gates))
-            if self.training and self.subset_dropout:
-                # a dropped subset is dropped: no rescaling of the others (0 or 1, never between)
-                gates = gates * (torch.rand_like(gates) >= self.subset_dropout)
-            layer.decision = thresholds.decision(gates)
+            # a dropped subset is dropped: no rescaling of the others (0 or 1, never between)
+            layer.decision = thresholds.decision(gates if mask is None else gates * mask)
+
+    def _kept(self, sizes: list[int]) -> Sequence[Tensor | None]:
+        """Of every layer (G_i,) the subsets that are not dropped; None where all are kept."""
+        if not (self.training and self.subset_dropout):
+            return [None] * len(sizes)
+        kept = torch.rand(sum(sizes), generator=self.draws()) >= self.subset_dropout
+        return kept.to(self.stem.conv.weight.device).split(sizes)
 
 
 def _hard(logits: Tensor) -> Tensor:

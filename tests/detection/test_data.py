@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.build import load_proposals_into_dataset
@@ -42,12 +43,17 @@ def image_ids(loader: Any, batches: int) -> list[list[int]]:
 def test_resumed_loader_goes_on(tiny_cfg: CfgNode, grouping: bool, workers: int) -> None:
     tiny_cfg.DATALOADER.ASPECT_RATIO_GROUPING = grouping
     tiny_cfg.DATALOADER.NUM_WORKERS = workers
-    whole = image_ids(build_train_loader(tiny_cfg), 9)
+    tiny_cfg.INPUT.MIN_SIZE_TRAIN = tuple(range(40, 97))
+    whole = list(itertools.islice(build_train_loader(tiny_cfg), 9))
+    np.random.seed(5)
     resumed = build_train_loader(tiny_cfg)
     skip_batches(resumed, 5)
-    assert image_ids(resumed, 4) == whole[5:]
+    for expected, batch in zip(whole[5:], itertools.islice(resumed, 4), strict=True):
+        for one, other in zip(expected, batch, strict=True):
+            assert one["image_id"] == other["image_id"]
+            assert torch.equal(one["image"], other["image"])  # of the same drawn size
     # Six images, the last of which has no objects: five to learn from.
-    assert {i for batch in whole for i in batch} == {100, 101, 102, 103, 104}
+    assert {record["image_id"] for batch in whole for record in batch} == set(range(100, 105))
 
 
 def test_wide_and_tall_images_are_not_mixed(tiny_cfg: CfgNode) -> None:

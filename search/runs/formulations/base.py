@@ -145,9 +145,12 @@ class SupernetFormulation(Formulation):
 
     Attributes:
         encoding: the supernet, and how choices are encoded in it.
+        trains_decisions: whether decisions get gradients; else they are frozen, since
+            ``DistributedDataParallel`` waits for a gradient of all that trains.
     """
 
     encoding: Encoding
+    trains_decisions: bool = field(default=True, kw_only=True)
 
     def run(
         self,
@@ -188,7 +191,10 @@ class SupernetFormulation(Formulation):
             num_classes: outputs of the classifier.
             norm_layer: normalisation; batch norm by default.
         """
-        return self.encoding.build(cfg, space, num_classes, norm_layer)
+        supernet = self.encoding.build(cfg, space, num_classes, norm_layer)
+        for parameter in supernet.decision_parameters():
+            parameter.requires_grad_(self.trains_decisions)
+        return supernet
 
     @abstractmethod
     def parts(self, cfg: CfgNode, images: ImageSet) -> Parts:

@@ -49,18 +49,21 @@ FORMULATIONS: dict[str, Formulation] = {
         "one path, trained for all networks alike; an evolution takes the fittest one",
         "Guo et al., ECCV 2020",
         SinglePath("sigmoid"),
+        trains_decisions=False,
     ),
     "sensitivity": Measured(
         "one path, adapted from the start; the loss of every choice of every layer is measured",
         "after Molchanov et al., LANA, ECCV 2022",
         SinglePath("sigmoid"),
         measured_losses,
+        trains_decisions=False,
     ),
     "taylor": Measured(
         "one path, adapted from the start; choices are valued by gradients",
         "after Molchanov et al., CVPR 2019",
         SinglePath("sigmoid"),
         gradient_values,
+        trains_decisions=False,
     ),
     "random": RandomSearch(
         "no supernet; networks drawn at the target, of which the best is taken", "Sec. VII-A"

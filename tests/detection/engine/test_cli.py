@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-import torch.multiprocessing as mp
+from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
 from backbones.errors import UserError
@@ -100,6 +101,7 @@ def test_interruption(capsys: pytest.CaptureFixture[str]) -> None:
         (["--num-machines", "0"], "--num-machines 0"),
         (["--num-machines", "2", "--machine-rank", "2"], "--machine-rank is 2"),
         (["--num-machines", "2", "--num-gpus", "0"], "--num-machines above 1 needs GPUs"),
+        (["--num-processes", "0"], "--num-processes is 0"),
     ],
 )
 def test_impossible_processes(
@@ -109,38 +111,50 @@ def test_impossible_processes(
 
 
 @pytest.fixture
-def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two spawned processes on the CPU in place of Detectron2's two on GPUs."""
-
-    def launch(function: Any, num_gpus: int, *, args: tuple[Any, ...], **_: Any) -> None:
-        mp.spawn(_spawned, nprocs=num_gpus, args=(function, args))
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(cli, "launch", launch)
+def two_processes(monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
     monkeypatch.setenv("PYTHONWARNINGS", "ignore")  # of libraries, in the new processes
     monkeypatch.syspath_prepend(ROOT)  # for them to find this module
+    return "--num-gpus", "0", "--num-processes", "2"
 
 
-def _spawned(rank: int, function: Any, args: tuple[Any, ...]) -> None:
-    function(*args)
+def _wrong_on_one(args: argparse.Namespace) -> None:
+    """The other one waits for it."""
+    if comm.get_rank() == 1:
+        raise UserError("no file at 'here';\ncheck the path: a")
+    comm.synchronize()
 
 
-@pytest.mark.usefixtures("two_gpus")
-def test_user_error_in_spawned_processes(capfd: Any) -> None:
-    line = _error_of(capfd, _wrong_path, "--num-gpus", "2")
+def _killed(args: argparse.Namespace) -> None:
+    if comm.get_rank() == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    comm.synchronize()
+
+
+def _asked(args: argparse.Namespace) -> None:
+    """Slurm signals all processes of a job."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_user_error_in_one_process(capfd: Any, two_processes: tuple[str, ...]) -> None:
+    line = _error_of(capfd, _wrong_on_one, *two_processes)
     assert line == "error: no file at 'here'; check the path: a"
 
 
-def test_bugs_in_spawned_processes(tmp_path: Path) -> None:
-    with pytest.raises(KeyError, match="a bug"):
-        cli._worker(_bug, argparse.Namespace(), str(tmp_path / "error"))
-    assert not (tmp_path / "error").exists()
+def test_a_killed_process(capfd: Any, two_processes: tuple[str, ...]) -> None:
+    line = _error_of(capfd, _killed, *two_processes)
+    assert line.startswith("error: process 1 of 2 was killed (SIGKILL), as a system without memory")
 
 
-@pytest.mark.usefixtures("two_gpus")
+def test_processes_that_are_asked_to_leave(capfd: Any, two_processes: tuple[str, ...]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        _run(_asked, *two_processes)
+    assert caught.value.code == 128 + signal.SIGTERM
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("stopped by SIGTERM; the same command with --resume")
+
+
 def test_machines_need_an_address(capsys: pytest.CaptureFixture[str]) -> None:
-    line = _error_of(capsys, _fine, "--num-gpus", "2", "--num-machines", "2")
+    line = _error_of(capsys, _fine, "--num-processes", "2", "--num-machines", "2")
     assert "--dist-url" in line
 
 

@@ -158,7 +158,7 @@ def test_detectron2s_trainer_settles_what_is_complete(tmp_path: Path) -> None:
     assert again.settled_at == again.finished == 9
 
 
-class _Distributed(RunTrainer):
+class DistributedRun(RunTrainer):
     """Two ranks with different random streams and a model in DistributedDataParallel."""
 
     def __init__(self, folder: str, rank: int) -> None:
@@ -186,12 +186,12 @@ class _Distributed(RunTrainer):
 def _two_ranks(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
-    whole = _Distributed(f"{folder}/run", rank)
+    whole = DistributedRun(f"{folder}/run", rank)
     whole.train()
     if rank == 0:
         Path(folder, "run", "last_checkpoint").write_text("model_0000001.pth")
     dist.barrier()
-    resumed = _Distributed(f"{folder}/run", rank)
+    resumed = DistributedRun(f"{folder}/run", rank)
     resumed.resume_or_load(resume=True)
     resumed.train()
     torch.save({"whole": whole.losses, "resumed": resumed.losses}, f"{folder}/losses{rank}.pth")

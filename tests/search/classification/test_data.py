@@ -108,6 +108,21 @@ def test_training_order_goes_on_where_it_stopped(cfg: CfgNode) -> None:
     assert sorted(target for batch in whole[:3] for target in batch) == [0, 0, 0, 1, 1, 1]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_augmentation_goes_on_where_it_stopped(cfg: CfgNode, folder: Path, workers: int) -> None:
+    """With and without loader processes, whatever else was drawn."""
+    pixels = np.random.default_rng(0).integers(0, 255, (48, 48, 3), dtype=np.uint8)
+    for path in folder.glob("train/*/*.JPEG"):
+        Image.fromarray(pixels).save(path)
+    dataset = build_dataset(cfg, "train", augment=True)
+    whole = [images for images, _ in islice(build_train_loader(cfg, dataset), 6)]
+    torch.manual_seed(8)
+    cfg.DATALOADER.NUM_WORKERS = workers
+    rest = [images for images, _ in islice(build_train_loader(cfg, dataset, 3), 3)]
+    assert all(map(torch.equal, whole[3:], rest))
+    assert not any(map(torch.equal, whole[:3], rest))
+
+
 def test_broken_image(cfg: CfgNode, folder: Path) -> None:
     spoil_pixels(folder / "train" / "n01440764" / "1.JPEG")
     dataset = build_dataset(cfg, "train", augment=False)
