@@ -63,7 +63,8 @@ def wrap_ddp(model: nn.Module, **_: Any) -> nn.Module:
     # as PyTorch calls it from 2.14 on, and before
     names = ("forward_sync_buffers", "broadcast_buffers")
     known = inspect.signature(kind).parameters
-    return kind(model, ids, **{next(name for name in names if name in known): False})
+    options: dict[str, Any] = {next(name for name in names if name in known): False}
+    return kind(model, ids, **options)
 
 
 def unwrap_ddp(model: nn.Module) -> nn.Module:
