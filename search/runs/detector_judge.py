@@ -96,7 +96,7 @@ class DetectorJudge(SupernetJudge):
 
     def estimate(self) -> None:
         """On training batches; afterwards losses are those of these statistics."""
-        detector, count = self._detector, len(self._statistics)
+        detector, count = self._detector.train(), len(self._statistics)
         backbone = detector.get_submodule("backbone")
         if _norms(detector) == _norms(backbone):  # then heads and losses need not be computed
             images = (detector.preprocess_image(batch).tensor for batch in self._statistics)
