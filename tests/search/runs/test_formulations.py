@@ -109,7 +109,7 @@ def test_the_default_comes_first(images: Path, tmp_path: Path) -> None:
 def test_studies_keep_the_names_of_their_methods() -> None:
     assert set(METHODS) == {
         *("single-path", "ste", "norm", "literal", "log-odds", "softmax", "multi-path"),
-        *("multi-path-gumbel", "evolution", "random-search", "random"),
+        *("multi-path-gumbel", "evolution", "sensitivity", "taylor", "random-search", "random"),
     }
 
 
@@ -138,9 +138,15 @@ def test_subset_dropout_leaves_paths_alone(images: Path, tmp_path: Path) -> None
 
 def test_what_a_formulation_cannot_do(images: Path, tmp_path: Path) -> None:
     cfg = make_cfg("search/digits.yaml", images, tmp_path, "SEARCH.FORMULATION", "random")
-    with pytest.raises(UserError, match=r"'random' trains no supernet; expected .*, evolution$"):
+    with pytest.raises(
+        UserError,
+        match=r"'random' trains no supernet; expected .*, evolution, sensitivity, taylor$",
+    ):
         supernet_formulation(cfg)
-    with pytest.raises(UserError, match=r"is 'random'; a search on a detector .* sigmoid or ste$"):
+    with pytest.raises(
+        UserError,
+        match=r"is 'random'; a search on a detector .* sigmoid or ste or sensitivity or taylor$",
+    ):
         detector_formulation(cfg)
     cfg.merge_from_list(
         ["SEARCH.FORMULATION", "evolution", "SEARCH.TARGET", "0.0", "SEARCH.HELD_OUT", "0.5"]
