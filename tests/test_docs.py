@@ -164,6 +164,9 @@ def check_tool(tool: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> 
 def check(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Checks a command of a page as far as it goes without running it."""
     program, *words = shlex.split(command, comments=True)
+    if program in ("torchrun", "srun"):  # what they start
+        tool = next(index for index, word in enumerate(words) if word.startswith("tools/"))
+        program, words = "python", words[tool:]
     if program == "python" and words[0] == "-m":
         (module,) = words[1:]
         assert importlib.util.find_spec(f"{module}.__main__")
@@ -172,7 +175,7 @@ def check(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     elif program == "make":
         targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert {word for word in words if not word.startswith("PYTHON=")} <= set(targets)
-    else:
+    elif program != "[":  # a condition of the shell's
         assert program == "pip"
         setup = configparser.ConfigParser(interpolation=None)
         setup.read(ROOT / "setup.cfg", encoding="utf-8")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from backbones.files import read_json, write_json
 from search.space import Choice, SearchSpace
@@ -20,17 +24,17 @@ class Sensitivities:
     """
 
     def __init__(
-        self, file: Path, space: SearchSpace, iterations: int, around: Sequence[Choice]
+        self, file: Path, space: SearchSpace, measured: str, around: Sequence[Choice]
     ) -> None:
         """Reads what the file has of this network.
 
         Args:
-            file: of losses after ``iterations``; others in it are dropped.
+            file: of losses; those that were measured otherwise are dropped.
             space: of the network.
-            iterations: that the weights were trained for.
+            measured: stands for all that losses depend on beside the network.
             around: the network's choices.
         """
-        self._file, self._space, self._iterations = file, space, iterations
+        self._file, self._space, self._measured = file, space, measured
         self._around = " ".join(str(space.choice_type(choice)) for choice in around)
         self._types = [
             [str(space.choice_type(choice)) for choice in space.choices(layer)]
@@ -51,24 +55,32 @@ class Sensitivities:
         own = {"around": self._around, "loss": self.loss, "layers": rows}
         content = {
             "space": self._space.name,
-            "iterations": self._iterations,
+            "measured": self._measured,
             "networks": [*self._others(own=False), own],
         }
         write_json(self._file, content)
 
     def _others(self, own: bool) -> list[dict[str, Any]]:
-        """Entries of this network, or of the others, for the same weights."""
+        """Entries of this network, or of the others, that were measured alike."""
         if not self._file.exists():
             return []
         content = read_json(self._file, "sensitivities")
-        if (content["space"], content["iterations"]) != (self._space.name, self._iterations):
+        if content.get("measured") != self._measured:
             return []
-        return [
-            entry
-            for entry in content["networks"]
-            if (entry["around"] == self._around) == own
-            # a space of the same name may have had other options
-            and all(
-                list(row) == types for row, types in zip(entry["layers"], self._types, strict=False)
-            )
-        ]
+        return [e for e in content["networks"] if (e["around"] == self._around) == own]
+
+
+def digest_of(space: SearchSpace, settings: Mapping[str, Any], weights: nn.Module) -> str:
+    """Twelve hexadecimal digits that stand for all that losses of a supernet depend on.
+
+    Args:
+        space: of its networks.
+        settings: how they are measured.
+        weights: the supernet, statistics included.
+    """
+    text = json.dumps([space.to_dict(), settings], sort_keys=True, default=str)
+    found = hashlib.sha256(text.encode())
+    for name, value in weights.state_dict().items():
+        found.update(name.encode())
+        found.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()[:12]

@@ -12,7 +12,7 @@ from detectron2.utils import comm
 from torch import Tensor
 
 from search.runs.formulations.base import Judge, Search
-from search.runs.sensitivities import Sensitivities
+from search.runs.sensitivities import Sensitivities, digest_of
 from search.space import Choice
 from search.supernets.single_path import Supernet
 from search.supernets.thresholds import Thresholds
@@ -43,7 +43,15 @@ def loss_values(
     """
     space = search.space
     file = Path(search.cfg.OUTPUT_DIR, file_name)
-    known = Sensitivities(file, space, search.finished, around)
+    node = search.cfg.SEARCH.SENSITIVITY
+    settings = {
+        "images": node.IMAGES,
+        "batches": node.CALIBRATION_BATCHES,
+        "seed": search.cfg.SEED,
+        "data": [search.cfg.CLASSIFICATION.DATASET, *search.cfg.DATASETS.TRAIN],
+        "size": search.cfg.CLASSIFICATION.INPUT_SIZE,
+    }
+    known = Sensitivities(file, space, digest_of(space, settings, search.supernet), around)
     if known.loss is None:
         known.loss = loss(around)
     for index in range(len(known.layers), len(space.layers)):

@@ -25,7 +25,7 @@ from search.runs.formulations.measured import Measured, neighbour
 from search.runs.formulations.registry import FORMULATIONS
 from search.runs.formulations.values import gradient_values, measured_losses
 from search.runs.judge import statistics_kept
-from search.runs.sensitivities import Sensitivities
+from search.runs.sensitivities import Sensitivities, digest_of
 from search.selection.target import select_by_value
 from search.space import Candidate, Choice, SearchSpace
 from search.supernets.export import export_network
@@ -182,18 +182,15 @@ def test_the_best_of_the_rounds_is_taken(config: Callable[..., CfgNode]) -> None
     losses = {tuple(network): rng.random() for network in all_networks(trainer.space)}
     judge = CountingJudge(lambda choices: losses[tuple(choices)])
     chosen = trainer.formulation.choose(trainer, TARGET, judge)
-    file = Sensitivities(
-        Path(trainer.cfg.OUTPUT_DIR, "sensitivity.json"), trainer.space, trainer.finished, OWN
-    )
+    path = Path(trainer.cfg.OUTPUT_DIR, "sensitivity.json")
+    file = Sensitivities(path, trainer.space, json.loads(path.read_text())["measured"], OWN)
     values = [torch.tensor([file.loss - x for x in row]) for row in file.layers if file.loss]
     node = trainer.cfg.SEARCH
     first = select_by_value(trainer.space, trainer.runtime_model, values, TARGET, node.TOLERANCE)
     assert losses[tuple(chosen)] <= losses[tuple(first)]
 
 
-def test_what_was_measured_is_not_measured_again(
-    trainer: SearchTrainer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_measured_is_not_measured_again(trainer: SearchTrainer) -> None:
     space = trainer.space
     loss = additive(space, 0)
     whole = CountingJudge(loss)
@@ -223,24 +220,30 @@ def test_what_was_measured_is_not_measured_again(
     measured_losses(trainer, CountingJudge(loss), smaller)
     kept = json.loads(path.read_text())["networks"]
     assert len(kept) == 2
-    monkeypatch.setattr(SearchTrainer, "finished", content["iterations"] + 2)
+    with torch.no_grad():
+        trainer.supernet.stem.conv.weight[0, 0, 0, 0] += 1  # trained further
     other = CountingJudge(loss)
     measured_losses(trainer, other, OWN)
     assert len(other.asked) == count
     assert len(json.loads(path.read_text())["networks"]) == 1
 
 
-def test_losses_of_another_space_are_dropped(trainer: SearchTrainer, tmp_path: Path) -> None:
-    """Also of one of the same name with other options."""
-    file = tmp_path / "sensitivity.json"
-    known = Sensitivities(file, trainer.space, 4, OWN)
+def test_losses_that_were_measured_otherwise_are_dropped(
+    trainer: SearchTrainer, tmp_path: Path
+) -> None:
+    file, space = tmp_path / "sensitivity.json", trainer.space
+
+    def digest(space: SearchSpace, images: int) -> str:
+        return digest_of(space, {"images": images}, trainer.supernet)
+
+    known = Sensitivities(file, space, digest(space, 4), OWN)
     known.loss = 1.0
-    known.layers = [[1.0] * len(trainer.space.choices(layer)) for layer in trainer.space.layers]
+    known.layers = [[1.0] * len(space.choices(layer)) for layer in space.layers]
     known.save()
-    more = dataclasses.replace(trainer.space, kernel_sizes=(3, 5, 7))
-    assert Sensitivities(file, more, 4, OWN).layers == []
-    assert Sensitivities(file, dataclasses.replace(trainer.space, name="b"), 4, OWN).loss is None
-    assert Sensitivities(file, trainer.space, 4, OWN).layers == known.layers
+    more = dataclasses.replace(space, kernel_sizes=(3, 5, 7))
+    assert Sensitivities(file, more, digest(more, 4), OWN).layers == []
+    assert Sensitivities(file, space, digest(space, 5), OWN).loss is None
+    assert Sensitivities(file, space, digest(space, 4), OWN).layers == known.layers
 
 
 def test_a_loss_is_that_of_the_network_on_its_own(trainer: SearchTrainer) -> None:
