@@ -21,7 +21,8 @@ def parse() -> argparse.Namespace:
         nargs="+",
         metavar="METHOD",
         help="of single-path, norm, literal, log-odds, ste, softmax, multi-path, "
-        "multi-path-gumbel, evolution, random-search, random (default: all of them)",
+        "multi-path-gumbel, evolution, sensitivity, taylor, random-search, random "
+        "(default: all of them)",
     )
     parser.add_argument("--targets", nargs="+", type=float, default=[80.0], help="(default: 80)")
     parser.add_argument("--seeds", type=int, default=5, help="of every method (default: 5)")

@@ -36,7 +36,7 @@ def parse() -> argparse.Namespace:
         default=["single-path", "random"],
         metavar="METHOD",
         help="of single-path, norm, literal, log-odds, ste, softmax, multi-path, "
-        "multi-path-gumbel, evolution, random-search, random",
+        "multi-path-gumbel, evolution, sensitivity, taylor, random-search, random",
     )
     search.add_argument("--targets", nargs="+", type=float, required=True)
     search.add_argument("--seeds", type=int, default=10, help="of every method (default: 10)")

@@ -7,7 +7,6 @@ import contextlib
 import io
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -46,6 +45,9 @@ EXIT_INTERRUPTED = 130
 
 _LAST_WORDS = 10
 """Seconds that the processes of a run have to end by themselves when one of them has failed."""
+
+_KILLED = -9
+"""Exit code of a process that SIGKILL ended; Windows has no such signal."""
 
 _LOST = ("onnection closed", "onnection reset", "remote process exited")
 """What gloo and NCCL say in a process whose neighbour is gone."""
@@ -140,9 +142,9 @@ def _explain(
     if signals or code - 128 in SIGNALS:
         raise Preempted(signals[0] if signals else code - 128) from None
     codes = [process.exitcode for process in context.processes]
-    if -signal.SIGKILL in codes and (code or any(lost in str(error) for lost in _LOST)):
+    if _KILLED in codes and (code or any(lost in str(error) for lost in _LOST)):
         raise UserError(
-            f"process {codes.index(-signal.SIGKILL)} of {len(codes)} was killed (SIGKILL), as a "
+            f"process {codes.index(_KILLED)} of {len(codes)} was killed (SIGKILL), as a "
             "system without memory left does; free some, or lower SOLVER.IMS_PER_BATCH or "
             "DATALOADER.NUM_WORKERS, and continue with --resume"
         ) from None

@@ -72,7 +72,7 @@ def listening() -> Iterator[None]:
     try:
         yield
     finally:
-        _request.listening = False
+        _request.__dict__.clear()  # a later run of this process was not asked
         for number, handler in before.items():
             signal.signal(number, handler)
         if not any(child.daemon for child in multiprocessing.active_children()):

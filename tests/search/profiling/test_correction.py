@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from backbones import LatencyTable, UserError
+from backbones import LatencyTable, UserError, load_architecture
 from backbones.latency import Correction, LeastCosts, layer_runtimes
 from backbones.schema import named_files
 from detection.deployment import Deployment
@@ -21,6 +21,7 @@ from search.profiling.workload import choices_named, random_networks
 from search.runs.build import build_runtime_model
 from search.selection.runtime import runtime_entries
 from search.space import SearchSpace
+from search.start.around import Options, space_around
 from tests.search.conftest import make_cfg
 from tests.search.profiling.conftest import KnownEngine
 
@@ -181,8 +182,13 @@ def test_shipped_corrections_are_fitted_and_taken_as_they_are(
     name: str, space: SearchSpace
 ) -> None:
     table = LatencyTable.load(name)
+    if "lite0" in name:
+        space, _ = space_around(load_architecture("efficientnet_lite0"), Options())
     known = table.correction
-    assert known is not None
+    if known is None:
+        assert table.correction_refused
+        check_order(space, table)
+        return
     plain = dataclasses.replace(table, correction=None)
     features = {}
     for types in known.networks:
