@@ -123,7 +123,7 @@ def test_the_backbone_found_starts_a_detector(cfg: CfgNode) -> None:
     """Its weights are those of the supernet, found by their names."""
     search = DetectorSearchTrainer(cfg)
     folder = Path(cfg.OUTPUT_DIR)
-    architecture, detector, _ = search.exported(80.0, folder)
+    architecture, detector, _ = search.exported(search.choices(80.0), folder)
     options = ("MODEL.BACKBONE.NAME", "build_spnas_fpn_backbone", "MODEL.SPNAS.LATENCY_TABLE", "")
     files = (
         *("MODEL.SPNAS.ARCH", str(folder / "architecture.json")),
