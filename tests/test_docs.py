@@ -175,7 +175,7 @@ def check(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     elif program == "make":
         targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert {word for word in words if not word.startswith("PYTHON=")} <= set(targets)
-    elif program != "[":  # a condition of the shell's
+    else:
         assert program == "pip"
         setup = configparser.ConfigParser(interpolation=None)
         setup.read(ROOT / "setup.cfg", encoding="utf-8")
