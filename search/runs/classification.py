@@ -27,7 +27,7 @@ from search.runs.judge import ClassifierJudge
 from search.runs.runtime_loss import check_decisions, search_note, seed_draws
 from search.space import Choice
 from search.start.remapping import start_supernet
-from search.start.seed import search_space, seed_of
+from search.start.seed import reference_choices, search_space, seed_of
 
 logger = logging.getLogger(__name__)
 
@@ -80,9 +80,7 @@ class SearchTrainer(ClassificationTrainer):
     @property
     def reference(self) -> Sequence[Choice]:
         """The choices of the network that the search started from, or of the largest one."""
-        if self.seed:
-            return self.seed.choices
-        return [self.space.candidates[-1]] * len(self.space.layers)
+        return reference_choices(self.seed, self.space)
 
     def resume_or_load(self, path: str = "", resume: bool = False) -> None:
         """As any run; a new search starts from the weights of ``SEARCH.START``, where named."""

@@ -35,7 +35,7 @@ from search.runs.found import described, found_row, search_results
 from search.runs.runtime_loss import check_decisions, search_note, seed_draws
 from search.space import Choice
 from search.start.remapping import start_supernet
-from search.start.seed import seed_of
+from search.start.seed import reference_choices, seed_of
 from search.supernets.export import exported_state
 from search.supernets.single_path import Supernet
 
@@ -103,9 +103,7 @@ class DetectorSearchTrainer(DetectionTrainer):
     @property
     def reference(self) -> Sequence[Choice]:
         """The choices of the network that the search started from, or of the largest one."""
-        if self.seed:
-            return self.seed.choices
-        return [self.space.candidates[-1]] * len(self.space.layers)
+        return reference_choices(self.seed, self.space)
 
     def resume_or_load(self, resume: bool = True) -> None:
         """As for a detector; a new search then starts undecided on the weights loaded.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from detectron2.config import CfgNode
@@ -72,6 +73,11 @@ def seed_of(cfg: CfgNode) -> Seed | None:
             ) from None
     weights = cfg.MODEL.WEIGHTS or named_weights(start, "SEARCH.START")
     return Seed(architecture, space, tuple(choices), weights)
+
+
+def reference_choices(seed: Seed | None, space: SearchSpace) -> Sequence[Choice]:
+    """The choices of the network that a search starts from; without one, of the largest."""
+    return seed.choices if seed else [space.candidates[-1]] * len(space.layers)
 
 
 def _options(cfg: CfgNode) -> Options:
