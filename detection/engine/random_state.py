@@ -71,26 +71,34 @@ def seeded(seed: int) -> Iterator[None]:
         restore_random_state(before)
 
 
+_spare: list[np.random.BitGenerator] = []
+"""Of NumPy, for :func:`drawn_by`: making one takes longer than reading a small image."""
+
+
 @contextlib.contextmanager
 def drawn_by(key: str) -> Iterator[None]:
     """What is drawn on the CPU in the block depends on a key alone; what follows goes on.
 
-    Quick enough for every image: the states are set aside as they are.
+    Quick enough for every image: NumPy's generator is exchanged, since copying its state takes
+    0.7 ms. The second normal number of a pair that its legacy functions keep is dropped by that.
 
     Args:
         key: the same gives the same numbers, in any process.
     """
-    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    before = random.getstate(), np.random.get_bit_generator(), torch.get_rng_state()
+    generator = _spare.pop() if _spare else np.random.MT19937()
     own = seed_of_key(key)
     random.seed(own)
+    np.random.set_bit_generator(generator)
     np.random.seed(own)
     torch.default_generator.manual_seed(own)
     try:
         yield
     finally:
         random.setstate(before[0])
-        np.random.set_state(before[1])
+        np.random.set_bit_generator(before[1])
         torch.set_rng_state(before[2])
+        _spare.append(generator)
 
 
 def seed_of_key(key: str) -> int:
