@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from detection.engine.random_state import seeded
 from detection.engine.replicas import unite_buffers
 from search.classification.data import ImageSet, build_train_loader
+from search.classification.pixels import expected_images, normalised
 
 _ORDER = 10**6
 """Order of the images for calibration: another one than that of any training."""
@@ -35,10 +36,11 @@ def calibrated(network: nn.Module, cfg: CfgNode, dataset: ImageSet, batches: int
         batches: to estimate on, the same for every network; 0 leaves the statistics as they are.
     """
     if batches:
-        device = next(network.parameters()).device
+        device, expected = next(network.parameters()).device, expected_images(network)
         with seeded(cfg.SEED):
             loader = calibration_batches(cfg, dataset)
-            estimate_statistics(network, (images.to(device) for images, _ in loader), batches)
+            pixels = (normalised(images.to(device), expected) for images, _ in loader)
+            estimate_statistics(network, pixels, batches)
     return network.eval()
 
 

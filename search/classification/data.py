@@ -22,7 +22,7 @@ from detection.engine.sampler import Augmented, ResumableSampler
 from search.classification.folder import ClassificationFolder
 
 ImageSet: TypeAlias = "ClassificationFolder | Subset[Any]"
-"""Images with the index of their class, as tensors."""
+"""Images as bytes, with the index of their class."""
 
 NAMED = ("imagenet", "digits")
 
@@ -54,12 +54,12 @@ def classification_root(dataset: str) -> Path:
 
 
 def build_transform(cfg: CfgNode, is_training: bool, images: InputSpec = IMAGENET) -> Any:
-    """Timm's standard augmentation, from PIL image to normalised (3, H, W) tensor.
+    """Timm's standard augmentation, from PIL image to (3, H, W) uint8 tensor.
 
     Args:
         cfg: size, crops and augmentation.
         is_training: augment.
-        images: mean and deviation that the network expects.
+        images: that the network expects: their mean fills what a policy leaves empty.
     """
     node = cfg.CLASSIFICATION
     return create_transform(
@@ -74,7 +74,7 @@ def build_transform(cfg: CfgNode, is_training: bool, images: InputSpec = IMAGENE
         interpolation="bicubic",
         crop_pct=node.CROP_PCT,
         mean=images.mean,
-        std=images.std,
+        normalize=False,
     )
 
 

@@ -18,7 +18,6 @@ from detectron2.utils.events import get_event_storage
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from backbones.architecture import IMAGENET, Architecture
 from backbones.exported import ARCHITECTURE_FILE
 from detection.engine.best import BestModel, check_best_keys
 from detection.engine.metrics import has_row
@@ -35,6 +34,7 @@ from search.classification.data import (
     checked_batch,
 )
 from search.classification.optimizer import build_lr_scheduler, build_optimizer
+from search.classification.pixels import expected_images, normalised
 
 METRICS = ("val/top1", "val/top5", "val/loss")
 """What an evaluation finds, as ``SOLVER.BEST_METRIC`` names it."""
@@ -51,7 +51,7 @@ class ClassificationTrainer(RunTrainer):
         checkpointables: further state of a subclass.
 
     Attributes:
-        images: what the model's architecture is made for: mean and deviation are taken from it.
+        images: what the model expects.
         part: of ``results.json`` that a complete training writes, behind all its other files.
     """
 
@@ -62,8 +62,7 @@ class ClassificationTrainer(RunTrainer):
     ) -> None:
         self.cfg = cfg
         self.device = torch.device(cfg.MODEL.DEVICE)
-        architecture = getattr(model, "architecture", None)
-        self.images = architecture.input if isinstance(architecture, Architecture) else IMAGENET
+        self.images = expected_images(model)
         self.train_data, self.val_data = self.datasets()
         steps_per_epoch = max(len(self.train_data) / checked_batch(cfg), 1.0)
         max_iter = _steps(cfg.CLASSIFICATION.EPOCHS, steps_per_epoch)
@@ -167,6 +166,7 @@ class ClassificationTrainer(RunTrainer):
         images, targets = next(self._batches)
         data_time = time.perf_counter() - start
         images = images.to(self.device, non_blocking=True, memory_format=self.layout)
+        images = normalised(images, self.images)
         targets = targets.to(self.device, non_blocking=True)
         self.optimizer.zero_grad(set_to_none=True)
         losses, logits = self.backward(images, targets)

@@ -19,6 +19,7 @@ from detection.engine.random_state import seeded
 from search.classification.accuracy import evaluate
 from search.classification.calibration import calibration_batches, estimate_statistics
 from search.classification.data import build_val_loader
+from search.classification.pixels import expected_images, normalised
 from search.runs.found import FoundNetworks
 from search.space import Choice
 from search.supernets.export import export_network
@@ -114,12 +115,15 @@ class ClassifierJudge(SupernetJudge):
         """Cross entropies."""
         device = self.supernet.stem.conv.weight.device
         for images, targets in self._held_out:
-            for image, target in zip(images.to(device), targets.to(device), strict=True):
+            pixels = normalised(images.to(device), expected_images(self.supernet))
+            for image, target in zip(pixels, targets.to(device), strict=True):
                 yield F.cross_entropy(self.supernet(image[None]).float(), target[None])
 
     def _estimate(self, network: nn.Module) -> None:
         with seeded(self.seed):  # of dropout
-            estimate_statistics(network, self._statistics, len(self._statistics))
+            expected = expected_images(network)
+            pixels = (normalised(images, expected) for images in self._statistics)
+            estimate_statistics(network, pixels, len(self._statistics))
 
     @cached_property
     def _statistics(self) -> list[Tensor]:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from detectron2.config import CfgNode, get_cfg
 from PIL import Image, ImageOps
+from timm.data import create_transform
 from torchvision.datasets import ImageFolder
 
 from backbones import UserError, load_architecture
@@ -28,6 +29,7 @@ from search.classification.data import (
     resolve_classifier,
 )
 from search.classification.folder import ClassificationFolder
+from search.classification.pixels import normalised
 from search.config import add_search_config
 from tests.made_images import exif, photo, spoil_pixels
 
@@ -69,10 +71,25 @@ def test_imagenet_layout(cfg: CfgNode) -> None:
 def test_mean_and_deviation_are_the_networks(cfg: CfgNode) -> None:
     """One grey level of a photo, in the network's figures and in ImageNet's."""
     images = load_architecture("efficientnet_lite0").input
-    own = build_dataset(cfg, "val", augment=False, images=images)[0][0]
-    usual = build_dataset(cfg, "val", augment=False)[0][0]
+    pixels = build_dataset(cfg, "val", augment=False)[0][0]
+    own, usual = normalised(pixels, images), normalised(pixels, IMAGENET)
     mean, std = (torch.tensor(v)[:, None, None] for v in (IMAGENET.mean, IMAGENET.std))
     torch.testing.assert_close(255 * (usual * std + mean), 128 * own + 127, rtol=0, atol=1e-3)
+
+
+def test_bytes_become_what_torchvision_makes_of_an_image(cfg: CfgNode, folder: Path) -> None:
+    """Bit for bit, in both memory layouts, and as timm's own transform ends."""
+    Image.fromarray(photo(45, 40)).save(folder / "val" / "n01440764" / "0.JPEG")
+    dataset = build_dataset(cfg, "val", augment=False)
+    expected = create_transform(32, crop_pct=0.875, interpolation="bicubic")(
+        dataset.loader(dataset.samples[0][0])
+    )
+    ((images, _), *_) = build_val_loader(cfg, dataset)
+    assert images.dtype == torch.uint8
+    for layout in (torch.contiguous_format, torch.channels_last):
+        found = normalised(images.to(memory_format=layout), IMAGENET)
+        assert found.is_contiguous(memory_format=layout)
+        assert torch.equal(found[0], expected)
 
 
 def test_classifier_and_its_data_agree(cfg: CfgNode, tmp_path: Path) -> None:

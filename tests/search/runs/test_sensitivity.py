@@ -15,8 +15,10 @@ import torch.nn.functional as F
 from detectron2.config import CfgNode
 from fvcore.nn.precise_bn import update_bn_stats
 from torch import Tensor
+from torchvision.transforms.functional import normalize
 
 from backbones import Architecture, UserError
+from backbones.architecture import IMAGENET
 from backbones.exported import save_backbone
 from backbones.latency import predict_runtime
 from search.runs.build import build_latency_table
@@ -246,6 +248,12 @@ def test_losses_that_were_measured_otherwise_are_dropped(
     assert Sensitivities(file, space, digest(space, 4), OWN).layers == known.layers
 
 
+def as_expected(images: Tensor) -> Tensor:
+    """Bytes as the network expects them."""
+    found: Tensor = normalize(images / 255, IMAGENET.mean, IMAGENET.std)
+    return found
+
+
 def test_a_loss_is_that_of_the_network_on_its_own(trainer: SearchTrainer) -> None:
     """Independent: exported, with precise statistics, and its cross entropy by hand."""
     judge = trainer.judge
@@ -253,10 +261,11 @@ def test_a_loss_is_that_of_the_network_on_its_own(trainer: SearchTrainer) -> Non
         network = export_network(
             trainer.supernet, choices, trainer.space.architecture(choices, "one")
         )
-        update_bn_stats(network.train(), iter(judge._statistics), 2)
+        update_bn_stats(network.train(), map(as_expected, judge._statistics), 2)
         network.eval()
         with torch.no_grad():
-            losses = [F.cross_entropy(network(x), y, reduction="none") for x, y in judge._held_out]
+            batches = [(network(as_expected(x)), y) for x, y in judge._held_out]
+            losses = [F.cross_entropy(*batch, reduction="none") for batch in batches]
         assert len(torch.cat(losses)) == 6
         assert judge.loss(choices) == pytest.approx(float(torch.cat(losses).mean()), rel=1e-5)
         assert judge.loss(choices) == judge.loss(choices)
@@ -335,7 +344,7 @@ def test_mean_magnitudes_over_images(trainer: SearchTrainer) -> None:
         supernet.eval()
         magnitudes = []
         for batch, targets in judge._held_out:
-            for image, target in zip(batch, targets, strict=True):
+            for image, target in zip(as_expected(batch), targets, strict=True):
                 with supernet.gated(OWN) as gates:
                     F.cross_entropy(supernet(image[None]), target[None]).backward()
                 magnitudes.append([g.grad.abs() for g in gates if g.grad is not None])

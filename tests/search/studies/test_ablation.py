@@ -16,8 +16,10 @@ import torch.nn.functional as F
 from detectron2.config import CfgNode, get_cfg
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
+from torchvision.transforms.functional import normalize
 
 from backbones import UserError
+from backbones.architecture import IMAGENET
 from backbones.files import read_json
 from backbones.network import build_classifier
 from backbones.paths import config_path
@@ -103,7 +105,8 @@ def test_a_step_sums_the_gradients_of_fixed_networks(
     supernet = trainer.supernet.double()
     with double_precision():
         randomize_norms(supernet)
-        batch, targets = torch.randn(8, 3, 64, 64), torch.arange(8) % 2
+        pixels, targets = torch.randint(256, (8, 3, 64, 64)).byte(), torch.arange(8) % 2
+        batch = normalize(pixels / 255, IMAGENET.mean, IMAGENET.std)
         expected = {name: torch.zeros_like(p) for name, p in supernet.named_parameters()}
         for kernel in kernels:
             network = network_by_hand(supernet, kernel)
@@ -113,7 +116,7 @@ def test_a_step_sums_the_gradients_of_fixed_networks(
                 centre(expected[name], parameter.shape).add_(parameter.grad)
         before = {name: p.detach().clone() for name, p in supernet.named_parameters()}
         trainer.iter = 0
-        trainer._batches = iter([(batch, targets)])
+        trainer._batches = iter([(pixels, targets)])
         with EventStorage(0):
             trainer.run_step()
     for name, parameter in supernet.named_parameters():
