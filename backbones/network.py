@@ -127,6 +127,22 @@ class Classifier(Trunk):
         """Images (N, 3, H, W) → logits (N, num_classes)."""
         return self.forward_head(self.forward_features(x))
 
+    def in_sequence(self) -> list[nn.Module]:
+        """Stem, layers and all that follows; one after the other they compute ``forward``."""
+        pool = GlobalAveragePool()
+        return [
+            *(self.stem, *self.layers, self.head),
+            *(pool, self.hidden, self.dropout, self.classifier),
+        ]
+
+
+class GlobalAveragePool(nn.Module):
+    """(N, C, H, W) → (N, C)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The mean over positions."""
+        return x.mean((2, 3))
+
 
 class FeatureExtractor(Trunk):
     """The trunk alone, returning the chosen feature maps as a list (timm's ``features_only``)."""

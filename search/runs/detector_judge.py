@@ -51,6 +51,9 @@ class DetectorJudge(SupernetJudge):
         """Less the loss."""
         return -self.loss(choices)
 
+    def hold(self, choices: Sequence[Choice], layers: int) -> None:
+        """Nothing: most of a detector's step is behind its backbone."""
+
     def loss(self, choices: Sequence[Choice]) -> float:
         """Sum of the losses, mean over images, of a network with statistics of its own."""
         return self._mean_loss(choices, self._images, "own objects")

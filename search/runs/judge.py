@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.utils.data import Subset
 
 from detection.engine.random_state import seeded
-from search.classification.accuracy import evaluate
 from search.classification.calibration import calibration_batches, estimate_statistics
 from search.classification.data import build_val_loader
 from search.classification.pixels import expected_images, normalised
 from search.runs.found import FoundNetworks
+from search.runs.prefix import Normalise, Prefix
 from search.space import Choice
 from search.supernets.export import export_network
 from search.supernets.one_shot import OneShot
@@ -93,22 +93,52 @@ class ClassifierJudge(SupernetJudge):
 
     def loss(self, choices: Sequence[Choice]) -> float:
         """Cross entropy of a network with statistics of its own."""
-        return self._loss(choices, self._held_out)
+        return self._loss(choices, [labels for _, labels in self._held_out])
 
     def blind_loss(self, choices: Sequence[Choice]) -> float:
         """As :meth:`loss`, where every batch's labels are those of its images in reverse order."""
-        return self._loss(choices, [(images, labels.flip(0)) for images, labels in self._held_out])
+        return self._loss(choices, [labels.flip(0) for _, labels in self._held_out])
 
-    @torch.no_grad()
-    def _loss(self, choices: Sequence[Choice], batches: list[Any]) -> float:
+    def hold(self, choices: Sequence[Choice], layers: int) -> None:
+        """Keeps the maps that these layers make of all images; from 0 layers on, anew."""
+        kept, held = choices[:layers], self._held
+        further = held.shared_by(kept) and 0 < layers >= len(held.choices)
+        begin = held if further else self._images
+        modules = 2 + len(self.supernet.space.first) + layers  # normalisation and stem as well
+        self._held = begin.extended(self._modules(choices), modules, kept)
+
+    def _loss(self, choices: Sequence[Choice], labels: list[Tensor]) -> float:
+        held = self._held if self._held.shared_by(choices) else self._images
+        with seeded(self.seed):  # of dropout
+            outputs = held.outputs(self._modules(choices))
+        losses = [
+            F.cross_entropy(logits.float().cpu(), targets, reduction="none")
+            for logits, targets in zip(outputs, labels, strict=True)
+        ]
+        return mean(torch.cat(losses).double().tolist())
+
+    def _modules(self, choices: Sequence[Choice]) -> list[nn.Module]:
+        """A network cut out of the supernet, from bytes to logits."""
         architecture = self.supernet.space.architecture(choices, "found")
         network = export_network(self.supernet, choices, architecture)
-        self._estimate(network)
-        return evaluate(network.eval(), batches)["loss"]
+        return [Normalise(architecture.input), *network.in_sequence()]
+
+    @cached_property
+    def _images(self) -> Prefix:
+        device = self.supernet.stem.conv.weight.device
+        judged = [images.to(device) for images, _ in self._held_out]
+        return Prefix(0, (), self._statistics, judged)
+
+    @cached_property
+    def _held(self) -> Prefix:
+        return self._images
 
     def estimate(self) -> None:
         """On training batches, for the supernet itself."""
-        self._estimate(self.supernet)
+        expected = expected_images(self.supernet)
+        pixels = (normalised(images, expected) for images in self._statistics)
+        with seeded(self.seed):  # of dropout
+            estimate_statistics(self.supernet, pixels, len(self._statistics))
         self.supernet.eval()
 
     def image_losses(self) -> Iterator[Tensor]:
@@ -118,12 +148,6 @@ class ClassifierJudge(SupernetJudge):
             pixels = normalised(images.to(device), expected_images(self.supernet))
             for image, target in zip(pixels, targets.to(device), strict=True):
                 yield F.cross_entropy(self.supernet(image[None]).float(), target[None])
-
-    def _estimate(self, network: nn.Module) -> None:
-        with seeded(self.seed):  # of dropout
-            expected = expected_images(network)
-            pixels = (normalised(images, expected) for images in self._statistics)
-            estimate_statistics(network, pixels, len(self._statistics))
 
     @cached_property
     def _statistics(self) -> list[Tensor]:

@@ -38,6 +38,9 @@ class Judge(Protocol):
     def blind_loss(self, choices: Sequence[Choice]) -> float:
         """As :meth:`loss`, where the images have each other's labels: a control."""
 
+    def hold(self, choices: Sequence[Choice], layers: int) -> None:
+        """Prepares for the losses of networks that share the first searchable layers of one."""
+
     def gate_gradients(self, choices: Sequence[Choice]) -> list[Tensor]:
         """(G_i,) of every layer: mean magnitude, over images, of the loss's gradient by indicators.
 

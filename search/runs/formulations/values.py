@@ -24,11 +24,12 @@ SENSITIVITY_FILE = "sensitivity.json"
 
 def measured_losses(search: Search, judge: Judge, around: Sequence[Choice]) -> list[Tensor]:
     """By how much the loss falls with every choice in the place of a network's own, one by one."""
-    return loss_values(search, judge.loss, around, SENSITIVITY_FILE)
+    return loss_values(search, judge, judge.loss, around, SENSITIVITY_FILE)
 
 
 def loss_values(
     search: Search,
+    judge: Judge,
     loss: Callable[[Sequence[Choice]], float],
     around: Sequence[Choice],
     file_name: str,
@@ -37,7 +38,8 @@ def loss_values(
 
     Args:
         search: whose networks are measured.
-        loss: of a network.
+        judge: of the networks.
+        loss: of a network, by the judge.
         around: the network.
         file_name: in ``OUTPUT_DIR``, written layer by layer; what it has is not measured again.
     """
@@ -52,9 +54,11 @@ def loss_values(
         "size": search.cfg.CLASSIFICATION.INPUT_SIZE,
     }
     known = Sensitivities(file, space, digest_of(space, settings, search.supernet), around)
+    judge.hold(around, 0)
     if known.loss is None:
         known.loss = loss(around)
     for index in range(len(known.layers), len(space.layers)):
+        judge.hold(around, index)
         losses = []
         for choice in space.choices(space.layers[index]):
             changed = [*around[:index], choice, *around[index + 1 :]]

@@ -93,7 +93,7 @@ def dropped(search: Search, judge: Judge, target: float, seed: int) -> list[Choi
 
 def blind(search: Search, judge: Judge, target: float, seed: int) -> list[Choice]:
     """What measuring finds where the images have each other's labels: the data say nothing."""
-    values = loss_values(search, judge.blind_loss, search.reference, "blind.json")
+    values = loss_values(search, judge, judge.blind_loss, search.reference, "blind.json")
     node = search.cfg.SEARCH
     return select_by_value(search.space, search.runtime_model, values, target, node.TOLERANCE)
 

@@ -87,6 +87,9 @@ class CountingJudge:
 
     blind_loss = fitness = loss
 
+    def hold(self, choices: Sequence[Choice], layers: int) -> None:
+        """Nothing to gain."""
+
     def gate_gradients(self, choices: Sequence[Choice]) -> list[Tensor]:
         raise AssertionError("not asked for")
 
@@ -269,6 +272,20 @@ def test_a_loss_is_that_of_the_network_on_its_own(trainer: SearchTrainer) -> Non
         assert len(torch.cat(losses)) == 6
         assert judge.loss(choices) == pytest.approx(float(torch.cat(losses).mean()), rel=1e-5)
         assert judge.loss(choices) == judge.loss(choices)
+
+
+def test_layers_that_networks_share_are_computed_once(trainer: SearchTrainer) -> None:
+    judge, space = trainer.judge, trainer.space
+    networks = [[*OWN[:2], choice] for choice in space.choices(space.layers[2])]
+    alone = [(judge.loss(choices), judge.blind_loss(choices)) for choices in networks]
+    for layers in range(3):
+        judge.hold(OWN, layers)
+        assert [(judge.loss(c), judge.blind_loss(c)) for c in networks] == alone
+    with torch.no_grad():
+        trainer.supernet.stem.conv.weight.mul_(-1)
+    assert [(judge.loss(c), judge.blind_loss(c)) for c in networks] == alone
+    judge.hold(OWN, 0)
+    assert [judge.loss(c) for c in networks] != [loss for loss, _ in alone]
 
 
 def test_the_blind_loss_has_the_labels_of_others(trainer: SearchTrainer) -> None:

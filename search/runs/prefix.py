@@ -1,0 +1,79 @@
+"""The first layers of a network, computed once for all networks that share them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from backbones.architecture import InputSpec
+from search.classification.calibration import estimate_statistics
+from search.classification.pixels import normalised
+from search.space import Choice
+
+
+class Normalise(nn.Module):
+    """Bytes to what a network expects."""
+
+    def __init__(self, expected: InputSpec) -> None:
+        super().__init__()
+        self._expected = expected
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W) uint8 → (N, 3, H, W)."""
+        return normalised(images, self._expected)
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """What the first modules of a network make of images.
+
+    Attributes:
+        modules: how many.
+        choices: of the searchable layers among them.
+        training: of every training batch, as in training; statistics are estimated on them.
+        judged: of every batch to judge on, with those statistics.
+    """
+
+    modules: int
+    choices: tuple[Choice, ...]
+    training: Sequence[Tensor]
+    judged: Sequence[Tensor]
+
+    def shared_by(self, choices: Sequence[Choice]) -> bool:
+        """Whether a network has these modules."""
+        return tuple(choices[: len(self.choices)]) == self.choices
+
+    @torch.no_grad()
+    def extended(
+        self, network: Sequence[nn.Module], modules: int, choices: Sequence[Choice]
+    ) -> Prefix:
+        """By further modules of a network that has these.
+
+        Args:
+            network: its modules in sequence; their statistics are changed.
+            modules: how many of them.
+            choices: of the searchable layers among them.
+        """
+        training, judged = self.training, self.judged
+        for module in network[self.modules : modules]:
+            module.train()
+            after = [module(maps) for maps in training]
+            estimate_statistics(module, training, len(training))
+            module.eval()
+            training, judged = after, [module(maps) for maps in judged]
+        return Prefix(modules, tuple(choices), training, judged)
+
+    @torch.no_grad()
+    def outputs(self, network: Sequence[nn.Module]) -> list[Tensor]:
+        """What a network that has these modules makes of the batches to judge on.
+
+        Args:
+            network: its modules in sequence; the statistics of the others are changed.
+        """
+        rest = nn.Sequential(*network[self.modules :])
+        estimate_statistics(rest, self.training, len(self.training))
+        rest.eval()
+        return [rest(maps) for maps in self.judged]
