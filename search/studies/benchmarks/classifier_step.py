@@ -21,7 +21,15 @@ from backbones.scratch import scratch_folder
 from detection.engine.provenance import provenance
 from search.classification.classifier import ClassifierTrainer
 from search.config import load_search_config
-from search.studies.benchmarks.costs import Case, Step, autocast, costs, with_ratios
+from search.studies.benchmarks.costs import (
+    Case,
+    Step,
+    autocast,
+    check_counts,
+    check_device,
+    costs,
+    with_ratios,
+)
 from search.studies.markdown import beside, table
 
 CONFIG = "classification/spnas_imagenet.yaml"
@@ -181,6 +189,8 @@ def classifier_step_report(
     device: str, batch: int, size: int, precision: str, repeats: int
 ) -> dict[str, Any]:
     """:func:`classifier_costs`, with the setting."""
+    check_device(device)
+    check_counts(batch=batch, size=size, repeats=repeats)
     setting = {"batch": batch, "size": size, "precision": precision, "repeats": repeats}
     found = classifier_costs(device, batch, size, precision, repeats)
     return {**provenance(device), **setting, "steps": found}

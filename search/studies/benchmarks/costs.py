@@ -44,6 +44,27 @@ class Case:
     make: Callable[[], Step]
 
 
+def check_device(device: str) -> None:
+    """Insists on a GPU where one is asked for.
+
+    Raises:
+        UserError: if there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device is cuda, but PyTorch finds no usable GPU here; use --device cpu")
+
+
+def check_counts(**counts: int) -> None:
+    """Insists on 1 or more of everything that an option of the tool counts.
+
+    Raises:
+        UserError: naming the option and its value.
+    """
+    for name, value in counts.items():
+        if value < 1:
+            raise UserError(f"--{name} is {value}; expected 1 or more")
+
+
 def autocast(device: str, precision: str) -> AbstractContextManager[Any]:
     """The context to compute in.
 
@@ -61,7 +82,7 @@ def scaler(device: str, precision: str) -> torch.amp.GradScaler:
     return torch.amp.GradScaler(device, enabled=precision == "float16" and device == "cuda")
 
 
-def one_line(error: BaseException) -> str:
+def error_line(error: BaseException) -> str:
     """An error's kind and the first line of what it says."""
     (first, *_) = [*filter(None, map(str.strip, str(error).splitlines())), ""]
     return f"{type(error).__name__}: {first[:300]}".rstrip(": ")
@@ -91,7 +112,7 @@ def costs(cases: Sequence[Case], device: str, repeats: int) -> dict[str, dict[st
         except UserError:
             raise
         except Exception as error:
-            found[case.name] = {"error": one_line(error)}
+            found[case.name] = {"error": error_line(error)}
     times: dict[str, list[float]] = {name: [] for name in steps}
     burst = BURST if device == "cuda" else 1
     for _ in range(repeats):
@@ -101,7 +122,7 @@ def costs(cases: Sequence[Case], device: str, repeats: int) -> dict[str, dict[st
             try:
                 times[name].append(_seconds(step, device, burst))
             except Exception as error:
-                found[name] = {"error": one_line(error)}
+                found[name] = {"error": error_line(error)}
     for name, record in times.items():
         if "error" not in found[name]:
             found[name] = {"seconds": statistics.median(record), **found[name]}

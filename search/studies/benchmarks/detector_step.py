@@ -17,7 +17,16 @@ from torch import Tensor, nn
 from detection.engine.provenance import provenance
 from detection.trainer import DetectionTrainer
 from search.config import load_search_config
-from search.studies.benchmarks.costs import Case, Step, autocast, costs, scaler, with_ratios
+from search.studies.benchmarks.costs import (
+    Case,
+    Step,
+    autocast,
+    check_counts,
+    check_device,
+    costs,
+    scaler,
+    with_ratios,
+)
 from search.studies.markdown import beside, table
 
 OURS = "detection/mask_rcnn_spnas_fpn_1x.yaml"
@@ -172,6 +181,8 @@ def detector_step_report(
     device: str, batch: int, size: tuple[int, int], precision: str, repeats: int
 ) -> dict[str, Any]:
     """Training at ``batch`` images per step, and inference of one image at a time."""
+    check_device(device)
+    check_counts(batch=batch, size=min(size), repeats=repeats)
     setting = {"batch": batch, "size": size, "precision": precision, "repeats": repeats}
     found = {
         kind: detector_costs(

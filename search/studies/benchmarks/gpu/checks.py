@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from backbones.errors import UserError
-from detection.data.digits import prepare_digits
 from detection.engine.results import results_part
 from search.studies.benchmarks.classifier_step import precision_options
-from search.studies.benchmarks.costs import one_line
+from search.studies.benchmarks.costs import error_line
 from search.studies.benchmarks.gpu.runs import (
     losses,
     losses_are_finite,
@@ -27,14 +26,14 @@ from search.studies.kills.kinds import KINDS, prepare
 STEPS, DETECTOR_STEPS = 30, 40
 """Of a run; a detector's rows of metrics are 20 iterations apart."""
 
+BATCH = 32
+"""Images per step of a classification, in the digits' configurations."""
+
 LIMIT = 60
 """Seconds that a run, or its second half, may take on a GPU."""
 
 STOPPED = 143
 """Exit code of a run that SIGTERM has stopped in order."""
-
-_DIGITS = 5188
-"""Images that a training on the digits has."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +54,9 @@ class Check:
     config_file: str
     part: str
     precision: str
-    options: tuple[str, ...]
+    options: tuple[str, ...] = ()
 
 
-_EPOCHS = 32 * STEPS / _DIGITS
-_IMAGES = (
-    *("CLASSIFICATION.EPOCHS", f"{_EPOCHS:.5f}", "SOLVER.WARMUP_EPOCHS", f"{_EPOCHS / 10:.5f}"),
-    *("CLASSIFICATION.CHECKPOINT_EPOCHS", f"{_EPOCHS / 3:.5f}", "VIS_PERIOD", "5"),
-)
 _SCENES = (
     *("SOLVER.MAX_ITER", str(DETECTOR_STEPS), "SOLVER.WARMUP_ITERS", "10"),
     *("SOLVER.CHECKPOINT_PERIOD", "20"),
@@ -70,15 +64,15 @@ _SCENES = (
 _SEARCH = ("search", "search_net.py", "configs/search/digits.yaml", "search")
 
 CHECKS = {
-    "search, float16": Check(*_SEARCH, "float16", _IMAGES),
-    "search, bfloat16": Check(*_SEARCH, "bfloat16", _IMAGES),
+    "search, float16": Check(*_SEARCH, "float16"),
+    "search, bfloat16": Check(*_SEARCH, "bfloat16"),
     "classifier": Check(
         "classifier",
         "train_classifier.py",
         "configs/classification/digits.yaml",
         "classification",
         "float16",
-        (*_IMAGES, "CLASSIFICATION.EMA_DECAY", "0.99", "MODEL.SPNAS.ARCH", "spnas_100"),
+        ("CLASSIFICATION.EMA_DECAY", "0.99", "MODEL.SPNAS.ARCH", "spnas_100"),
     ),
     "Mask R-CNN": Check(
         "detector",
@@ -105,10 +99,9 @@ def measurements(setting: Setting, names: tuple[str, ...] = tuple(CHECKS)) -> It
 
 
 def _all(setting: Setting, names: tuple[str, ...]) -> Figures:
+    setting.prepare_digits()
     if setting.tiny:
         prepare(setting.folder)
-    else:
-        prepare_digits(setting.folder / "datasets")
     workers = 1 if setting.device == "cpu" else len(names)
     with ThreadPoolExecutor(workers) as pool:
         found = pool.map(partial(_checked, setting, workers), names)
@@ -119,7 +112,7 @@ def _checked(setting: Setting, workers: int, name: str) -> dict[str, Any]:
     try:
         return check(setting, CHECKS[name], setting.fresh(f"checks/{_slug(name)}"), workers)
     except Exception as error:
-        return {"error": one_line(error)}
+        return {"error": error_line(error)}
 
 
 def check(setting: Setting, chosen: Check, run: Path, workers: int = 1) -> dict[str, Any]:
@@ -166,6 +159,12 @@ def _words(setting: Setting, chosen: Check, run: Path) -> list[str]:
     # Detectron2's mixed precision needs a GPU; a CPU's is bfloat16
     precision = ("float32" if detector else "bfloat16") if on_cpu else chosen.precision
     options = ("MODEL.DEVICE", setting.device, *precision_options(setting.device, precision))
+    if not detector:
+        epochs = BATCH * STEPS / setting.digits.images_train
+        options += (
+            *("CLASSIFICATION.EPOCHS", f"{epochs:.5f}", "SOLVER.WARMUP_EPOCHS", "0.0"),
+            *("CLASSIFICATION.CHECKPOINT_EPOCHS", f"{epochs / 3:.5f}", "VIS_PERIOD", "5"),
+        )
     if setting.tiny:
         (kind,) = (kind for kind in KINDS if kind.name == chosen.kind)
         return [*kind.words(setting.folder, run), *options]

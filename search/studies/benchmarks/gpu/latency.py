@@ -11,7 +11,6 @@ from backbones.errors import UserError
 from backbones.files import read_json
 from backbones.inference import Engine, make_engine
 from backbones.latency import LatencyTable
-from detection.data.digits import DigitsSize, prepare_digits
 from detection.deployment import Deployment
 from detection.engine.results import results_part
 from search.profiling.networks import measure_architectures
@@ -28,8 +27,8 @@ ROUNDS, NETWORKS, UNSEEN = 3, 8, 50
 
 TINY_ROUNDS, TINY_NETWORKS, TINY_UNSEEN = 1, 0, 2
 
-EPOCHS = 0.5
-"""Of the digits, for the search."""
+EPOCHS = 2.0
+"""Of the digits that a short run has, for the search."""
 
 LIMIT = 60
 """Seconds that the search may take on a GPU."""
@@ -94,8 +93,7 @@ def _searched(setting: Setting) -> Figures:
     path, space, deployment = _table_path(setting), _space(setting), _deployment(setting)
     table = LatencyTable.load(str(path))
     target = round(sum(runtime_range(space, RuntimeModel(space, table))) / 2, 3)
-    size = DigitsSize(4, 4, 64, 64) if setting.tiny else None
-    prepare_digits(setting.folder / "datasets", size)
+    setting.prepare_digits()
     run = setting.fresh("latency_search")
     height, width = deployment.padded_size
     config = "digits_small" if setting.tiny else "digits"

@@ -16,7 +16,7 @@ from backbones.errors import UserError
 from backbones.files import read_json, write_json
 from detection.engine.preemption import listening
 from detection.engine.provenance import provenance
-from search.studies.benchmarks.costs import one_line
+from search.studies.benchmarks.costs import check_device, error_line
 from search.studies.benchmarks.gpu import (
     checks,
     classifier_steps,
@@ -66,8 +66,9 @@ def gpu_report(
     check_checkout()
     if unknown := sorted(set(names) - set(PARTS)):
         raise UserError(f"--only has '{unknown[0]}'; expected some of {' '.join(PARTS)}")
+    check_device(device)
     origin = provenance(device)
-    kept = read_json(output, "report")["parts"] if output.exists() else {}
+    kept = _parts_of(output) if output.exists() else {}
     report: dict[str, Any] = {**origin, "tiny": tiny, "parts": dict(kept)}
     folder.mkdir(parents=True, exist_ok=True)
     end = time.monotonic()
@@ -83,6 +84,14 @@ def gpu_report(
             write_json(output, report)
             print(part_lines(entry), flush=True)
     return report
+
+
+def _parts_of(output: Path) -> Mapping[str, Any]:
+    found = read_json(output, "report")
+    if not (isinstance(found, dict) and isinstance(found.get("parts"), dict)):
+        raise UserError(f"'{output}' is no report of this benchmark; name another --output")
+    parts: dict[str, Any] = found["parts"]
+    return parts
 
 
 def _run_part(
@@ -168,7 +177,7 @@ def measure_part(name: str, setting: Setting, path: Path) -> None:
         try:
             figures[title] = dict(measured())
         except Exception as error:
-            figures[title] = {"error": one_line(error)}
+            figures[title] = {"error": error_line(error)}
         figures[title]["measured_in"] = round(time.monotonic() - start, 1)
         write_json(path, figures)
 

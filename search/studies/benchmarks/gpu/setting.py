@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from backbones.inference.hardware import available_cores
+from detection.data.digits import DigitsSize, prepare_digits
 
 Figures = Mapping[str, Any]
 Measurement = tuple[str, Callable[[], Figures]]
@@ -54,6 +55,15 @@ class Setting:
             "WANDB_MODE": "disabled",
             **({} if self.device == "cuda" else {"CUDA_VISIBLE_DEVICES": ""}),
         }
+
+    @property
+    def digits(self) -> DigitsSize:
+        """How many digits the short runs train on, and are evaluated on."""
+        return DigitsSize(8, 6, 64, 64) if self.tiny else DigitsSize(240, 24, 1297, 500)
+
+    def prepare_digits(self) -> None:
+        """Makes the digits' data set, unless it is there."""
+        prepare_digits(self.folder / "datasets", self.digits)
 
     def fresh(self, name: str) -> Path:
         """An empty place for a run, which makes its folder itself."""
