@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
 from backbones.files import write_json
 
@@ -39,15 +40,69 @@ def parse() -> argparse.Namespace:
     )
     busy.add_argument("--threads", type=int, default=2, help="(default: 2)")
     busy.add_argument("--repeats", type=int, default=5, help="timed steps of each (default: 5)")
-    for command in (step, scoring, data, helps, busy):
+    classifier = commands.add_parser(
+        "classifier-step", help="the classifier's training step against timm's own"
+    )
+    classifier.add_argument("--size", type=int, default=224, help="side (default: 224)")
+    detector = commands.add_parser(
+        "detector-step", help="Mask R-CNN's steps on spnas_100 against Detectron2's on R50-FPN"
+    )
+    detector.add_argument(
+        "--size", nargs=2, type=int, default=(800, 1216), metavar=("H", "W"), help="(800 1216)"
+    )
+    for command, batch in ((classifier, 32), (detector, 2)):
+        command.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+        command.add_argument(
+            "--batch", type=int, default=batch, help=f"images per training step (default: {batch})"
+        )
+        command.add_argument(
+            "--precision", default="float32", choices=("float32", "float16", "bfloat16")
+        )
+        command.add_argument("--repeats", type=int, default=5, help="timed rounds (default: 5)")
+    for command in (step, scoring, data, helps, busy, classifier, detector):
         command.add_argument("--output", help="also write the figures to this JSON file")
+    _add_gpu(commands.add_parser("gpu", help="all that a GPU is to be asked, in eight minutes"))
     return parser.parse_args()
 
 
+def _add_gpu(command: argparse.ArgumentParser) -> None:
+    command.description = (
+        "Checks every stage on a GPU for some steps, and measures the search's, the classifier's "
+        "and the detector's steps, a latency table, and the full-size recipes' first steps. Every "
+        "part is written when it is measured."
+    )
+    command.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    command.add_argument(
+        "--tiny", action="store_true", help="everything small, to try it on a CPU in some minutes"
+    )
+    command.add_argument(
+        "--only", nargs="+", default=(), metavar="PART", help="some of a b c d e f (default: all)"
+    )
+    command.add_argument(
+        "--folder", type=Path, default=Path("output/gpu"), help="for runs (default: output/gpu)"
+    )
+    command.add_argument(
+        "--output", type=Path, help="JSON file; other parts in it stay (default: FOLDER/gpu.json)"
+    )
+
+
 def main(args: argparse.Namespace) -> None:
+    if args.command == "gpu":
+        from search.studies.benchmarks.gpu.report import gpu_report
+
+        output = args.output or args.folder / "gpu.json"
+        gpu_report(args.device, args.tiny, args.only, args.folder, output)
+        print(f"Wrote {output}")
+        return
+    _measure(args)
+
+
+def _measure(args: argparse.Namespace) -> None:
     from search.studies.benchmarks.busy_machine import busy_machine_report
+    from search.studies.benchmarks.classifier_step import classifier_step_report
     from search.studies.benchmarks.coco_scoring import scoring_report
     from search.studies.benchmarks.data_checks import data_report
+    from search.studies.benchmarks.detector_step import detector_step_report
     from search.studies.benchmarks.search_step import search_step_report
     from search.studies.benchmarks.tool_help import help_report
 
@@ -59,6 +114,13 @@ def main(args: argparse.Namespace) -> None:
         report = help_report(args.repeats)
     elif args.command == "busy-machine":
         report = busy_machine_report(args.threads, args.repeats)
+    elif args.command == "classifier-step":
+        report = classifier_step_report(
+            args.device, args.batch, args.size, args.precision, args.repeats
+        )
+    elif args.command == "detector-step":
+        size = (args.size[0], args.size[1])
+        report = detector_step_report(args.device, args.batch, size, args.precision, args.repeats)
     else:
         report = search_step_report(
             args.space, args.table, args.device, args.batch, args.size, args.repeats

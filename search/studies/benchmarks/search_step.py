@@ -22,6 +22,7 @@ from backbones.network import build_classifier
 from detection.engine.provenance import provenance
 from search.selection.runtime import RuntimeModel
 from search.space import SearchSpace
+from search.studies.benchmarks.costs import autocast, scaler
 from search.studies.markdown import beside
 from search.studies.markdown import table as markdown_table
 from search.supernets.multi_path import MultiPathSupernet
@@ -62,6 +63,8 @@ def make_step(
     device: torch.device,
     batch: int,
     size: int,
+    precision: str = "float32",
+    backend: str = "",
 ) -> Callable[[], None]:
     """One training step: forward, loss, backward, optimizer.
 
@@ -73,6 +76,8 @@ def make_step(
         device: where to train.
         batch: images per step.
         size: side of the images in pixels.
+        precision: one of ``PRECISIONS``.
+        backend: of ``torch.compile``; empty does not compile.
     """
     torch.manual_seed(0)
     runtime_model = RuntimeModel(space, table).to(device)
@@ -87,14 +92,19 @@ def make_step(
     images = torch.randn(batch, 3, size, size, device=device)
     images = images.to(memory_format=torch.channels_last)
     targets = torch.randint(1000, (batch,), device=device)
+    forward = torch.compile(model, backend=backend) if backend else model
+    scale = scaler(device.type, precision)
 
     def step() -> None:
-        loss: Tensor = F.cross_entropy(model(images), targets)
+        with autocast(device.type, precision):
+            logits = forward(images)
+        loss: Tensor = F.cross_entropy(logits.float(), targets)
         if isinstance(model, OneShot):
             loss = loss + 0.1 * runtime_model(model.decisions).log()
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        scale.scale(loss).backward()
+        scale.step(optimizer)
+        scale.update()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 

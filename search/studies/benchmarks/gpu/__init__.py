@@ -1,0 +1,1 @@
+"""Everything that a GPU has to be asked, in one go of some minutes."""
