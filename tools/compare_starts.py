@@ -52,6 +52,13 @@ def parse() -> argparse.Namespace:
         help="keys of the fine-tuning to change, such as CLASSIFICATION.EPOCHS=1.0",
     )
     parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        help="supernets, and then trials, at a time, on one thread each; 1 uses all threads for "
+        "each (default: 1)",
+    )
+    parser.add_argument(
         "--folder", type=Path, required=True, help="for supernets and networks, which are kept"
     )
     parser.add_argument(
@@ -84,7 +91,10 @@ def main(args: argparse.Namespace) -> None:
     from search.studies.pretrained.choosing import ROWS, given
     from search.studies.pretrained.study import run_study
     from search.studies.pretrained.tables import study_table
+    from search.workers import worker_threads
 
+    if args.workers < 1:
+        raise UserError(f"--workers is {args.workers}; expected 1 or more")
     found = pairs("--networks", args.networks)
     known = {**ROWS, **{name: given(file) for name, file in found}}
     rows = [*(args.rows or ROWS), *(name for name, _ in found)]
@@ -106,11 +116,12 @@ def main(args: argparse.Namespace) -> None:
     if not trials:
         raise UserError("no trials: --rows, --parts, --seeds or --controls ask for none")
     facts = {
-        **provenance(),
+        **provenance(workers=args.workers, threads=worker_threads(args.workers)),
         "unit": build_latency_table(search_cfg, search_space(search_cfg)).unit,
     }
     study = run_study(
         *(search_cfg, training_cfg, known, trials, args.folder, args.output, facts),
+        workers=args.workers,
     )
     print(study_table(study))
 

@@ -56,16 +56,8 @@ def run_trials(
     Raises:
         UserError: if the file cannot be read, or its trials were run by another recipe.
     """
-    study: dict[str, Any] = {"trials": []}
-    if output.exists():
-        study = read_json(output, "study")
-    if study["trials"]:
-        check_recipe(output, study.get("recipe"), facts.get("recipe"))
-    waiting = [
-        (key, run)
-        for key, run in pending
-        if not any(key.items() <= trial.items() for trial in study["trials"])
-    ]
+    waiting = waiting_trials(pending, output, facts.get("recipe"))
+    study = _read_study(output)
     for index, record in _run([run for _, run in waiting], workers):
         key, _ = waiting[index]
         study["trials"].append({**key, **record})
@@ -76,6 +68,34 @@ def run_trials(
         study.update(facts, summary=summarize(study["trials"]))
         write_json(output, study)
     return study
+
+
+def waiting_trials(
+    pending: Sequence[PendingTrial], output: Path, recipe: Any
+) -> list[PendingTrial]:
+    """Those trials that a study's file does not hold yet.
+
+    Args:
+        pending: all of them.
+        output: JSON file of the study.
+        recipe: of the trials to come.
+
+    Raises:
+        UserError: if the file cannot be read, or its trials were run by another recipe.
+    """
+    study = _read_study(output)
+    if study["trials"]:
+        check_recipe(output, study.get("recipe"), recipe)
+    return [
+        (key, run)
+        for key, run in pending
+        if not any(key.items() <= trial.items() for trial in study["trials"])
+    ]
+
+
+def _read_study(output: Path) -> dict[str, Any]:
+    found: dict[str, Any] = read_json(output, "study") if output.exists() else {"trials": []}
+    return found
 
 
 def _run(calls: Sequence[Callable[[], Record]], workers: int) -> Iterator[tuple[int, Record]]:

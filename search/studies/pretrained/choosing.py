@@ -5,6 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor
 
 from backbones.errors import UserError
 from backbones.zoo import load_architecture
@@ -19,6 +22,9 @@ _DRAWS = 2000
 _BELOW = 0.04
 """Part by which a network of random drops may be faster than the target."""
 
+BLIND_FILE = "blind.json"
+"""In a supernet's folder: the losses where the images have each other's labels."""
+
 Choosing = Callable[[Search, Judge, float, int], list[Choice]]
 """From an adapted supernet, a judge, a target runtime and a seed to a network."""
 
@@ -32,21 +38,21 @@ class Row:
         choose: the network.
         own_supernet: whether each seed has a supernet of its own; else all take the first one's.
         per_target: False where the network is the same at every target.
+        measure: of an adapted supernet, what the networks of all targets are chosen by.
     """
 
     formulation: str
     choose: Choosing
     own_supernet: bool = True
     per_target: bool = True
+    measure: Callable[[Search, Judge], object] | None = None
 
 
-def _searched(name: str) -> Choosing:
-    def choose(search: Search, judge: Judge, target: float, seed: int) -> list[Choice]:
-        formulation = FORMULATIONS[name]
-        assert isinstance(formulation, SupernetFormulation)
-        return formulation.choose(search, target, judge)
-
-    return choose
+def searched(name: str, search: Search, judge: Judge, target: float, seed: int) -> list[Choice]:
+    """What the formulation of a name finds."""
+    formulation = FORMULATIONS[name]
+    assert isinstance(formulation, SupernetFormulation)
+    return formulation.choose(search, target, judge)
 
 
 def start(search: Search, judge: Judge, target: float, seed: int) -> list[Choice]:
@@ -93,9 +99,13 @@ def dropped(search: Search, judge: Judge, target: float, seed: int) -> list[Choi
 
 def blind(search: Search, judge: Judge, target: float, seed: int) -> list[Choice]:
     """What measuring finds where the images have each other's labels: the data say nothing."""
-    values = loss_values(search, judge, judge.blind_loss, search.reference, "blind.json")
-    node = search.cfg.SEARCH
+    values, node = blind_values(search, judge), search.cfg.SEARCH
     return select_by_value(search.space, search.runtime_model, values, target, node.TOLERANCE)
+
+
+def blind_values(search: Search, judge: Judge) -> list[Tensor]:
+    """What :func:`blind` chooses by: measured once for a supernet."""
+    return loss_values(search, judge, judge.blind_loss, search.reference, BLIND_FILE)
 
 
 def given(file: str) -> Row:
@@ -104,19 +114,20 @@ def given(file: str) -> Row:
     Args:
         file: its architecture.
     """
+    return Row("sensitivity", partial(described, file))
 
-    def choose(search: Search, judge: Judge, target: float, seed: int) -> list[Choice]:
-        return search.space.choices_of(load_architecture(file))
 
-    return Row("sensitivity", choose)
+def described(file: str, search: Search, judge: Judge, target: float, seed: int) -> list[Choice]:
+    """The network of an architecture file."""
+    return search.space.choices_of(load_architecture(file))
 
 
 ROWS: Mapping[str, Row] = {
     "start": Row("sensitivity", start, per_target=False),
-    "sensitivity": Row("sensitivity", _searched("sensitivity")),
-    "taylor": Row("sensitivity", _searched("taylor")),
-    "sigmoid": Row("sigmoid", _searched("sigmoid")),
-    "blind": Row("sensitivity", blind),
+    "sensitivity": Row("sensitivity", partial(searched, "sensitivity")),
+    "taylor": Row("sensitivity", partial(searched, "taylor")),
+    "sigmoid": Row("sigmoid", partial(searched, "sigmoid")),
+    "blind": Row("sensitivity", blind, measure=blind_values),
     "drop": Row("sensitivity", dropped, own_supernet=False),
     "random": Row("sensitivity", drawn, own_supernet=False),
 }

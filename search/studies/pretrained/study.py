@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,24 @@ from detectron2.config import CfgNode
 from detectron2.utils.env import seed_all_rng
 
 from backbones.errors import UserError
+from backbones.files import write_atomic
 from search.profiling.workload import type_names
 from search.runs.build import build_runtime_model
+from search.runs.formulations.values import SENSITIVITY_FILE
 from search.start.seed import seed_of
-from search.studies.pretrained.choosing import Row
+from search.studies.pretrained.choosing import BLIND_FILE, Row
 from search.studies.pretrained.grounds import Ground, Trainer, ground_of
-from search.studies.trials import PendingTrial, mean_and_spread, recipe, run_trials, trial_config
+from search.studies.trials import (
+    PendingTrial,
+    mean_and_spread,
+    recipe,
+    run_trials,
+    trial_config,
+    waiting_trials,
+)
+from search.workers import in_processes
+
+logger = logging.getLogger(__name__)
 
 Summary = Callable[[Sequence[Mapping[str, Any]]], list[dict[str, Any]]]
 
@@ -35,6 +49,75 @@ def start_runtime(cfg: CfgNode) -> float:
     return build_runtime_model(cfg, seed.space).runtime_of(seed.choices)
 
 
+@dataclass(frozen=True)
+class Supernets:
+    """The adapted supernets that networks are cut out of, in folders of their own.
+
+    Attributes:
+        ground: what they are trained on.
+        cfg: of every one.
+        folder: of them all, named by formulation and seed.
+        full: runtime of the start, in the table's unit.
+    """
+
+    ground: Ground
+    cfg: CfgNode
+    folder: Path
+    full: float
+
+    def opened(self, formulation: str, seed: int) -> Trainer:
+        """The run of one, where it is by now.
+
+        Its target is 0.6 of the start's runtime; only thresholds are trained for it.
+        """
+        target = str(round(0.6 * self.full, 6))
+        options = ("SEARCH.FORMULATION", formulation, "SEARCH.TARGET", target)
+        cfg = trial_config(self.cfg, seed, self.folder / f"{formulation}{seed}", options)
+        seed_all_rng(seed)
+        trainer = self.ground.trainer(cfg)
+        by_path = {"path": ""} if hasattr(trainer, "networks") else {}
+        trainer.resume_or_load(**by_path, resume=True)
+        return trainer
+
+    def adapted(self, formulation: str, seed: int) -> Trainer:
+        """The run of one, trained to its end; one that was interrupted goes on."""
+        trainer = self.opened(formulation, seed)
+        trainer.train()
+        return trainer
+
+    def measured(self, formulation: str, seed: int, rows: Sequence[Row]) -> None:
+        """Adapts one, and measures in it what all networks of a row are chosen by."""
+        trainer = self.adapted(formulation, seed)
+        for row in rows:
+            if row.measure:
+                row.measure(trainer, trainer.judge)
+
+    def read(self, place: Path, formulation: str, seed: int) -> Trainer:
+        """The run of one that is adapted; its folder stays as it is, so that many can read it.
+
+        Args:
+            place: for what is measured in it, beside what has been.
+            formulation: of the supernet.
+            seed: of the supernet.
+
+        Raises:
+            UserError: if it is not trained to its end.
+        """
+        trainer = self.opened(formulation, seed)
+        folder = Path(trainer.cfg.OUTPUT_DIR)
+        if trainer.start_iter < trainer.max_iter:
+            raise UserError(
+                f"the supernet in '{folder}' is at iteration {trainer.start_iter} of "
+                f"{trainer.max_iter}; start the same command again, which trains it to its end"
+            )
+        place.mkdir(parents=True, exist_ok=True)
+        for name in (SENSITIVITY_FILE, BLIND_FILE):
+            if (folder / name).exists() and not (place / name).exists():
+                write_atomic(place / name, (folder / name).read_bytes())
+        trainer.cfg = trial_config(trainer.cfg, trainer.cfg.SEED, place)
+        return trainer
+
+
 def run_study(
     search_cfg: CfgNode,
     training_cfg: CfgNode,
@@ -43,6 +126,7 @@ def run_study(
     folder: Path,
     output: Path,
     facts: Mapping[str, Any],
+    workers: int = 1,
 ) -> dict[str, Any]:
     """Runs the trials that ``output`` does not hold yet, saving after each one.
 
@@ -54,56 +138,64 @@ def run_study(
         folder: for supernets and networks; both are kept.
         output: JSON file of the study.
         facts: command, hardware and settings, written beside the trials.
+        workers: 1 adapts a supernet when its first trial comes, in this process; more adapt all
+            that are needed first, and each trial then reads its own from its folder.
 
     Raises:
         UserError: if ``output`` holds trials of another recipe.
     """
     ground, full = ground_of(search_cfg), start_runtime(search_cfg)
-    supernets = lru_cache(maxsize=3)(partial(adapted, ground, search_cfg, folder, full))
-    pending: list[PendingTrial] = [
-        (
-            {"row": name, "part": part, "seed": seed},
-            partial(
-                _trial, supernets, ground, training_cfg, folder / name, rows[name], part, full, seed
-            ),
-        )
-        for name, part, seed in trials
-    ]
+    supernets = Supernets(ground, search_cfg, folder, full)
+    kept = lru_cache(maxsize=3)(supernets.adapted)
+    pending: list[PendingTrial] = []
+    for name, part, seed in trials:
+        place = folder / name / f"{part:g}" / str(seed)
+        supernet = kept if workers == 1 else partial(supernets.read, place)
+        run = partial(_trial, supernet, ground, training_cfg, place, rows[name], part * full, seed)
+        pending.append(({"row": name, "part": part, "seed": seed}, run))
     training = {**recipe(training_cfg), "data": list(training_cfg.DATASETS.TRAIN)}
     settings = {"search": recipe(search_cfg, "SEARCH"), "training": training}
     known = {**facts, "start_runtime": round(full, 4), "recipe": settings}
-    return run_trials(pending, output, known, partial(summary, ground.scores))
+    if workers > 1:
+        keys = [key for key, _ in waiting_trials(pending, output, settings)]
+        adapt([(rows[key["row"]], key["seed"]) for key in keys], supernets, workers)
+    return run_trials(pending, output, known, partial(summary, ground.scores), workers)
 
 
-def adapted(
-    ground: Ground, cfg: CfgNode, folder: Path, full: float, formulation: str, seed: int
-) -> Trainer:
-    """The run of a supernet, trained to its end; one that was interrupted goes on.
+def adapt(trials: Iterable[tuple[Row, int]], supernets: Supernets, workers: int) -> None:
+    """Adapts the supernets that trials need, some at a time; those that are there are kept.
 
-    Its target is 0.6 of the start's runtime; only thresholds are trained for it.
+    Args:
+        trials: row and seed of each.
+        supernets: where they are.
+        workers: processes, of one thread each.
     """
-    options = ("SEARCH.FORMULATION", formulation, "SEARCH.TARGET", str(round(0.6 * full, 6)))
-    cfg = trial_config(cfg, seed, folder / f"{formulation}{seed}", options)
-    seed_all_rng(seed)
-    trainer = ground.trainer(cfg)
-    trainer.resume_or_load(**({"path": ""} if hasattr(trainer, "networks") else {}), resume=True)
-    trainer.train()
-    return trainer
+    needed: dict[tuple[str, int], list[Row]] = {}
+    for row, seed in trials:
+        users = needed.setdefault(_supernet_of(row, seed), [])
+        if row not in users:
+            users.append(row)
+    calls = [(*supernet, users) for supernet, users in needed.items()]
+    for index, _ in in_processes(supernets.measured, calls, workers):
+        logger.info("Supernet %s of seed %d is adapted", *calls[index][:2])
+
+
+def _supernet_of(row: Row, seed: int) -> tuple[str, int]:
+    """Formulation and seed of the supernet that a trial's network is cut out of."""
+    return row.formulation, seed if row.own_supernet else 0
 
 
 def _trial(
     supernets: Callable[[str, int], Trainer],
     ground: Ground,
     training_cfg: CfgNode,
-    folder: Path,
+    place: Path,
     row: Row,
-    part: float,
-    full: float,
+    target: float,
     seed: int,
 ) -> dict[str, Any]:
-    trainer = supernets(row.formulation, seed if row.own_supernet else 0)
-    choices = row.choose(trainer, trainer.judge, part * full, seed)
-    place = folder / f"{part:g}" / str(seed)
+    trainer = supernets(*_supernet_of(row, seed))
+    choices = row.choose(trainer, trainer.judge, target, seed)
     ground.cut(trainer, choices, place)
     scores = ground.fine_tuned(trial_config(training_cfg, seed), place)
     runtime = trainer.runtime_model.runtime_of(choices)

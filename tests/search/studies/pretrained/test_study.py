@@ -202,6 +202,7 @@ def test_a_study_goes_on_where_it_was(ground: StubGround, tmp_path: Path) -> Non
         (["--parts", "0"], "--parts has 0; expected parts"),
         (["--train-options", "SEED"], "--train-options has 'SEED'; expected a name and a value"),
         (["--rows", "start", "--seeds", "0"], "no trials: "),
+        (["--workers", "0"], "--workers is 0; expected 1 or more"),
     ],
 )
 def test_mistakes_of_the_tool(
