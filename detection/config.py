@@ -37,7 +37,8 @@ def add_spnas_config(cfg: CfgNode) -> None:
     if not cfg.key_is_renamed("MODEL.SPNAS.RUNTIME_ENGINE"):  # the keys may be added twice
         cfg.register_renamed_key("MODEL.SPNAS.RUNTIME_ENGINE", "MODEL.SPNAS.ENGINE")
     # Memory layout by pixel rather than by channel: of classifier and supernet, and of a whole
-    # detector when it trains on a CPU, where a Mask R-CNN is a tenth faster.
+    # detector when it trains on a CPU, where a Mask R-CNN is a tenth faster, or in mixed precision,
+    # as tensor cores take this layout.
     cfg.MODEL.SPNAS.CHANNELS_LAST = True
 
     # Depthwise separable convolutions in the pyramid; detection/modeling/heads has heads
@@ -59,6 +60,13 @@ def add_spnas_config(cfg: CfgNode) -> None:
     # Passes over the training images; they become SOLVER.MAX_ITER, and SOLVER.STEPS is scaled
     # along. 0 leaves both as they are.
     cfg.SOLVER.EPOCHS = 0.0
+    # What mixed precision (SOLVER.AMP.ENABLED) computes in: "float16", whose losses are scaled and
+    # whose steps with infinite gradients are skipped; "bfloat16", which needs neither, on a CPU or
+    # a GPU of compute capability 8.0 or more; "auto": float16 on a GPU, bfloat16 on a CPU.
+    cfg.SOLVER.AMP.DTYPE = "auto"
+    # torch.compile for the steps of a training: of classifier, supernet, or a detector's backbone
+    # without its pyramid. The first steps take a minute or more, the others less than without.
+    cfg.SOLVER.COMPILE = False
     # "SGD" as in Detectron2 (SOLVER.MOMENTUM, SOLVER.NESTEROV), or "AdamW".
     cfg.SOLVER.OPTIMIZER = "SGD"
     # Factor on the learning rate of the backbone, without its pyramid: below 1 where the backbone

@@ -8,6 +8,7 @@ from detectron2.config import CfgNode
 
 from backbones.errors import UserError
 from detection.engine.best import check_best_keys
+from detection.engine.precision import Precision
 from detection.modeling.meta_arch import evaluated_tasks
 from detection.scoring import METRICS
 from detection.validation import VALIDATION_LOSS
@@ -88,11 +89,7 @@ def check_solver(cfg: CfgNode) -> None:
             f"SOLVER.BACKBONE_LR_MULT is {factor}; expected a factor above 0, such as 0.1; "
             "MODEL.BACKBONE.FREEZE_AT keeps weights as they are"
         )
-    if cfg.SOLVER.AMP.ENABLED and not cfg.MODEL.DEVICE.startswith("cuda"):
-        raise UserError(
-            f"SOLVER.AMP.ENABLED is True, but MODEL.DEVICE is '{cfg.MODEL.DEVICE}'; Detectron2's "
-            "mixed precision needs a GPU: set SOLVER.AMP.ENABLED False"
-        )
+    Precision.of(cfg)
 
 
 def check_search(cfg: CfgNode) -> None:

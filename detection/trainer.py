@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -24,7 +25,9 @@ from detection.data.loader import build_test_loader, build_train_loader, skip_ba
 from detection.data.resolve import resolve_data
 from detection.data.trained_classes import check_classes_of_weights, trained_classes
 from detection.engine.best import BestModel
+from detection.engine.compiled import compile_network, eagerly
 from detection.engine.metrics import MetricsHook, has_row
+from detection.engine.precision import LRScheduler, MixedPrecisionTrainer, Precision, StepScaler
 from detection.engine.random_state import seeded
 from detection.engine.results import results_part, write_results
 from detection.engine.run_folder import evaluation_config
@@ -34,7 +37,7 @@ from detection.engine.writers import build_run_writers
 from detection.evaluation import build_evaluator
 from detection.modeling.mask_loss import leave_out_objects_without_mask
 from detection.modeling.meta_arch import check_registered_names
-from detection.optimizer import build_optimizer
+from detection.optimizer import build_optimizer, trunk_of
 from detection.recipe import best_metric, check_evaluations, check_solver
 from detection.report import check_cost_options, final_results, final_rows, final_table
 from detection.validation import validation_losses
@@ -65,8 +68,10 @@ class DetectionTrainer(ResumableTrainer, DefaultTrainer):
         check_evaluations(cfg)
         check_test_sets(cfg)
         self._writers: list[EventWriter] = []
-        # Detectron2's own gives every model a GPU
-        with mock.patch.object(defaults, "create_ddp_model", wrap_ddp):
+        self._every_step = Precision("cpu").scaler()
+        mixed = partial(MixedPrecisionTrainer, Precision.of(cfg))
+        # Detectron2's own give every model a GPU, and float16
+        with mock.patch.multiple(defaults, create_ddp_model=wrap_ddp, AMPTrainer=mixed):
             super().__init__(cfg)
 
     @property
@@ -74,9 +79,14 @@ class DetectionTrainer(ResumableTrainer, DefaultTrainer):
         """The W&B writer of a running training on rank 0."""
         return next((item for item in self._writers if isinstance(item, WandbWriter)), None)
 
+    @property
+    def scaler(self) -> StepScaler:
+        """Knows the steps that were skipped; without mixed precision, none."""
+        return getattr(self._trainer, "grad_scaler", None) or self._every_step
+
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
-        """The detector; on a CPU in the memory layout of ``MODEL.SPNAS.CHANNELS_LAST``.
+        """The detector, in the memory layout of ``MODEL.SPNAS.CHANNELS_LAST`` where that pays.
 
         Raises:
             UserError: if a part of the model has no such name.
@@ -84,7 +94,8 @@ class DetectionTrainer(ResumableTrainer, DefaultTrainer):
         check_registered_names(cfg)
         model: nn.Module = super().build_model(cfg)
         leave_out_objects_without_mask(model)
-        if cfg.MODEL.SPNAS.CHANNELS_LAST and cfg.MODEL.DEVICE == "cpu":
+        pays = cfg.MODEL.DEVICE == "cpu" or cfg.SOLVER.AMP.ENABLED
+        if cfg.MODEL.SPNAS.CHANNELS_LAST and pays:
             model = model.to(memory_format=torch.channels_last)
         return model
 
@@ -123,10 +134,11 @@ class DetectionTrainer(ResumableTrainer, DefaultTrainer):
             self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
         )
         self.checkpointer.classes = trained_classes(self.cfg)
-        theirs = (hooks.EvalHook, hooks.PeriodicWriter)
+        theirs = (hooks.LRScheduler, hooks.EvalHook, hooks.PeriodicWriter)
         found = [hook for hook in super().build_hooks() if hook is not None]
         found = [hook for hook in found if not isinstance(hook, theirs)]
-        found.append(hooks.EvalHook(self.cfg.TEST.EVAL_PERIOD, self.evaluate))
+        found.append(LRScheduler(self.scaler))
+        found.append(hooks.EvalHook(self.cfg.TEST.EVAL_PERIOD, eagerly(self.evaluate)))
         if metric := best_metric(self.cfg):
             patience = self.cfg.SOLVER.EARLY_STOPPING.PATIENCE
             period, model = self.cfg.TEST.EVAL_PERIOD, unwrap_ddp(self.model)
@@ -176,7 +188,7 @@ class DetectionTrainer(ResumableTrainer, DefaultTrainer):
         )
 
     def before_train(self) -> None:
-        """Opens the writers, then runs the hooks."""
+        """Opens the writers, compiles the backbone where it is to be, then runs the hooks."""
         if comm.is_main_process() and not self._writers:
             self._writers = build_run_writers(
                 self.cfg.OUTPUT_DIR,
@@ -186,6 +198,8 @@ class DetectionTrainer(ResumableTrainer, DefaultTrainer):
                 self.progress_note,
             )
             self.register_hooks([MetricsHook(self._writers, _LOG_PERIOD)])
+        if self.cfg.SOLVER.COMPILE:
+            compile_network(trunk_of(self.cfg, unwrap_ddp(self.model), "COMPILE"))
         super().before_train()
 
 

@@ -10,10 +10,12 @@ from detectron2.config import CfgNode
 from detectron2.solver import LRMultiplier
 from detectron2.solver.lr_scheduler import WarmupParamScheduler
 from fvcore.common.param_scheduler import CosineParamScheduler, ParamScheduler
-from timm.optim import create_optimizer_v2, list_optimizers
+from timm.optim import create_optimizer_v2, get_optimizer_class, list_optimizers
 from torch import nn
 
 from backbones.errors import UserError
+from detection.engine.fused import keep_update_options, update_options
+from detection.engine.precision import Precision
 from search.supernets.one_shot import DECISION_MODULES
 
 MNASNET_DECAY = 0.97
@@ -47,7 +49,7 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, Any]]:
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """Timm's optimizer of the name ``SOLVER.OPTIMIZER``.
+    """Timm's optimizer of the name ``SOLVER.OPTIMIZER``, fused on a GPU where PyTorch can.
 
     Raises:
         UserError: if timm has none of that name.
@@ -61,14 +63,17 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     options: dict[str, Any] = {"eps": cfg.SOLVER.OPTIMIZER_EPS} if name != "sgd" else {}
     if name == "rmsproptf":
         options["alpha"] = 0.9  # MnasNet's decay of the squared gradients
-    return create_optimizer_v2(
+    kind = get_optimizer_class(name, bind_defaults=False)
+    optimizer: torch.optim.Optimizer = create_optimizer_v2(
         parameter_groups(cfg, model),
         opt=name,
         lr=cfg.SOLVER.BASE_LR,
         weight_decay=0.0,
         momentum=cfg.SOLVER.MOMENTUM,
         **options,
+        **update_options(kind, Precision.of(cfg)),
     )
+    return keep_update_options(optimizer)
 
 
 class StaircaseDecay(ParamScheduler):

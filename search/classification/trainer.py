@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,7 +19,9 @@ from torch import Tensor, nn
 
 from backbones.exported import ARCHITECTURE_FILE
 from detection.engine.best import BestModel, check_best_keys
+from detection.engine.compiled import compile_network, eagerly
 from detection.engine.metrics import has_row
+from detection.engine.precision import LRScheduler, Precision
 from detection.engine.replicas import mean_over_processes
 from detection.engine.results import results_part, write_results
 from detection.engine.trainer import RunTrainer, wrap_ddp
@@ -62,6 +63,7 @@ class ClassificationTrainer(RunTrainer):
     ) -> None:
         self.cfg = cfg
         self.device = torch.device(cfg.MODEL.DEVICE)
+        self.precision = Precision.of(cfg)
         self.images = expected_images(model)
         self.train_data, self.val_data = self.datasets()
         steps_per_epoch = max(len(self.train_data) / checked_batch(cfg), 1.0)
@@ -75,9 +77,7 @@ class ClassificationTrainer(RunTrainer):
         decay = cfg.CLASSIFICATION.EMA_DECAY
         # the warm-up of the decay lets short runs average over their own length
         self.ema = ModelEmaV3(model, decay=decay, use_warmup=True) if decay else None
-        self.scaler = torch.amp.GradScaler(
-            self.device.type, enabled=cfg.SOLVER.AMP.ENABLED and self.device.type == "cuda"
-        )
+        self.scaler = self.precision.scaler()
         state = {"optimizer": self.optimizer, "scaler": self.scaler, **(checkpointables or {})}
         if self.ema:
             state["ema"] = self.ema
@@ -100,8 +100,8 @@ class ClassificationTrainer(RunTrainer):
         scheduler = build_lr_scheduler(cfg, self.optimizer, max_iter)
         self.register_hooks(
             [
-                hooks.LRScheduler(self.optimizer, scheduler),
-                hooks.EvalHook(period, self.evaluate),
+                LRScheduler(self.scaler, self.optimizer, scheduler),
+                hooks.EvalHook(period, eagerly(self.evaluate)),
                 BestModel(period, metric, lambda: averaged, patience) if metric else None,
             ]
         )
@@ -125,8 +125,8 @@ class ClassificationTrainer(RunTrainer):
 
     @property
     def progress(self) -> float:
-        """Part of the training that is done, from 0 to 1."""
-        return self.iter / self.max_iter
+        """Part of the training that is done, from 0 to 1, without steps that were skipped."""
+        return (self.iter - self.scaler.skipped) / self.max_iter
 
     @property
     def complete(self) -> bool:
@@ -146,6 +146,8 @@ class ClassificationTrainer(RunTrainer):
     def before_train(self) -> None:
         """Creates the training iterator at the iteration to start from."""
         self._batches = self.train_batches(self.start_iter)
+        if self.cfg.SOLVER.COMPILE:
+            compile_network(self.unwrapped)
         super().before_train()
 
     def settled(self) -> bool:
@@ -171,10 +173,9 @@ class ClassificationTrainer(RunTrainer):
         self.optimizer.zero_grad(set_to_none=True)
         losses, logits = self.backward(images, targets)
         self.after_backward()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        if self.ema:
-            self.ema.update(self.unwrapped, step=self.iter)
+        self.scaler.take(self.optimizer)
+        if self.ema and self.scaler.taken:
+            self.ema.update(self.unwrapped, step=self.iter - self.scaler.skipped)
         self._log(losses, logits, targets, data_time)
 
     def backward(self, images: Tensor, targets: Tensor) -> tuple[dict[str, Tensor], Tensor]:
@@ -189,7 +190,7 @@ class ClassificationTrainer(RunTrainer):
         Returns:
             The losses, and the (N, C) logits that they are of.
         """
-        with self._autocast():
+        with self.precision.autocast():
             logits = self.model(images)
         losses = self.losses(logits.float(), targets)
         total = torch.stack(list(losses.values())).sum()
@@ -200,12 +201,6 @@ class ClassificationTrainer(RunTrainer):
 
     def after_backward(self) -> None:
         """Called between backward pass and optimizer step; a subclass can clear gradients here."""
-
-    def _autocast(self) -> Any:
-        if not self.cfg.SOLVER.AMP.ENABLED:
-            return nullcontext()
-        kind = torch.float16 if self.device.type == "cuda" else torch.bfloat16
-        return torch.autocast(self.device.type, kind)
 
     def _log(
         self, losses: Mapping[str, Tensor], logits: Tensor, targets: Tensor, data_time: float

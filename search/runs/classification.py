@@ -24,7 +24,12 @@ from search.runs.build import build_runtime_model, build_tradeoff, check_targets
 from search.runs.formulations.registry import supernet_formulation
 from search.runs.found import FoundNetworks, found_row, search_results
 from search.runs.judge import ClassifierJudge
-from search.runs.runtime_loss import check_decisions, search_note, seed_draws
+from search.runs.runtime_loss import (
+    check_decisions,
+    search_note,
+    seed_draws,
+    unmoved_if_skipped,
+)
 from search.space import Choice
 from search.start.remapping import start_supernet
 from search.start.seed import reference_choices, search_space, seed_of
@@ -95,7 +100,7 @@ class SearchTrainer(ClassificationTrainer):
     def run_step(self) -> None:
         """One step over weights and decisions."""
         seed_draws(self.supernet, self.cfg.SEED, self.iter)
-        with self.formulation.step(self):
+        with self.formulation.step(self), unmoved_if_skipped(self.tradeoff, self.scaler):
             super().run_step()
 
     def train_batches(self, start_iter: int) -> Iterator[Any]:

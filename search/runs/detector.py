@@ -20,6 +20,7 @@ from backbones.exported import ARCHITECTURE_FILE, save_backbone
 from backbones.states import model_state
 from backbones.weights import check_finite, load_weights, read_checkpoint, save_checkpoint
 from detection.checkpointing import backbone_prefix
+from detection.engine.compiled import eagerly
 from detection.engine.random_state import seeded
 from detection.engine.results import results_part, write_results
 from detection.engine.trainer import unwrap_ddp
@@ -32,7 +33,12 @@ from search.runs.detector_backbone import FIXED_BUILDERS, SupernetBackbone
 from search.runs.detector_judge import DetectorJudge
 from search.runs.formulations.registry import detector_formulation
 from search.runs.found import described, found_row, search_results
-from search.runs.runtime_loss import check_decisions, search_note, seed_draws
+from search.runs.runtime_loss import (
+    check_decisions,
+    search_note,
+    seed_draws,
+    unmoved_if_skipped,
+)
 from search.space import Choice
 from search.start.remapping import start_supernet
 from search.start.seed import reference_choices, seed_of
@@ -93,12 +99,12 @@ class DetectorSearchTrainer(DetectionTrainer):
             for hook in super().build_hooks()
             if not isinstance(hook, hooks.EvalHook | FinalReport)
         ]
-        return [*kept, hooks.EvalHook(0, self.export)]
+        return [*kept, hooks.EvalHook(0, eagerly(self.export))]
 
     @property
     def progress(self) -> float:
-        """Part of the search that is done, from 0 to 1."""
-        return float(self.iter / self.max_iter)
+        """Part of the search that is done, from 0 to 1, without steps that were skipped."""
+        return float((self.iter - self.scaler.skipped) / self.max_iter)
 
     @property
     def reference(self) -> Sequence[Choice]:
@@ -126,7 +132,7 @@ class DetectorSearchTrainer(DetectionTrainer):
     def run_step(self) -> None:
         """One step over weights and decisions."""
         seed_draws(self.supernet, self.cfg.SEED, self.iter)
-        with self.formulation.step(self):
+        with self.formulation.step(self), unmoved_if_skipped(self.tradeoff, self.scaler):
             super().run_step()
 
     def after_step(self) -> None:
@@ -219,7 +225,9 @@ class DetectorSearchTrainer(DetectionTrainer):
     ) -> dict[str, Tensor] | None:
         if not detector.training:
             return None
-        return {**losses, **self.formulation.losses(self)}
+        # a runtime in half precision would be off by as much as λ answers to
+        with torch.autocast(self.cfg.MODEL.DEVICE, enabled=False):
+            return {**losses, **self.formulation.losses(self)}
 
 
 def supernet_backbone(detector: nn.Module) -> SupernetBackbone:

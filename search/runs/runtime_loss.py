@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
+from detection.engine.precision import StepScaler
 from detection.engine.random_state import seed_of_key
 from detection.engine.replicas import check_same
 from search.selection.runtime import RuntimeModel
@@ -49,6 +53,22 @@ def runtime_loss(
         smoothing_hint=False,
     )
     return weight * runtime.log()
+
+
+@contextlib.contextmanager
+def unmoved_if_skipped(
+    tradeoff: FixedTradeOff | TargetTradeOff, scaler: StepScaler
+) -> Iterator[None]:
+    """Puts λ's controller back behind a step that loss scaling skips: it saw what nothing learned.
+
+    Args:
+        tradeoff: the controller.
+        scaler: which takes the step, or not.
+    """
+    before = tradeoff.state_dict() if scaler.is_enabled() else {}
+    yield
+    if not scaler.taken:
+        tradeoff.load_state_dict(before)
 
 
 def seed_draws(supernet: OneShot, seed: int, iteration: int) -> None:

@@ -109,8 +109,12 @@ class OneShot(Classifier, ABC):
         finally:
             self.forced = before
 
+    @torch.compiler.disable
     def prepare(self) -> None:
-        """Sets every searchable layer's decision for the next forward pass."""
+        """Sets every searchable layer's decision for the next forward pass.
+
+        A compiled supernet takes decisions as inputs: it is the same code whatever is decided.
+        """
         if self.forced is None:
             self.decide()
             return
