@@ -38,7 +38,8 @@ def calibrated(network: nn.Module, cfg: CfgNode, dataset: ImageSet, batches: int
         device = next(network.parameters()).device
         with seeded(cfg.SEED):
             loader = calibration_batches(cfg, dataset)
-            estimate_statistics(network, (images.to(device) for images, _ in loader), batches)
+            inputs = (images.to(device) for images, _ in loader)
+            estimate_statistics(network, inputs, batches * cfg.SOLVER.ACCUMULATE)
     return network.eval()
 
 
