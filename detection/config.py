@@ -67,6 +67,10 @@ def add_spnas_config(cfg: CfgNode) -> None:
     # torch.compile for the steps of a training: of classifier, supernet, or a detector's backbone
     # without its pyramid. The first steps take a minute or more, the others less than without.
     cfg.SOLVER.COMPILE = False
+    # Forward passes of an optimizer step, whose gradients are averaged. SOLVER.IMS_PER_BATCH stays
+    # the batch of a step, over all processes and passes, and has to be a multiple of both; the
+    # passes only share its memory. Iterations, schedules and λ count steps.
+    cfg.SOLVER.ACCUMULATE = 1
     # "SGD" as in Detectron2 (SOLVER.MOMENTUM, SOLVER.NESTEROV), or "AdamW".
     cfg.SOLVER.OPTIMIZER = "SGD"
     # Factor on the learning rate of the backbone, without its pyramid: below 1 where the backbone

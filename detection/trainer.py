@@ -24,6 +24,7 @@ from detection.data.checks import Record, check_test_sets
 from detection.data.loader import build_test_loader, build_train_loader, skip_batches
 from detection.data.resolve import resolve_data
 from detection.data.trained_classes import check_classes_of_weights, trained_classes
+from detection.engine.accumulation import detector_step
 from detection.engine.best import BestModel
 from detection.engine.compiled import compile_network, eagerly
 from detection.engine.metrics import MetricsHook, has_row
@@ -186,6 +187,11 @@ class DetectionTrainer(ResumableTrainer, DefaultTrainer):
             results_part(self.folder, "detection") is not None
             and has_row(self.folder, self.finished)
         )
+
+    def run_step(self) -> None:
+        """One step on all processes, in ``SOLVER.ACCUMULATE`` forward passes."""
+        self._trainer.iter = self.iter
+        detector_step(self._trainer, self.cfg.SOLVER.ACCUMULATE)
 
     def before_train(self) -> None:
         """Opens the writers, compiles the backbone where it is to be, then runs the hooks."""

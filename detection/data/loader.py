@@ -31,6 +31,7 @@ from detection.data.checks import (
 )
 from detection.data.mapper import CheckedDatasetMapper
 from detection.data.proposals import add_proposals
+from detection.engine.accumulation import images_per_pass
 from detection.engine.preemption import loader_start
 from detection.engine.sampler import Augmented, ResumableSampler
 
@@ -41,31 +42,42 @@ class BatchesByAspectRatio(Sampler[list[int]]):
     """Infinite batches of indices; wide and tall images are not mixed, which saves padding.
 
     The batches are made from indices, before anything is loaded, so a resumed run gets exactly
-    the batches that the interrupted one did not see, whatever the number of workers.
+    the batches that the interrupted one did not see, whatever the number of workers. The images of
+    a step are the same with any number of processes and of forward passes, which share them.
 
     Attributes:
-        skip: batches that were used already.
+        skip: steps that were made already.
     """
 
     def __init__(
-        self, indices: Iterable[int], wide: Sequence[bool] | None, batch_size: int
+        self,
+        indices: Iterable[int],
+        wide: Sequence[bool] | None,
+        batch_size: int,
+        passes: int = 1,
     ) -> None:
         """Makes batches of the stream ``indices``.
 
         Args:
-            indices: the infinite stream of this process.
+            indices: the infinite stream of all processes.
             wide: for every image, whether it is wider than high; None mixes all images.
-            batch_size: of this process.
+            batch_size: of a step, over all processes and forward passes.
+            passes: a step's batches in every process.
         """
         self._indices = indices
         self._wide = wide
         self._batch_size = batch_size
+        self._passes = passes
+        self._rank, self._processes = comm.get_rank(), comm.get_world_size()
         self.skip = 0
 
     def __iter__(self) -> Iterator[list[int]]:
-        return itertools.islice(self._batches(), self.skip, None)
+        size = self._batch_size // (self._processes * self._passes)
+        for batch in itertools.islice(self._steps(), self.skip, None):
+            own = batch[self._rank :: self._processes]
+            yield from (own[start : start + size] for start in range(0, len(own), size))
 
-    def _batches(self) -> Iterator[list[int]]:
+    def _steps(self) -> Iterator[list[int]]:
         buckets: tuple[list[int], list[int]] = ([], [])
         for index in self._indices:
             bucket = buckets[self._wide[index] if self._wide is not None else 0]
@@ -83,18 +95,20 @@ def build_train_loader(cfg: CfgNode) -> DataLoader[Record]:
     """
     records = load_training_records(cfg)
     mapper = CheckedDatasetMapper(cfg, is_train=True)
+    batch = images_per_pass(cfg)
     if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
         loader: DataLoader[Record] = build_detection_train_loader(
-            cfg, mapper=mapper, dataset=records
+            cfg, mapper=mapper, dataset=records, total_batch_size=batch * comm.get_world_size()
         )
         return loader
-    batch_size = _batch_size(cfg)
     wide = [record["width"] > record["height"] for record in records]
-    sampler = ResumableSampler(len(records), shuffle=True, seed=max(cfg.SEED, 0))
+    seed = max(cfg.SEED, 0)
+    sampler = ResumableSampler(len(records), shuffle=True, seed=seed, part=(0, 1))
     batches = BatchesByAspectRatio(
         sampler,
         wide if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None,
-        batch_size,
+        cfg.SOLVER.IMS_PER_BATCH,
+        cfg.SOLVER.ACCUMULATE,
     )
     return DataLoader(
         Augmented(MapDataset(DatasetFromList(records, copy=False), mapper), sampler.seed),
@@ -106,7 +120,7 @@ def build_train_loader(cfg: CfgNode) -> DataLoader[Record]:
 
 
 def skip_batches(loader: DataLoader[Record], count: int) -> None:
-    """Makes the next pass over a training loader begin behind the first ``count`` batches."""
+    """Makes the next pass over a training loader begin behind the batches of ``count`` steps."""
     if isinstance(loader.batch_sampler, BatchesByAspectRatio):
         loader.batch_sampler.skip = count
     else:
@@ -173,13 +187,3 @@ def _filtered(cfg: CfgNode, records: list[Record]) -> list[Record]:
             records, cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE
         )
     return records
-
-
-def _batch_size(cfg: CfgNode) -> int:
-    """Images of one process in one step."""
-    total, processes = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
-    if total <= 0 or total % processes:
-        raise UserError(
-            f"SOLVER.IMS_PER_BATCH is {total}; expected a multiple of the {processes} GPUs in use"
-        )
-    return int(total // processes)

@@ -36,7 +36,7 @@ from detection.engine.processes import (
     leave_group,
     was_restarted,
 )
-from detection.engine.user_errors import user_message
+from detection.engine.user_errors import is_lost, user_message
 
 __all__ = ["argument_parser", "load_config", "run", "run_tool"]
 
@@ -48,9 +48,6 @@ _LAST_WORDS = 10
 
 _KILLED = -9
 """Exit code of a process that SIGKILL ended; Windows has no such signal."""
-
-_LOST = ("onnection closed", "onnection reset", "remote process exited")
-"""What gloo and NCCL say in a process whose neighbour is gone."""
 
 Main = Callable[[argparse.Namespace], object]
 
@@ -142,11 +139,11 @@ def _explain(
     if signals or code - 128 in SIGNALS:
         raise Preempted(signals[0] if signals else code - 128) from None
     codes = [process.exitcode for process in context.processes]
-    if _KILLED in codes and (code or any(lost in str(error) for lost in _LOST)):
+    if _KILLED in codes and (code or is_lost(error)):
         raise UserError(
             f"process {codes.index(_KILLED)} of {len(codes)} was killed (SIGKILL), as a "
-            "system without memory left does; free some, or lower SOLVER.IMS_PER_BATCH or "
-            "DATALOADER.NUM_WORKERS, and continue with --resume"
+            "system without memory left does; free some, or lower SOLVER.IMS_PER_BATCH (or raise "
+            "SOLVER.ACCUMULATE) or DATALOADER.NUM_WORKERS, and continue with --resume"
         ) from None
 
 
@@ -170,8 +167,19 @@ def _started(
 
 def _call_in_group(main: Main, args: argparse.Namespace, place: Place) -> None:
     join_group(place, on_gpu=args.num_gpus > 0)
-    _call(main, args)
-    leave_group()
+    try:
+        _call(main, args)
+        leave_group()
+    except RuntimeError as error:
+        # without a launcher, the process that started this one sees which has failed, and how
+        if place.launcher and is_lost(error):
+            raise UserError(
+                f"process {place.rank} of {place.size} has lost another one, which says why if it "
+                "failed by itself; one that says nothing was killed, as a system without memory "
+                "does: free some, or lower SOLVER.IMS_PER_BATCH (or raise SOLVER.ACCUMULATE) or "
+                "DATALOADER.NUM_WORKERS, and continue with --resume"
+            ) from None
+        raise
 
 
 def _call(main: Main, args: argparse.Namespace) -> None:

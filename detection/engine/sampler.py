@@ -68,7 +68,13 @@ class ResumableSampler(Sampler[int]):
     """
 
     def __init__(
-        self, size: int, *, shuffle: bool = True, seed: int | None = None, start: int = 0
+        self,
+        size: int,
+        *,
+        shuffle: bool = True,
+        seed: int | None = None,
+        start: int = 0,
+        part: tuple[int, int] | None = None,
     ) -> None:
         """Checks the arguments; nothing is drawn yet.
 
@@ -78,6 +84,7 @@ class ResumableSampler(Sampler[int]):
             seed: the same on every rank; if missing, the ranks agree on a random one.
             start: samples already drawn by all ranks together, i.e. finished iterations times
                 the total batch size.
+            part: (r, n) takes every n-th index from the r-th on; by default, rank and world size.
 
         Raises:
             UserError: if the data set is empty or ``start`` is negative.
@@ -90,11 +97,11 @@ class ResumableSampler(Sampler[int]):
         self.shuffle = shuffle
         self.seed = comm.shared_random_seed() if seed is None else int(seed)
         self.start = start
-        self._rank = comm.get_rank()
-        self._world_size = comm.get_world_size()
+        self._part = part or (comm.get_rank(), comm.get_world_size())
 
     def __iter__(self) -> Iterator[int]:
-        yield from itertools.islice(self._stream(), self._rank, None, self._world_size)
+        first, step = self._part
+        yield from itertools.islice(self._stream(), first, None, step)
 
     def _stream(self) -> Iterator[Draw]:
         epochs, offset = divmod(self.start, self.size)

@@ -45,7 +45,8 @@ def wrap_ddp(model: nn.Module, **_: Any) -> nn.Module:
     """The model in ``DistributedDataParallel`` if there are several processes, else as it is.
 
     On the CPU, too, which Detectron2's ``create_ddp_model`` cannot, whose options are left out.
-    Buffers stay each process's own (:func:`~detection.engine.replicas.unite_buffers`).
+    Buffers start as the first process's, and then stay each process's own
+    (:func:`~detection.engine.replicas.unite_buffers`).
 
     Raises:
         UserError: if the processes communicate by GPU and the model is on the CPU.
@@ -58,6 +59,8 @@ def wrap_ddp(model: nn.Module, **_: Any) -> nn.Module:
             "MODEL.DEVICE is 'cpu', but the processes of this run have a GPU each; leave it at "
             "'cuda', or use --num-gpus 0 --num-processes 2 or more"
         )
+    for buffer in model.buffers():  # which PyTorch before 2.14 leaves as they are
+        dist.broadcast(buffer.detach(), 0)
     ids = [torch.cuda.current_device()] if device.type == "cuda" else None
     kind = nn.parallel.DistributedDataParallel
     # as PyTorch calls it from 2.14 on, and before

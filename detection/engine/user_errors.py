@@ -9,6 +9,9 @@ from collections.abc import Iterator
 
 from backbones.errors import UserError
 
+_LOST = ("onnection closed", "onnection reset", "remote process exited")
+"""What gloo and NCCL say in a process whose neighbour is gone."""
+
 _EXCEPTION_LINE = re.compile(r"^[\w.]+: (.*)", re.MULTILINE)
 
 
@@ -26,12 +29,23 @@ def user_message(error: UserError) -> str:
     return " ".join(text.split())
 
 
+def is_lost(error: BaseException) -> bool:
+    """Whether an error says that another process of the run is gone."""
+    return any(lost in str(error) for lost in _LOST)
+
+
 @contextlib.contextmanager
 def without_tracebacks_of_user_errors() -> Iterator[None]:
-    """Keeps Detectron2's training loop from logging the traceback of a user's mistake."""
+    """Keeps Detectron2's training loop from logging the traceback of a user's mistake.
+
+    Nor that of another process's end, which is told elsewhere.
+    """
 
     def is_no_user_error(record: logging.LogRecord) -> bool:
-        return not (record.exc_info and isinstance(record.exc_info[1], UserError))
+        error = record.exc_info[1] if record.exc_info else None
+        return not (
+            isinstance(error, UserError) or (isinstance(error, RuntimeError) and is_lost(error))
+        )
 
     logger = logging.getLogger("detectron2.engine.train_loop")
     logger.addFilter(is_no_user_error)

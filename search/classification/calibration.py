@@ -40,7 +40,7 @@ def calibrated(network: nn.Module, cfg: CfgNode, dataset: ImageSet, batches: int
         with seeded(cfg.SEED):
             loader = calibration_batches(cfg, dataset)
             pixels = (normalised(images.to(device), expected) for images, _ in loader)
-            estimate_statistics(network, pixels, batches)
+            estimate_statistics(network, pixels, batches * cfg.SOLVER.ACCUMULATE)
     return network.eval()
 
 

@@ -17,6 +17,7 @@ from backbones.architecture import IMAGENET, InputSpec
 from backbones.errors import UserError, first_of
 from backbones.factory import load_architecture
 from detection.data.digits import prepare_digits
+from detection.engine.accumulation import images_per_pass
 from detection.engine.preemption import loader_start
 from detection.engine.sampler import Augmented, ResumableSampler
 from search.classification.folder import ClassificationFolder
@@ -198,29 +199,10 @@ def split_images(cfg: CfgNode, images: int) -> tuple[list[int], list[int]]:
     return order[:split], order[split:]
 
 
-def checked_batch(cfg: CfgNode) -> int:
-    """Images per step over all processes.
-
-    Raises:
-        UserError: if they cannot be divided among the processes.
-    """
-    total, processes = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
-    if total < processes or total % processes:
-        raise UserError(
-            f"SOLVER.IMS_PER_BATCH is {total}; expected a multiple of the {processes} processes"
-        )
-    return total
-
-
-def per_process_batch(cfg: CfgNode) -> int:
-    """Images per process and step."""
-    return checked_batch(cfg) // comm.get_world_size()
-
-
 def build_train_loader(
     cfg: CfgNode, dataset: ImageSet, start_iter: int = 0, order: int = 0
 ) -> DataLoader[Any]:
-    """Endless shuffled batches of this process.
+    """Endless shuffled batches of this process, one for every forward pass.
 
     Args:
         cfg: batch size, loader processes and seed.
@@ -228,7 +210,7 @@ def build_train_loader(
         start_iter: iteration of the first batch.
         order: 0 is that of the training; others are other ones.
     """
-    batch = per_process_batch(cfg)
+    batch = images_per_pass(cfg)
     sampler = ResumableSampler(
         len(dataset),
         shuffle=True,
@@ -251,7 +233,7 @@ def build_val_loader(cfg: CfgNode, dataset: ImageSet) -> DataLoader[Any]:
     indices = range(comm.get_rank(), len(dataset), comm.get_world_size())
     return DataLoader(
         Subset(dataset, indices),
-        batch_size=per_process_batch(cfg),
+        batch_size=images_per_pass(cfg),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=loader_start(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,6 +18,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from backbones.exported import ARCHITECTURE_FILE
+from detection.engine.accumulation import forward_passes, images_per_pass
 from detection.engine.best import BestModel, check_best_keys
 from detection.engine.compiled import compile_network, eagerly
 from detection.engine.metrics import has_row
@@ -32,7 +33,6 @@ from search.classification.data import (
     build_train_loader,
     build_val_loader,
     check_same_classes,
-    checked_batch,
 )
 from search.classification.optimizer import build_lr_scheduler, build_optimizer
 from search.classification.pixels import expected_images, normalised
@@ -45,6 +45,8 @@ logger = logging.getLogger(__name__)
 
 class ClassificationTrainer(RunTrainer):
     """Trains a model on classification images; what it minimises is :meth:`losses`.
+
+    A step averages the gradients of ``SOLVER.ACCUMULATE`` batches.
 
     Args:
         cfg: the configuration, with the keys of ``add_search_config``.
@@ -66,7 +68,8 @@ class ClassificationTrainer(RunTrainer):
         self.precision = Precision.of(cfg)
         self.images = expected_images(model)
         self.train_data, self.val_data = self.datasets()
-        steps_per_epoch = max(len(self.train_data) / checked_batch(cfg), 1.0)
+        images_per_pass(cfg)  # refuses what cannot be divided
+        steps_per_epoch = max(len(self.train_data) / cfg.SOLVER.IMS_PER_BATCH, 1.0)
         max_iter = _steps(cfg.CLASSIFICATION.EPOCHS, steps_per_epoch)
         self.layout = (
             torch.channels_last if cfg.MODEL.SPNAS.CHANNELS_LAST else torch.contiguous_format
@@ -164,19 +167,23 @@ class ClassificationTrainer(RunTrainer):
 
     def run_step(self) -> None:
         """One step on all processes."""
-        start = time.perf_counter()
-        images, targets = next(self._batches)
-        data_time = time.perf_counter() - start
-        images = images.to(self.device, non_blocking=True, memory_format=self.layout)
-        images = normalised(images, self.images)
-        targets = targets.to(self.device, non_blocking=True)
         self.optimizer.zero_grad(set_to_none=True)
-        losses, logits = self.backward(images, targets)
+        figures: list[dict[str, Tensor]] = []
+        data_time = 0.0
+        for _ in forward_passes(self.model, self.cfg.SOLVER.ACCUMULATE):
+            start = time.perf_counter()
+            images, targets = next(self._batches)
+            data_time += time.perf_counter() - start
+            images = images.to(self.device, non_blocking=True, memory_format=self.layout)
+            images = normalised(images, self.images)
+            targets = targets.to(self.device, non_blocking=True)
+            losses, logits = self.backward(images, targets)
+            figures.append({**losses, "train/top1": _accuracy(logits, targets)})
         self.after_backward()
         self.scaler.take(self.optimizer)
         if self.ema and self.scaler.taken:
             self.ema.update(self.unwrapped, step=self.iter - self.scaler.skipped)
-        self._log(losses, logits, targets, data_time)
+        self._log(figures, data_time)
 
     def backward(self, images: Tensor, targets: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Adds the gradients of the losses on a batch to those of the weights.
@@ -196,24 +203,22 @@ class ClassificationTrainer(RunTrainer):
         total = torch.stack(list(losses.values())).sum()
         if not torch.isfinite(total):
             raise FloatingPointError(f"the loss is {float(total)} at iteration {self.iter}")
-        self.scaler.scale(total).backward()
+        self.scaler.scale(total / self.cfg.SOLVER.ACCUMULATE).backward()
         return losses, logits
 
     def after_backward(self) -> None:
         """Called between backward pass and optimizer step; a subclass can clear gradients here."""
 
-    def _log(
-        self, losses: Mapping[str, Tensor], logits: Tensor, targets: Tensor, data_time: float
-    ) -> None:
+    def _log(self, figures: Sequence[Mapping[str, Tensor]], data_time: float) -> None:
+        """Means over forward passes and processes: of the losses, and last the accuracy."""
         storage = get_event_storage()
         storage.put_scalar("data_time", data_time)
         storage.put_scalar("epoch", self.progress * self.cfg.CLASSIFICATION.EPOCHS)
-        accuracy = 100 * (logits.detach().argmax(1) == targets).float().mean()
-        found = torch.stack([*(loss.detach().float() for loss in losses.values()), accuracy])
-        *values, top1 = mean_over_processes(found).tolist()
+        passes = [torch.stack([value.detach().float() for value in f.values()]) for f in figures]
+        *values, top1 = mean_over_processes(torch.stack(passes).mean(0)).tolist()
         storage.put_scalar("total_loss", sum(values))
         if len(values) > 1:
-            storage.put_scalars(**dict(zip(losses, values, strict=True)))
+            storage.put_scalars(**dict(zip(list(figures[0])[:-1], values, strict=True)))
         storage.put_scalar("train/top1", top1)
 
     def evaluate(self) -> dict[str, dict[str, float]]:
@@ -233,6 +238,11 @@ class ClassificationTrainer(RunTrainer):
         if comm.is_main_process():
             logger.info("Wrote %s", write_results(self.output_dir, results))
             self.wandb_writer.log_summary(results)
+
+
+def _accuracy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Top-1 in percent."""
+    return 100 * (logits.detach().argmax(1) == targets).float().mean()
 
 
 def _steps(epochs: float, steps_per_epoch: float) -> int:

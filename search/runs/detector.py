@@ -298,5 +298,5 @@ def calibrate_detector(detector: nn.Module, cfg: CfgNode, batches: int) -> None:
         # the heads log while they train
         with seeded(cfg.SEED), EventStorage():
             loader = DetectionTrainer.build_train_loader(cfg)
-            estimate_statistics(detector, loader, batches)
+            estimate_statistics(detector, loader, batches * cfg.SOLVER.ACCUMULATE)
     detector.eval()

@@ -18,7 +18,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from detection.engine.random_state import seeded
 from detection.trainer import DetectionTrainer
 from search.classification.calibration import estimate_statistics
-from search.classification.data import per_process_batch
 from search.runs.judge import SupernetJudge, mean, statistics_kept
 from search.space import Choice
 from search.supernets.single_path import Supernet
@@ -120,20 +119,26 @@ class DetectorJudge(SupernetJudge):
 
     @cached_property
     def _statistics(self) -> list[Any]:
-        return self._drawn[: self._cfg.SEARCH.SENSITIVITY.CALIBRATION_BATCHES]
+        return self._drawn[: self._calibration]
 
     @cached_property
     def _images(self) -> list[Any]:
-        return self._drawn[self._cfg.SEARCH.SENSITIVITY.CALIBRATION_BATCHES :]
+        return self._drawn[self._calibration :]
+
+    @property
+    def _calibration(self) -> int:
+        """Batches of this process for the statistics."""
+        cfg = self._cfg
+        return int(cfg.SEARCH.SENSITIVITY.CALIBRATION_BATCHES * cfg.SOLVER.ACCUMULATE)
 
     @cached_property
     def _drawn(self) -> list[Any]:
         """Training batches for statistics and for losses, the same for every network."""
-        node = self._cfg.SEARCH.SENSITIVITY
-        batches = -(-node.IMAGES // (per_process_batch(self._cfg)))
+        node, solver = self._cfg.SEARCH.SENSITIVITY, self._cfg.SOLVER
+        steps = node.CALIBRATION_BATCHES + -(-node.IMAGES // solver.IMS_PER_BATCH)
         with seeded(self.seed):
             loader = DetectionTrainer.build_train_loader(self._cfg)
-            return list(islice(loader, node.CALIBRATION_BATCHES + batches))
+            return list(islice(loader, steps * solver.ACCUMULATE))
 
 
 @contextlib.contextmanager

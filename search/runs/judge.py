@@ -153,7 +153,7 @@ class ClassifierJudge(SupernetJudge):
     def _statistics(self) -> list[Tensor]:
         """Training batches for the statistics, the same for every network."""
         device = self.supernet.stem.conv.weight.device
-        count = self._cfg.SEARCH.SENSITIVITY.CALIBRATION_BATCHES
+        count = self._cfg.SEARCH.SENSITIVITY.CALIBRATION_BATCHES * self._cfg.SOLVER.ACCUMULATE
         with seeded(self.seed):
             batches = calibration_batches(self._cfg, self._networks.train_data)
             return [images.to(device) for images, _ in islice(batches, count)]

@@ -39,6 +39,7 @@ class TargetTradeOff:
         end: progress at which the budget is the target.
         proportional: gain of the present error.
         integral: gain of the summed error, per step.
+        updated: progress of the last update: the forward passes of a step count as one.
     """
 
     target: float
@@ -48,6 +49,7 @@ class TargetTradeOff:
     integral: float = 0.1
     summed_error: float = 0.0
     first_runtime: float = math.nan
+    updated: float = math.nan
 
     def budget(self, progress: float) -> float:
         """The runtime asked for at ``progress`` (0 to 1)."""
@@ -65,7 +67,9 @@ class TargetTradeOff:
         if math.isnan(self.first_runtime):
             self.first_runtime = runtime
         error = math.log(runtime / self.budget(progress))
-        self.summed_error = max(self.summed_error + error, 0.0)
+        if progress != self.updated:
+            self.summed_error = max(self.summed_error + error, 0.0)
+            self.updated = progress
         return max(self.proportional * error + self.integral * self.summed_error, 0.0)
 
     def state_dict(self) -> dict[str, float]:
@@ -76,3 +80,4 @@ class TargetTradeOff:
         """Restores :meth:`state_dict`."""
         self.summed_error = state["summed_error"]
         self.first_runtime = state["first_runtime"]
+        self.updated = math.nan

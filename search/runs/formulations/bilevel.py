@@ -33,7 +33,11 @@ class Bilevel(SupernetFormulation):
             iter(build_train_loader(cfg, part, start))
             for part, start in zip(parts, starts, strict=True)
         ]
-        return (next(loaders[iteration % 2]) for iteration in count(start_iter))
+        return (
+            next(loaders[iteration % 2])
+            for iteration in count(start_iter)
+            for _ in range(cfg.SOLVER.ACCUMULATE)
+        )
 
     def mask_gradients(self, search: Search) -> None:
         """Keeps the gradients of the side whose turn it is."""
