@@ -24,6 +24,7 @@ from detection.data.loader import build_test_loader, build_train_loader, skip_ba
 from detection.data.resolve import resolve_data
 from detection.data.trained_classes import check_classes_of_weights, trained_classes
 from detection.engine.best import BestModel
+from detection.engine.checkpoint_files import number_to_keep
 from detection.engine.metrics import MetricsHook, has_row
 from detection.engine.random_state import seeded
 from detection.engine.results import results_part, write_results
@@ -126,6 +127,10 @@ class DetectionTrainer(ResumableTrainer, DefaultTrainer):
         theirs = (hooks.EvalHook, hooks.PeriodicWriter)
         found = [hook for hook in super().build_hooks() if hook is not None]
         found = [hook for hook in found if not isinstance(hook, theirs)]
+        to_keep = number_to_keep(self.cfg, usual=None)
+        for hook in found:
+            if isinstance(hook, hooks.PeriodicCheckpointer):
+                hook.max_to_keep = to_keep
         found.append(hooks.EvalHook(self.cfg.TEST.EVAL_PERIOD, self.evaluate))
         if metric := best_metric(self.cfg):
             patience = self.cfg.SOLVER.EARLY_STOPPING.PATIENCE

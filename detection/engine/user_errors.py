@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 
 from backbones.errors import UserError
+from backbones.files import cannot_write, is_of_disk
 
 _EXCEPTION_LINE = re.compile(r"^[\w.]+: (.*)", re.MULTILINE)
 
@@ -26,12 +27,21 @@ def user_message(error: UserError) -> str:
     return " ".join(text.split())
 
 
+def as_user_error(error: BaseException | None) -> UserError | None:
+    """An error as a user's mistake, or as one of a disk, which a user can mend; else None."""
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, OSError) and is_of_disk(error):
+        return cannot_write(error.filename or "a file of the run", error)
+    return None
+
+
 @contextlib.contextmanager
 def without_tracebacks_of_user_errors() -> Iterator[None]:
     """Keeps Detectron2's training loop from logging the traceback of a user's mistake."""
 
     def is_no_user_error(record: logging.LogRecord) -> bool:
-        return not (record.exc_info and isinstance(record.exc_info[1], UserError))
+        return not (record.exc_info and as_user_error(record.exc_info[1]))
 
     logger = logging.getLogger("detectron2.engine.train_loop")
     logger.addFilter(is_no_user_error)
