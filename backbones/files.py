@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +19,10 @@ _MAX_DEPTH = 100
 _MAX_DIGITS = 20
 _MAX_NAME = 200
 
+_OF_DISKS = frozenset(
+    {errno.ENOSPC, errno.EFBIG, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC)}
+)
+
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
@@ -26,7 +32,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     process that was killed left of the same file is removed.
 
     Raises:
-        UserError: if the folder cannot be made or written, or ``path`` is a folder itself.
+        UserError: if the folder cannot be made or written, ``path`` is a folder itself, or the
+            disk is full or fails.
     """
     target = Path(path)
     try:
@@ -47,10 +54,35 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         os.replace(temporary, target)
+    except OSError as error:
+        if is_of_disk(error):
+            raise cannot_write(target, error) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
         if handle is not None:
             os.close(handle)
+
+
+def cannot_write(path: str | os.PathLike[str], error: Exception) -> UserError:
+    """What is to be said of a file that could not be written to its end.
+
+    Args:
+        path: of the file, or of its folder.
+        error: of the system; or of PyTorch's writer, which does not hand on what the system said.
+    """
+    reason = getattr(error, "strerror", None) or "its writer has failed"
+    folder = next((place for place in Path(path).absolute().parents if place.is_dir()), Path("/"))
+    room = shutil.disk_usage(folder).free / 1e6
+    return UserError(
+        f"cannot write '{path}' ({reason}; its disk has {room:.0f} MB left): make room, and repeat "
+        "the command, with --resume where it is a run"
+    )
+
+
+def is_of_disk(error: BaseException | None) -> bool:
+    """Whether an error says that a disk, or a user's share of it, is full, or that it fails."""
+    return isinstance(error, OSError) and error.errno in _OF_DISKS
 
 
 def _locked_sibling(target: Path) -> tuple[int | None, str]:

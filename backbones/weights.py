@@ -14,16 +14,27 @@ from torch import Tensor, nn
 
 from backbones.errors import UserError, first_of
 from backbones.extras import require
-from backbones.files import atomic_path
+from backbones.files import atomic_path, cannot_write
 from backbones.plain_objects import harmless_objects, refused_object, without_stand_ins
 
 StateDict = dict[str, Tensor]
 
 
 def save_checkpoint(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
-    """Writes tensors (and plain numbers, strings and containers), whole or not at all."""
+    """Writes tensors (and plain numbers, strings and containers), whole or not at all.
+
+    It is on the disk when this returns: a power cut afterwards leaves it whole.
+
+    Raises:
+        UserError: if the disk is full or the folder cannot be written.
+    """
     with atomic_path(path) as temporary:
-        torch.save(dict(content), temporary)
+        try:
+            torch.save(dict(content), temporary)
+        except RuntimeError as error:  # of PyTorch's writer, for whatever the system says
+            raise cannot_write(path, error) from error
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:

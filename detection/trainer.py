@@ -26,6 +26,7 @@ from detection.data.resolve import resolve_data
 from detection.data.trained_classes import check_classes_of_weights, trained_classes
 from detection.engine.accumulation import detector_step
 from detection.engine.best import BestModel
+from detection.engine.checkpoint_files import number_to_keep
 from detection.engine.compiled import compile_network, eagerly
 from detection.engine.metrics import MetricsHook, has_row
 from detection.engine.precision import LRScheduler, MixedPrecisionTrainer, Precision, StepScaler
@@ -139,6 +140,10 @@ class DetectionTrainer(ResumableTrainer, DefaultTrainer):
         found = [hook for hook in super().build_hooks() if hook is not None]
         found = [hook for hook in found if not isinstance(hook, theirs)]
         found.append(LRScheduler(self.scaler))
+        to_keep = number_to_keep(self.cfg, usual=None)
+        for hook in found:
+            if isinstance(hook, hooks.PeriodicCheckpointer):
+                hook.max_to_keep = to_keep
         found.append(hooks.EvalHook(self.cfg.TEST.EVAL_PERIOD, eagerly(self.evaluate)))
         if metric := best_metric(self.cfg):
             patience = self.cfg.SOLVER.EARLY_STOPPING.PATIENCE

@@ -16,11 +16,13 @@ from fvcore.common.checkpoint import _filter_reused_missing_keys
 from torch import nn
 
 from backbones.errors import UserError, first_of
-from backbones.files import atomic_path, safe_name, write_atomic
+from backbones.files import atomic_path, write_atomic
 from backbones.states import below, model_state, prefix_for
 from backbones.weights import check_finite, check_types, read_checkpoint, save_checkpoint
+from detection.engine.checkpoint_files import LAST, last_whole
 from detection.engine.console import FILE_ONLY
 from detection.engine.plain_pickle import read_pickle
+from detection.engine.replicas import from_first_process
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +67,7 @@ class Checkpointer(DetectionCheckpointer):
         self.strict = strict
         self.optional = optional
         self._resuming = False
+        self._resumed: Path | None = None
         self._path = ""
 
     def save(self, name: str, **kwargs: Any) -> None:
@@ -98,17 +101,12 @@ class Checkpointer(DetectionCheckpointer):
     def _write(self, name: str, content: dict[str, Any]) -> None:
         path = Path(self.save_dir) / f"{name}.pth"
         self.logger.info("Saving checkpoint to %s", path)
-        try:
-            save_checkpoint(path, content)
-        except (OSError, RuntimeError) as error:  # PyTorch's writer raises RuntimeError
-            raise UserError(
-                f"cannot write the checkpoint '{path}' ({str(error).splitlines()[0][:200]}); the "
-                "last complete one is kept: make room and continue with --resume"
-            ) from error
+        save_checkpoint(path, content)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Writes ``last_checkpoint``."""
-        write_atomic(Path(self.save_dir) / "last_checkpoint", last_filename_basename)
+        self._resumed = None
+        write_atomic(Path(self.save_dir) / LAST, last_filename_basename)
 
     def keep_as(self, file: Path, name: str) -> None:
         """Copies a checkpoint of the run folder, unless it has that name, as its last one."""
@@ -146,12 +144,23 @@ class Checkpointer(DetectionCheckpointer):
         return rest
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
-        """Continues from the last checkpoint, if asked to and there is one, else loads ``path``."""
-        self._resuming = resume and self.has_checkpoint()
+        """Continues from the last checkpoint, if asked to and there is one, else loads ``path``.
+
+        Of a last checkpoint that is damaged the one before it is taken
+        (:func:`~detection.engine.checkpoint_files.last_whole`).
+        """
+        if not (resume and self.has_checkpoint()):
+            return self.load(path, checkpointables=[])
+        self._resumed = from_first_process(lambda: last_whole(Path(self.save_dir)))
+        self._resuming = True
         try:
-            return super().resume_or_load(path, resume=resume)
+            return self.load(str(self._resumed))
         finally:
             self._resuming = False
+
+    def get_checkpoint_file(self) -> str:
+        """The last checkpoint of the run: the one resumed from, until there is another."""
+        return str(self._resumed or super().get_checkpoint_file())
 
     def _check_exists(self, path: str) -> None:
         name = path.split("?")[0]
@@ -162,20 +171,14 @@ class Checkpointer(DetectionCheckpointer):
                 f"cannot fetch the weights '{path}' ({error}); check the address and the network, "
                 "or download the file and name its path"
             ) from error
-        if found:
-            return
-        if self._resuming:
-            raise UserError(
-                f"no checkpoint at '{path}', which the run's 'last_checkpoint' names; put it back"
-                f"{self._earlier()}, or start again in another folder: OUTPUT_DIR output/other"
-            )
-        raise UserError(f"no checkpoint at '{path}'; check the path (MODEL.WEIGHTS)")
+        if not found:
+            raise UserError(f"no checkpoint at '{path}'; check the path (MODEL.WEIGHTS)")
 
     def _earlier(self) -> str:
         """How to go on from an older checkpoint of the run; empty if there is none."""
         names = [file.name for file in sorted(Path(self.save_dir).glob("model_[0-9]*.pth"))]
         names = [name for name in names if name != Path(self._path).name]
-        where = Path(self.save_dir, "last_checkpoint")
+        where = Path(self.save_dir, LAST)
         return f", or go on from an earlier one: write {names[-1]} into '{where}'" if names else ""
 
     def _load_file(self, filename: str) -> dict[str, Any]:
@@ -201,10 +204,7 @@ class Checkpointer(DetectionCheckpointer):
         return _matched(self._path, content.get("blobs", content), "Caffe2", "_momentum")
 
     def _torch_load(self, filename: str) -> dict[str, Any]:
-        try:
-            content = read_checkpoint(filename)
-        except UserError as error:
-            raise UserError(f"{error}{self._earlier() if self._resuming else ''}") from None
+        content = read_checkpoint(filename)
         if self._resuming and isinstance(content.get("model"), dict):
             return content
         state = model_state(content, self._path)
@@ -294,19 +294,6 @@ class Checkpointer(DetectionCheckpointer):
                     f"({error}); resume with the configuration that wrote it (config.yaml in its "
                     "folder)"
                 ) from error
-
-
-def last_iteration(output_dir: str | os.PathLike[str]) -> int | None:
-    """The last finished iteration of the run in ``output_dir``, or None without a checkpoint.
-
-    For what has to know before the model exists, such as a sampler.
-    """
-    tag = Path(output_dir) / "last_checkpoint"
-    if not tag.is_file():
-        return None
-    name = safe_name(tag.read_text(encoding="utf-8").strip(), f"the checkpoint in '{tag}'")
-    content = read_checkpoint(tag.with_name(name))
-    return int(content["iteration"]) if "iteration" in content else None
 
 
 def plain(value: Any) -> Any:

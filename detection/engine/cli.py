@@ -36,7 +36,7 @@ from detection.engine.processes import (
     leave_group,
     was_restarted,
 )
-from detection.engine.user_errors import is_lost, user_message
+from detection.engine.user_errors import as_user_error, is_lost, user_message
 
 __all__ = ["argument_parser", "load_config", "run", "run_tool"]
 
@@ -97,8 +97,10 @@ def _ending(after_interruption: str) -> Iterator[None]:
             stream.reconfigure(errors="backslashreplace")
     try:
         yield
-    except UserError as error:
-        message = f"error: {user_message(error)}"
+    except (UserError, OSError) as error:
+        if (mistake := as_user_error(error)) is None:
+            raise
+        message = f"error: {user_message(mistake)}"
         logger = logging.getLogger(__name__)
         if logger.hasHandlers():  # else Python itself would print it
             logger.error(message, extra=FILE_ONLY)  # its place is the last line
@@ -157,9 +159,11 @@ def _started(
     try:
         with listening():
             _call_in_group(main, args, Place(rank, count * args.num_machines, local_rank, url))
-    except UserError as error:
+    except (UserError, OSError) as error:
+        if (mistake := as_user_error(error)) is None:
+            raise
         if not Path(error_file).exists():
-            write_atomic(error_file, user_message(error))
+            write_atomic(error_file, user_message(mistake))
         sys.exit(EXIT_USER_ERROR)
     except Preempted as stop:
         sys.exit(stop.exit_code)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, cast
 
 import torch.distributed as dist
 from detectron2.utils import comm
 from torch import Tensor, nn
 
 from backbones.errors import UserError
+
+T = TypeVar("T")
 
 
 def unite_buffers(modules: Iterable[nn.Module]) -> None:
@@ -34,6 +37,24 @@ def unite_buffers(modules: Iterable[nn.Module]) -> None:
             else:
                 dist.broadcast(shared, 0)
             buffer.copy_(shared)
+
+
+def from_first_process(find: Callable[[], T]) -> T:
+    """What the first process finds, in all of them.
+
+    Raises:
+        UserError: in all, if the first one does.
+    """
+    found: tuple[Any, str] = None, ""
+    if comm.is_main_process():
+        try:
+            found = find(), ""
+        except UserError as error:
+            found = None, str(error)
+    value, message = comm.all_gather(found)[0]
+    if message:
+        raise UserError(message)
+    return cast(T, value)
 
 
 def mean_over_processes(values: Tensor) -> Tensor:

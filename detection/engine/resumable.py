@@ -16,6 +16,7 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from detection.engine.best import BestModel
+from detection.engine.checkpoint_files import adopt_checkpoints
 from detection.engine.metrics import has_row, is_due, recent_scalars, restore_scalars
 from detection.engine.preemption import Preempted, asked, defer
 from detection.engine.random_state import capture_random_state, restore_random_state
@@ -66,6 +67,8 @@ class ResumableTrainer(TrainerBase):
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As in the base class; of a run that is complete, only what is missing behind its end."""
         start, end = (*args, *kwargs.values()) or (self.start_iter, self.max_iter)
+        if start > 0 and comm.is_main_process():
+            adopt_checkpoints(self._hooks, self.checkpointer.get_checkpoint_file())
         with without_tracebacks_of_user_errors():
             if start < end and self._has_stopped(start):
                 end = self.max_iter = start

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import logging
 import os
-import re
 import weakref
 from collections.abc import Mapping
 from typing import Any
@@ -172,7 +171,6 @@ class RunTrainer(ResumableTrainer):
         if resuming:
             # The checkpoint's iteration is finished.
             self.start_iter = self.iter + 1
-            self._adopt_checkpoints()
             logger.info("Resuming at iteration %d of %d", self.start_iter, self.max_iter)
 
     def train(self) -> None:
@@ -186,25 +184,6 @@ class RunTrainer(ResumableTrainer):
             self._writers = self.build_writers()
             self.register_hooks([MetricsHook(self._writers, self.log_period)])
         super().before_train()
-
-    def _adopt_checkpoints(self) -> None:
-        """Lets the new process delete the old one's checkpoints when their time comes, or has come.
-
-        A process that was killed may have written its last one and not deleted another for it.
-        """
-        for hook in self._hooks:
-            if isinstance(hook, hooks.PeriodicCheckpointer):
-                # Nothing but its own: other weights in the folder are results.
-                name = re.compile(rf"{hook.file_prefix}_\d+\.pth")
-                files = self.checkpointer.get_all_checkpoint_files()
-                last = os.path.basename(self.checkpointer.get_checkpoint_file())
-                found = sorted(file for file in files if name.fullmatch(os.path.basename(file)))
-                if name.fullmatch(last):  # one behind it will be written again
-                    found = [file for file in found if os.path.basename(file) <= last]
-                surplus = max(len(found) - hook.max_to_keep, 0) if hook.max_to_keep else 0
-                for file in found[:surplus]:
-                    os.unlink(file)
-                hook.recent_checkpoints = found[surplus:]
 
 
 def _check_positive(**counts: int) -> None:

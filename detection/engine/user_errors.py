@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 
 from backbones.errors import UserError
+from backbones.files import cannot_write, is_of_disk
 
 _LOST = ("onnection closed", "onnection reset", "remote process exited")
 """What gloo and NCCL say in a process whose neighbour is gone."""
@@ -34,6 +35,15 @@ def is_lost(error: BaseException) -> bool:
     return any(lost in str(error) for lost in _LOST)
 
 
+def as_user_error(error: BaseException | None) -> UserError | None:
+    """An error as a user's mistake, or as one of a disk, which a user can mend; else None."""
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, OSError) and is_of_disk(error):
+        return cannot_write(error.filename or "a file of the run", error)
+    return None
+
+
 @contextlib.contextmanager
 def without_tracebacks_of_user_errors() -> Iterator[None]:
     """Keeps Detectron2's training loop from logging the traceback of a user's mistake.
@@ -43,9 +53,8 @@ def without_tracebacks_of_user_errors() -> Iterator[None]:
 
     def is_no_user_error(record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
-        return not (
-            isinstance(error, UserError) or (isinstance(error, RuntimeError) and is_lost(error))
-        )
+        lost = isinstance(error, RuntimeError) and is_lost(error)
+        return not (lost or as_user_error(error))
 
     logger = logging.getLogger("detectron2.engine.train_loop")
     logger.addFilter(is_no_user_error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
 import os
@@ -14,6 +15,7 @@ from detectron2.utils.events import (
     get_event_storage,
 )
 
+from backbones.files import cannot_write
 from detection.engine.console import ProgressPrinter
 from detection.engine.metrics import METRICS_FILE, mend_metrics
 from detection.engine.wandb_writer import WandbSettings, WandbWriter
@@ -39,7 +41,7 @@ def build_run_writers(
     mend_metrics(output_dir)
     writers: list[EventWriter] = [
         ProgressPrinter(max_iter, note),
-        JSONWriter(os.path.join(output_dir, METRICS_FILE)),
+        _MetricsWriter(os.path.join(output_dir, METRICS_FILE)),
     ]
     if wandb is not None and wandb.with_environment().active:
         writers.append(WandbWriter(wandb, output_dir))
@@ -53,6 +55,27 @@ def build_run_writers(
         purge_step = start_iter if start_iter > 0 else None
         writers.append(TensorboardXWriter(output_dir, purge_step=purge_step))
     return writers
+
+
+class _MetricsWriter(JSONWriter):
+    """Detectron2's; it names its file where the disk is full, and then writes no more."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self._path = path
+
+    def write(self) -> None:
+        if self._file_handle.closed:
+            return
+        try:
+            super().write()
+        except OSError as error:
+            self.close()
+            raise cannot_write(self._path, error) from error
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # what has not reached the disk is lost
+            super().close()
 
 
 class _ImageDiscarder(EventWriter):

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from backbones.exported import ARCHITECTURE_FILE
 from detection.engine.accumulation import forward_passes, images_per_pass
 from detection.engine.best import BestModel, check_best_keys
+from detection.engine.checkpoint_files import number_to_keep
 from detection.engine.compiled import compile_network, eagerly
 from detection.engine.metrics import has_row
 from detection.engine.precision import LRScheduler, Precision
@@ -92,6 +93,7 @@ class ClassificationTrainer(RunTrainer):
             log_period=cfg.VIS_PERIOD or 20,
             checkpoint_period=_steps(cfg.CLASSIFICATION.CHECKPOINT_EPOCHS, steps_per_epoch),
             wandb=WandbSettings.from_cfg(cfg.WANDB),
+            max_to_keep=number_to_keep(cfg, usual=3),
         )
         averaged = self.averaged_model
         period = _steps(cfg.CLASSIFICATION.EVAL_EPOCHS, steps_per_epoch)

@@ -13,7 +13,8 @@ from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
 from backbones.errors import UserError
-from detection.engine.checkpoint import Checkpointer, last_iteration
+from detection.engine.checkpoint import Checkpointer
+from detection.engine.checkpoint_files import last_iteration
 
 OURS = "detection.engine.checkpoint"
 
@@ -73,24 +74,6 @@ def test_no_checkpoint_yet(tmp_path: Path) -> None:
     assert Checkpointer(_model(), tmp_path).resume_or_load("", resume=True) == {}
 
 
-def test_a_full_disk_keeps_the_last_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    checkpointer = Checkpointer(_model(), tmp_path)
-    checkpointer.save("model_0000001", iteration=1)
-    checkpointer.save("model_final", iteration=1)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-
-    def fail(content: object, path: Path) -> None:
-        Path(path).write_bytes(b"half a file")
-        raise RuntimeError("PytorchStreamWriter failed writing file")
-
-    monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(UserError, match="--resume"):
-        checkpointer.save("model_final", iteration=2)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-
-
 class _Foreign:
     """Not plain data."""
 
@@ -118,34 +101,6 @@ def test_unreadable_files(tmp_path: Path) -> None:
     for path in (truncated, foreign, broken, empty, tmp_path / "absent.pth"):
         with pytest.raises(UserError, match=path.name):
             Checkpointer(_model()).load(str(path))
-
-
-def test_last_checkpoint_without_its_file(tmp_path: Path) -> None:
-    (tmp_path / "last_checkpoint").write_text("model_gone.pth")
-    with pytest.raises(UserError, match=r"model_gone.pth', which .* names; put it back, or start"):
-        Checkpointer(_model(), tmp_path).resume_or_load("", resume=True)
-
-
-@pytest.mark.parametrize("name", ["", "../model.pth", "/tmp/model.pth"])
-def test_a_last_checkpoint_that_names_no_file_of_the_run(tmp_path: Path, name: str) -> None:
-    (tmp_path / "last_checkpoint").write_text(name)
-    with pytest.raises(UserError, match=f"last_checkpoint' is called '{name}', which cannot name"):
-        last_iteration(tmp_path)
-
-
-def test_a_broken_last_checkpoint_has_older_ones(tmp_path: Path) -> None:
-    checkpointer = Checkpointer(_model(), tmp_path)
-    for iteration in (1, 3, 5):
-        checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
-    last = tmp_path / "model_0000005.pth"
-    last.write_bytes(last.read_bytes()[:-200])
-    with pytest.raises(UserError, match=r"truncated .* write model_0000003.pth into '.*last_check"):
-        checkpointer.resume_or_load("", resume=True)
-    last.unlink()
-    with pytest.raises(UserError, match=r"names; put it back, or go on .* write model_0000003.pth"):
-        checkpointer.resume_or_load("", resume=True)
-    (tmp_path / "last_checkpoint").write_text("model_0000003.pth")
-    assert checkpointer.resume_or_load("", resume=True) == {"iteration": 3}
 
 
 def test_another_number_of_classes(tmp_path: Path, log_of: Callable[[str], list[str]]) -> None:

@@ -208,7 +208,7 @@ def test_a_checkpoint_of_another_device_is_continued() -> None:
 
 
 def test_a_checkpoint_of_other_groups_is_refused_as_ever() -> None:
-    weight, optimizer = adamw()
+    _, optimizer = adamw()
     groups = [{"params": [nn.Parameter(torch.ones(1))]}, {"params": [nn.Parameter(torch.ones(1))]}]
     with pytest.raises(ValueError, match="different number of parameter groups"):
         optimizer.load_state_dict(torch.optim.AdamW(groups).state_dict())

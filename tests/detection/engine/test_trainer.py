@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from backbones.errors import UserError
-from detection.engine.checkpoint import Checkpointer, last_iteration
+from detection.engine.checkpoint import Checkpointer
+from detection.engine.checkpoint_files import last_iteration
 from detection.engine.sampler import ResumableSampler
 from detection.engine.trainer import RunTrainer
 from search.studies.kills.differences import differences
