@@ -12,6 +12,7 @@ import timm
 import torch
 from detectron2.config import CfgNode
 from detectron2.utils.events import EventStorage
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.loss import LabelSmoothingCrossEntropy
 from timm.optim import create_optimizer_v2
 from timm.utils import ModelEmaV3, NativeScaler
@@ -119,7 +120,7 @@ def make_timm_step(device: str, batch: int, size: int, precision: str) -> Step:
 
     Args:
         device: ``cpu`` or ``cuda``.
-        batch: images per step, made up and on the device already.
+        batch: images per step, made-up bytes on the device already.
         size: side of the images in pixels.
         precision: one of ``PRECISIONS``.
     """
@@ -141,12 +142,17 @@ def make_timm_step(device: str, batch: int, size: int, precision: str) -> Step:
     average = ModelEmaV3(model, decay=node.EMA_DECAY, use_warmup=True)
     scale = NativeScaler(device) if precision == "float16" and device == "cuda" else None
     images, targets = _batch(cfg)
+    mean, std = (
+        torch.tensor([255 * figure for figure in figures], device=device).view(1, 3, 1, 1)
+        for figures in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+    )
     count = itertools.count()
 
     def step() -> None:
+        pixels = images.float().sub_(mean).div_(std)  # as timm's PrefetchLoader
         optimizer.zero_grad()
         with autocast(device, precision):
-            loss = loss_of(model(images), targets)
+            loss = loss_of(model(pixels), targets)
         if scale:
             scale(loss, optimizer)
         else:
@@ -159,7 +165,7 @@ def make_timm_step(device: str, batch: int, size: int, precision: str) -> Step:
 
 def _batch(cfg: CfgNode) -> tuple[torch.Tensor, torch.Tensor]:
     device, batch, size = cfg.MODEL.DEVICE, cfg.SOLVER.IMS_PER_BATCH, cfg.CLASSIFICATION.INPUT_SIZE
-    images = torch.randn(batch, 3, size, size, device=device)
+    images = torch.randint(256, (batch, 3, size, size), dtype=torch.uint8, device=device)
     targets = torch.randint(cfg.CLASSIFICATION.NUM_CLASSES, (batch,), device=device)
     return images.to(memory_format=torch.channels_last), targets
 
