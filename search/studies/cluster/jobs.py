@@ -6,11 +6,13 @@ there what its jobs have done meanwhile, and goes on waiting for those that are 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import pickle
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from backbones.errors import UserError
+from backbones.file_lock import try_lock
 from backbones.files import read_json, write_json
 from search.studies.cluster.options import Cluster, submitit_parameters
 from search.studies.cluster.work import work
@@ -34,6 +37,10 @@ _VISIBLE_S = 15.0
 _REQUEUED_S = 900.0
 """Seconds in which Slurm is seen to start a preempted job again, where it does; submitit asks it
 for the states of jobs every ten minutes."""
+
+
+Claim = tuple[str, str]
+"""The file that a command has locked, and what it has written there."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +81,16 @@ def on_cluster(calls: Sequence[Call], most: int, cluster: Cluster) -> Iterator[t
     Raises:
         UserError: if the cluster takes no job; and when all have ended, if one has failed.
     """
-    queue = _Queue(cluster)
+    with claimed(cluster.folder) as claim:
+        yield from _jobs(calls, most, _Queue(cluster, claim))
+
+
+def _jobs(calls: Sequence[Call], most: int, queue: _Queue) -> Iterator[tuple[int, Any]]:
     running = {index: job for index, call in enumerate(calls) if (job := queue.found(call))}
     waiting = [index for index in range(len(calls)) if index not in running]
     failed = 0
     if calls:
+        cluster = queue.cluster
         logger.info("%d jobs of %s; logs in '%s'", len(calls), cluster.kind, cluster.folder)
     try:
         while waiting or running:
@@ -104,6 +116,32 @@ def on_cluster(calls: Sequence[Call], most: int, cluster: Cluster) -> Iterator[t
             f"{failed} of {len(calls)} jobs failed, as said above; what has ended is kept, and the "
             "same command does the rest"
         )
+
+
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[Claim]:
+    """Keeps other commands from sending the same jobs; the lock ends with this process.
+
+    Raises:
+        UserError: if another command has the folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    claim = (folder / ".lock").absolute(), f"process {os.getpid()} on {socket.gethostname()}"
+    with open(claim[0], "a+", encoding="utf-8") as file:
+        try:
+            locked = try_lock(file)
+        except OSError:  # some network file systems have no locks: better unprotected than unusable
+            locked = True
+        if not locked:
+            file.seek(0)
+            raise UserError(
+                f"{file.read() or 'another command'} is waiting for the jobs in '{folder}'; wait "
+                "for it, or end it first"
+            )
+        file.truncate(0)
+        file.write(claim[1])
+        file.flush()
+        yield str(claim[0]), claim[1]
 
 
 @dataclass
@@ -152,10 +190,11 @@ class _Job:
 class _Queue:
     """Sends jobs, and remembers them for the next command."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, claim: Claim) -> None:
         import submitit
 
-        self._cluster = cluster
+        self.cluster = cluster
+        self._follow = claim if cluster.kind == "local" else None
         self._executor = submitit.AutoExecutor(cluster.folder, cluster=cluster.kind)
         self._executor.update_parameters(**submitit_parameters(cluster))
         kinds = {"slurm": submitit.SlurmJob, "local": submitit.LocalJob}
@@ -165,20 +204,15 @@ class _Queue:
 
     def sent(self, call: Call) -> _Job:
         """A new job."""
-        folder = self._cluster.folder
-        folder.mkdir(parents=True, exist_ok=True)
-        self._outcome(call).unlink(missing_ok=True)
-        follow = os.getpid() if self._cluster.kind == "local" else None
-        job = partial(
-            work, pickle.dumps(call.run), str(self._outcome(call)), self._cluster.threads, follow
-        )
+        outcome, threads = self._outcome(call), self.cluster.threads
+        outcome.unlink(missing_ok=True)
+        job = partial(work, pickle.dumps(call.run), str(outcome.absolute()), threads, self._follow)
         try:
             handle = self._executor.submit(job)
         except (RuntimeError, OSError) as error:
             (*_, last) = ["", *str(error).strip().splitlines()]
             raise UserError(
-                f"{self._cluster.kind} takes no job for {call.name}: {last}; check "
-                "--cluster-options"
+                f"{self.cluster.kind} takes no job for {call.name}: {last}; check --cluster-options"
             ) from error
         self._remember({**self._sent, call.digest: handle.job_id})
         return self._job(call, handle)
@@ -188,7 +222,7 @@ class _Queue:
         known = self._sent.get(call.digest)
         if known is None:
             return None
-        job = self._job(call, self._kind(self._cluster.folder, known))
+        job = self._job(call, self._kind(self.cluster.folder, known))
         if "result" in (_outcome(job.outcome) or {}) or job.alive():
             return job
         self.forget(call)
@@ -201,7 +235,7 @@ class _Queue:
 
     def leave(self, jobs: Sequence[_Job]) -> None:
         """Ends jobs on this machine; those of a cluster go on."""
-        if self._cluster.kind == "local":
+        if self.cluster.kind == "local":
             for job in jobs:
                 job.handle.cancel()
         elif jobs:
@@ -217,10 +251,10 @@ class _Queue:
             write_json(self._book, sent)
 
     def _outcome(self, call: Call) -> Path:
-        return self._cluster.folder / f"{call.digest}.json"
+        return self.cluster.folder / f"{call.digest}.json"
 
     def _job(self, call: Call, handle: Any) -> _Job:
-        patience = _VISIBLE_S if self._cluster.kind == "slurm" else 0.0
+        patience = _VISIBLE_S if self.cluster.kind == "slurm" else 0.0
         return _Job(handle, self._outcome(call), patience)
 
 
