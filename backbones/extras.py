@@ -47,6 +47,7 @@ EXTRAS: dict[str, Extra] = {
         where="Linux on x86_64 with Python 3.10 to 3.13",
     ),
     "tune": Extra(("botorch", "optuna>=5", "optuna-integration", "sqlalchemy")),
+    "cluster": Extra(("submitit>=1.5",)),
 }
 
 

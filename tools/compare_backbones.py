@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 
 from backbones.errors import UserError
+from search.studies.arguments import add_workers, check_counts, study_parser
 
 EPILOG = """
 examples:
@@ -23,15 +24,18 @@ examples:
     %(prog)s --config-file configs/detection/mask_rcnn_spnas_fpn_1x.yaml --seeds 3 \\
         --architectures spnas_100 mnasnet_b1 mine=output/search/architecture.json \\
         --workers 8 --num-gpus 1 --output output/comparison
+  the same, each a job of a Slurm cluster:
+    %(prog)s --config-file configs/detection/mask_rcnn_spnas_fpn_1x.yaml --seeds 3 \\
+        --architectures spnas_100 mnasnet_b1 mine=output/search/architecture.json \\
+        --cluster slurm --cluster-options partition=gpu gpus_per_node=1 cpus_per_task=8 \\
+        --num-gpus 1 --output output/comparison
   runs that are finished already:
     %(prog)s --runs output/mask_rcnn_a output/mask_rcnn_b --output output/comparison
 """
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = study_parser(__doc__, EPILOG)
     parser.add_argument("--config-file", nargs="+", default=[], metavar="FILE", help="detectors")
     parser.add_argument(
         "--architectures",
@@ -56,13 +60,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--search-config-file", default="search/digits.yaml", metavar="FILE")
     parser.add_argument("--seeds", type=int, default=1, help="of every network (default: 1)")
     parser.add_argument("--num-gpus", metavar="N", help="as for tools/train_net.py, of every run")
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=1,
-        metavar="N",
-        help="runs at once, each with its share of the cores and the GPUs; the detector's runtime "
-        "and speed are then those of a shared machine (default: 1)",
+    add_workers(
+        parser,
+        "runs at once, each with its share of the cores and the GPUs; the detector's runtime and "
+        "speed are then those of a shared machine",
     )
     parser.add_argument(
         "--engine",
@@ -85,9 +86,7 @@ def parse() -> argparse.Namespace:
 
 
 def check(args: argparse.Namespace) -> None:
-    for option, least in (("seeds", 1), ("workers", 1), ("random", 0)):
-        if getattr(args, option) < least:
-            raise UserError(f"--{option} is {getattr(args, option)}; expected {least} or more")
+    check_counts(args, seeds=1, random=0)
     if not args.config_file and (args.random or not args.runs):
         raise UserError("nothing to compare; name detectors (--config-file) or runs (--runs)")
 
@@ -105,8 +104,10 @@ def main(args: argparse.Namespace) -> None:
     )
     from search.studies.comparison.runs import load_run
     from search.studies.comparison.tables import write_comparison
+    from search.studies.workers import workers_of
 
     check(args)
+    workers = workers_of(args, args.output)
     engine = make_engine(args.engine) if args.engine else None
     rows = entries(args.config_file, args.architectures)
     if args.random:
@@ -124,12 +125,12 @@ def main(args: argparse.Namespace) -> None:
         for row in rows
         if row.seed in (None, seed)
     ]
-    for runs in train(jobs, args.workers):
+    for runs in train(jobs, workers):
         finished = [*collected, *runs]
-        tables = write_comparison(finished, args.output, args.paper, args.workers)
+        tables = write_comparison(finished, args.output, args.paper, workers)
     if engine:
         finished = with_measured_runtimes(finished, engine)
-        tables = write_comparison(finished, args.output, args.paper, args.workers)
+        tables = write_comparison(finished, args.output, args.paper, workers)
     print(tables)
 
 

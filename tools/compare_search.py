@@ -7,15 +7,13 @@ A study that was interrupted goes on where it was. Trailing KEY VALUE pairs chan
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from backbones.errors import UserError
+from search.studies.arguments import add_study_file, add_workers, study_parser
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = study_parser(__doc__)
     parser.add_argument(
         "--methods",
         nargs="+",
@@ -40,37 +38,24 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--train-epochs", type=float, default=2.0, help="of every final training (default: 2)"
     )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=1,
-        help="trials at a time, on one thread each; 1 uses all threads for each (default: 1)",
-    )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        required=True,
-        help="JSON file in which the study is kept; its plot is put beside it",
-    )
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
+    add_workers(parser, "trials at a time, on one thread each; 1 uses all threads")
+    add_study_file(parser, "; its plot is put beside it")
     return parser.parse_args()
 
 
 def main(args: argparse.Namespace) -> None:
-    from detection.engine.provenance import provenance
     from search.config import load_search_config
     from search.runs.build import build_latency_table
     from search.start.seed import search_space
     from search.studies.methods.plot import plot_study
     from search.studies.methods.study import METHODS, check_methods, live_thresholds, run_study
     from search.studies.methods.tables import study_table
+    from search.studies.workers import workers_of
     from search.supernets.thresholds import IMPORTANCES
-    from search.workers import worker_threads
 
     methods = args.methods or list(METHODS)
     check_methods(methods)
-    if args.workers < 1:
-        raise UserError(f"--workers is {args.workers}; expected 1 or more")
+    workers = workers_of(args, args.output)
     # the accuracy of the supernet's own weights is not looked at
     search_opts = ["SEARCH.CALIBRATION_BATCHES", "1", *args.opts]
     search_cfg = load_search_config(
@@ -90,11 +75,11 @@ def main(args: argparse.Namespace) -> None:
         raise UserError("no trials: --methods, --targets, --seeds or --random-seeds ask for none")
     space = search_space(search_cfg)
     facts = {
-        **provenance(workers=args.workers, threads=worker_threads(args.workers)),
+        **workers.facts(),
         "unit": build_latency_table(search_cfg, space).unit,
         "live_thresholds": {name: live_thresholds(space, name) for name in IMPORTANCES},
     }
-    study = run_study(search_cfg, classifier_cfg, trials, args.output, facts, args.workers)
+    study = run_study(search_cfg, classifier_cfg, trials, args.output, facts, workers)
     plot_study(study, args.output.with_suffix(".png"))
     print(study_table(study))
 

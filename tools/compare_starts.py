@@ -10,12 +10,11 @@ import argparse
 from pathlib import Path
 
 from backbones.errors import UserError
+from search.studies.arguments import add_study_file, add_workers, pairs, study_parser
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = study_parser(__doc__)
     parser.add_argument(
         "--rows",
         nargs="+",
@@ -51,37 +50,18 @@ def parse() -> argparse.Namespace:
         metavar="KEY=VALUE",
         help="keys of the fine-tuning to change, such as CLASSIFICATION.EPOCHS=1.0",
     )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=1,
-        help="supernets, and then trials, at a time, on one thread each; 1 uses all threads for "
-        "each (default: 1)",
+    add_workers(
+        parser, "supernets, and then trials, at a time, on one thread each; 1 uses all threads"
     )
     parser.add_argument(
         "--folder", type=Path, required=True, help="for supernets and networks, which are kept"
     )
-    parser.add_argument(
-        "--output", type=Path, required=True, help="JSON file in which the study is kept"
-    )
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
+    add_study_file(parser)
     return parser.parse_args()
-
-
-def pairs(option: str, texts: list[str]) -> list[tuple[str, str]]:
-    """``NAME=VALUE`` → both.
-
-    Raises:
-        UserError: if one of them is something else.
-    """
-    if wrong := [text for text in texts if not all(text.partition("="))]:
-        raise UserError(f"{option} has '{wrong[0]}'; expected a name and a value: NAME=VALUE")
-    return [(name, value) for name, _, value in (text.partition("=") for text in texts)]
 
 
 def main(args: argparse.Namespace) -> None:
     from detection.data.resolve import resolve_data
-    from detection.engine.provenance import provenance
     from search.classification.data import resolve_classifier
     from search.config import load_search_config
     from search.runs.build import build_latency_table
@@ -91,10 +71,9 @@ def main(args: argparse.Namespace) -> None:
     from search.studies.pretrained.choosing import ROWS, given
     from search.studies.pretrained.study import run_study
     from search.studies.pretrained.tables import study_table
-    from search.workers import worker_threads
+    from search.studies.workers import workers_of
 
-    if args.workers < 1:
-        raise UserError(f"--workers is {args.workers}; expected 1 or more")
+    workers = workers_of(args, args.output)
     found = pairs("--networks", args.networks)
     known = {**ROWS, **{name: given(file) for name, file in found}}
     rows = [*(args.rows or ROWS), *(name for name, _ in found)]
@@ -116,12 +95,12 @@ def main(args: argparse.Namespace) -> None:
     if not trials:
         raise UserError("no trials: --rows, --parts, --seeds or --controls ask for none")
     facts = {
-        **provenance(workers=args.workers, threads=worker_threads(args.workers)),
+        **workers.facts(),
         "unit": build_latency_table(search_cfg, search_space(search_cfg)).unit,
     }
     study = run_study(
         *(search_cfg, training_cfg, known, trials, args.folder, args.output, facts),
-        workers=args.workers,
+        workers=workers,
     )
     print(study_table(study))
 

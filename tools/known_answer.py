@@ -14,15 +14,13 @@ import argparse
 import os
 from pathlib import Path
 
-from backbones.errors import UserError
+from search.studies.arguments import add_workers, check_counts, study_parser
 
 RESULTS = Path("docs/results")
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = study_parser(__doc__)
     steps = parser.add_subparsers(dest="step", required=True)
     train = steps.add_parser("train", help="train every network of the space")
     train.add_argument(
@@ -45,12 +43,7 @@ def parse() -> argparse.Namespace:
         step.add_argument(
             "--search-config-file", default="search/digits_small.yaml", metavar="FILE"
         )
-        step.add_argument(
-            "--workers",
-            type=int,
-            default=os.cpu_count() or 1,
-            help="processes, of one thread each (default: the number of cores)",
-        )
+        add_workers(step, "processes, of one thread each", "the number of cores")
         step.add_argument("--truth", type=Path, default=RESULTS / "known-answer-truth.json")
     search.add_argument("--output", type=Path, default=RESULTS / "known-answer.json")
     for step in (train, search):
@@ -59,22 +52,20 @@ def parse() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    from detection.engine.provenance import provenance
     from search.config import load_search_config
     from search.studies.known_answer.study import run_searches, train_truth, truth_facts
     from search.studies.known_answer.tables import regret_table, reliability_table
     from search.studies.known_answer.truth import Truth
-    from search.workers import worker_threads
+    from search.studies.workers import workers_of
 
-    if args.workers < 1 or args.seeds < 1:
-        raise UserError(
-            f"--workers is {args.workers} and --seeds {args.seeds}; expected 1 or more of each"
-        )
-    facts = provenance(workers=args.workers, threads=worker_threads(args.workers))
+    check_counts(args, seeds=1)
+    output = args.truth if args.step == "train" else args.output
+    workers = workers_of(args, output, default=os.cpu_count() or 1)
+    facts = workers.facts()
     if args.step == "train":
         search_cfg = load_search_config(args.search_config_file)
         train_cfg = load_search_config(args.classifier_config_file, args.opts)
-        truth = train_truth(search_cfg, train_cfg, args.seeds, args.workers, args.truth, facts)
+        truth = train_truth(search_cfg, train_cfg, args.seeds, workers, args.truth, facts)
         if args.seeds > 1:  # one training of each has no spread to show
             print(reliability_table(truth_facts(truth)))
         return
@@ -88,7 +79,7 @@ def main(args: argparse.Namespace) -> None:
         for method in args.methods
     ]
     truth = Truth.load(args.truth)
-    study = run_searches(search_cfg, truth, trials, args.workers, args.output, facts)
+    study = run_searches(search_cfg, truth, trials, workers, args.output, facts)
     print(regret_table(study))
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from search.studies.arguments import add_study_file, add_workers, check_counts, study_parser
+
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = study_parser(__doc__)
     parser.add_argument("--seeds", type=int, default=5, help="from 0 on (default: 5)")
     parser.add_argument(
         "--threads",
@@ -22,13 +22,11 @@ def parse() -> argparse.Namespace:
         default=[1, 2],
         help="of the demos, and of the searches to compare with theirs (default: 1 2)",
     )
-    parser.add_argument("--workers", type=int, default=1, help="repetitions at a time (default: 1)")
+    add_workers(parser, "repetitions at a time")
     parser.add_argument(
         "--folder", type=Path, default=Path("output/demo_repeats"), help="of the runs"
     )
-    parser.add_argument(
-        "--output", type=Path, required=True, help="JSON file in which the study is kept"
-    )
+    add_study_file(parser, keys=False)
     return parser.parse_args()
 
 
@@ -36,14 +34,14 @@ def main(args: argparse.Namespace) -> None:
     from backbones.errors import UserError
     from backbones.files import write_json
     from search.studies.demo_repeats import demo_repeats, demo_repeats_section
+    from search.studies.workers import workers_of
 
-    for name in ("seeds", "workers"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name} is {getattr(args, name)}; expected 1 or more")
+    check_counts(args, seeds=1)
+    workers = workers_of(args, args.output)
     if min(args.threads) < 1:
         raise UserError(f"--threads is {min(args.threads)}; expected 1 or more")
     threads = list(dict.fromkeys(args.threads))
-    study = demo_repeats(args.seeds, threads, args.folder, args.workers)
+    study = demo_repeats(args.seeds, threads, args.folder, workers)
     write_json(args.output, study)
     print(demo_repeats_section(study))
 

@@ -8,20 +8,21 @@ a killed worker loses only its own trial, and the command started again goes on.
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backbones.errors import UserError
 from backbones.files import write_json
+from search.studies.arguments import add_workers, study_parser
 
 if TYPE_CHECKING:
     from search.studies.tuning.solvers import Fidelities
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = study_parser(__doc__)
     parser.add_argument("--config-file", required=True, metavar="FILE", help="of every search")
     parser.add_argument(
         "--solvers",
@@ -55,6 +56,7 @@ def parse() -> argparse.Namespace:
         metavar="SECONDS",
         help="a worker silent for four times as long is dead (default: 30)",
     )
+    add_workers(parser, "processes that share the trials, of one thread each; 1 uses all threads")
     parser.add_argument("--output", type=Path, required=True, help="JSON file; the plot is beside")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
     return parser.parse_args()
@@ -81,7 +83,6 @@ def check(args: argparse.Namespace) -> Fidelities:
 
 def main(args: argparse.Namespace) -> None:
     from detection.engine.config_file import load_config
-    from detection.engine.provenance import provenance
     from search.config import add_search_config
     from search.runs.build import build_latency_table
     from search.start.seed import search_space
@@ -89,27 +90,34 @@ def main(args: argparse.Namespace) -> None:
     from search.studies.tuning.objective import search_outcome
     from search.studies.tuning.report import plot_tuning, study_record, summary_table
     from search.studies.tuning.solvers import SOLVERS
-    from search.studies.tuning.worker import TuningTask, open_storage, work
+    from search.studies.tuning.worker import TuningTask, open_storage, work, work_through
+    from search.studies.workers import Call, run_calls, workers_of
 
     fidelities = check(args)
+    workers = workers_of(args, args.output)
+    if args.cluster and args.workers is None:
+        raise UserError(f"--cluster {args.cluster} needs --workers: how many jobs share the trials")
     cfg = load_config(args, add_search_config)
     unit = build_latency_table(cfg, search_space(cfg)).unit
     searches = recipe(cfg, "SEARCH")
     storage = open_storage(args.storage, args.heartbeat)
+    tasks = [
+        TuningTask(solver, args.target, args.budget, fidelities, seed, searches)
+        for seed in range(args.repeats)
+        for solver in args.solvers
+    ]
+    if not workers.here:
+        share = partial(work_through, tasks, args.storage, args.heartbeat, cfg)
+        settings = [asdict(task) for task in tasks]
+        calls = [Call(f"worker {index}", share, settings) for index in range(workers.count)]
+        list(run_calls(calls, workers))
+    facts = {**workers.facts(), "target": args.target, "unit": unit, "budget": args.budget}
     records = []
-    for seed in range(args.repeats):
-        for solver in args.solvers:
-            task = TuningTask(solver, args.target, args.budget, fidelities, seed, searches)
-            study = work(task, storage, search_outcome(cfg, SOLVERS[solver].stops_early))
-            records.append(study_record(task, study))
-            facts = {
-                **provenance(),
-                "target": args.target,
-                "unit": unit,
-                "budget": args.budget,
-            }
-            write_json(args.output, {**facts, "studies": records})
-            plot_tuning(records, args.output.with_suffix(".png"))
+    for task in tasks:
+        study = work(task, storage, search_outcome(cfg, SOLVERS[task.solver].stops_early))
+        records.append(study_record(task, study))
+        write_json(args.output, {**facts, "studies": records})
+        plot_tuning(records, args.output.with_suffix(".png"))
     print(summary_table(records, unit))
     plot = args.output.with_suffix(".png")
     print(f"Wrote {args.output}{f' and {plot}' if plot.exists() else ''}")

@@ -29,6 +29,7 @@ from search.space import Candidate, Choice, SearchSpace
 from search.start.seed import search_space
 from search.studies.markdown import beside, table
 from search.studies.trials import PendingTrial, Record, mean_and_spread, run_trials, trial_config
+from search.studies.workers import HERE, Workers
 from search.supernets.export import export_network
 from search.supernets.single_path import Supernet
 
@@ -140,7 +141,9 @@ def run_training(cfg: CfgNode, name: str, seed: int) -> dict[str, Any]:
     return {"scores": scores}
 
 
-def run_ablation(cfg: CfgNode, seeds: int, output: Path, facts: Record) -> dict[str, Any]:
+def run_ablation(
+    cfg: CfgNode, seeds: int, output: Path, facts: Record, workers: Workers = HERE
+) -> dict[str, Any]:
     """Runs the trainings that ``output`` does not hold yet, saving after each one.
 
     Args:
@@ -148,13 +151,14 @@ def run_ablation(cfg: CfgNode, seeds: int, output: Path, facts: Record) -> dict[
         seeds: of each.
         output: JSON file of the study.
         facts: as for :func:`search.studies.trials.run_trials`.
+        workers: the same.
     """
     pending: list[PendingTrial] = [
         ({"training": name, "seed": seed}, partial(run_training, cfg, name, seed))
         for seed in range(seeds)
         for name in TRAININGS
     ]
-    return run_trials(pending, output, facts, ablation_rows)
+    return run_trials(pending, output, facts, ablation_rows, workers)
 
 
 def ablation_rows(trials: Sequence[Record]) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -27,6 +28,7 @@ from detection.engine.wandb_settings import environment_of_run
 from search.classification.data import resolve_classifier
 from search.config import add_search_config
 from search.runs.data import resolve_search_data
+from search.studies.workers import Call, Workers, run_calls
 
 WAY_OUT = "name another folder (--output)"
 _PARTS = {
@@ -148,21 +150,45 @@ def run_in_order(commands: Sequence[Command], titles: Sequence[str]) -> None:
             )
 
 
-def run_beside(jobs: Sequence[Sequence[Command]], workers: int) -> Iterator[int]:
-    """Runs jobs of several commands, some at once, each with its share of the cores and the GPUs.
+def run_beside(jobs: Sequence[Sequence[Command]], workers: Workers) -> Iterator[int]:
+    """Runs jobs of several commands, some at once.
 
     What a command prints goes into ``<its folder>.log``, for its folder is its own to make.
 
     Args:
         jobs: the commands of each, which run in order.
-        workers: how many jobs at once.
+        workers: where: on this machine, each with its share of the cores and the GPUs, or as the
+            jobs of a cluster, which have what these ask for.
 
     Yields:
         Which job has ended, by its index.
 
     Raises:
-        UserError: if a command fails. No job is started then, and those under way end first.
+        UserError: if a command fails. On this machine no job is started then, and those under way
+            end first; on a cluster, all others are run.
     """
+    if workers.cluster:
+        calls = [
+            Call(str(job[-1].folder), partial(run_quietly, job), [c.words() for c in job])
+            for job in jobs
+        ]
+        for index, _ in run_calls(calls, workers):
+            yield index
+    else:
+        yield from _run_with_shares(jobs, workers.count)
+
+
+def run_quietly(commands: Sequence[Command]) -> None:
+    """Runs commands in order, with what this process has of the machine.
+
+    Raises:
+        UserError: if one fails; the others are not run.
+    """
+    for command in commands:
+        _run_quietly(command, {})
+
+
+def _run_with_shares(jobs: Sequence[Sequence[Command]], workers: int) -> Iterator[int]:
     shares: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
     for share in machine_shares(workers):
         shares.put(share)

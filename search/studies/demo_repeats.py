@@ -22,6 +22,7 @@ from search.studies.commands import (
 )
 from search.studies.demo import demo_commands
 from search.studies.markdown import beside, table
+from search.studies.workers import Workers
 
 Row = Mapping[str, Any]
 
@@ -91,7 +92,7 @@ def repeats(seeds: int, threads: Sequence[int]) -> list[Repeat]:
 
 
 def demo_repeats(
-    seeds: int, threads: Sequence[int], folder: Path, workers: int
+    seeds: int, threads: Sequence[int], folder: Path, workers: Workers
 ) -> dict[str, object]:
     """Runs what is not done yet, and returns the study.
 
@@ -99,7 +100,7 @@ def demo_repeats(
         seeds: how many, from 0.
         threads: of a process: of the demos, and of the searches to compare with theirs.
         folder: of the runs; those that are finished are kept.
-        workers: how many repetitions at once.
+        workers: where they run.
 
     Raises:
         UserError: if it is not started at the top of a checkout, the folder holds runs of other
@@ -115,7 +116,8 @@ def demo_repeats(
     for index in run_beside([stages for stages in missing if stages], workers):
         print(f"{index + 1} of {sum(map(bool, missing))} has ended", flush=True)
     rows = [repeat.row(folder) for repeat in wanted]
-    return {**origin, "hardware": device_name("cpu"), "repeats": rows}
+    hardware = str(workers.cluster) if workers.cluster else device_name("cpu")
+    return {**origin, "hardware": hardware, "repeats": rows}
 
 
 def demo_repeats_section(study: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from detection.engine.results import mean_and_deviation
 from search.runs.build import build_latency_table
 from search.space import SearchSpace
 from search.start.seed import search_space
-from search.workers import in_processes
+from search.studies.workers import HERE, Call, Workers, run_calls
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def run_trials(
     output: Path,
     facts: Record,
     summarize: Callable[[Sequence[Record]], list[dict[str, Any]]],
-    workers: int = 1,
+    workers: Workers = HERE,
 ) -> dict[str, Any]:
     """Runs the trials that ``output`` does not hold yet, saving after each one.
 
@@ -47,23 +47,25 @@ def run_trials(
         facts: command, hardware and settings, written beside the trials. ``recipe``, where
             given, is what all trials of a file have to share.
         summarize: from all trials to the rows of the study's table.
-        workers: 1 runs the trials one by one in this process; more, as many at a time in processes
-            of one thread each, so that they have to be picklable.
+        workers: where they run; unless in this process, they have to be picklable.
 
     Returns:
         What the file then holds.
 
     Raises:
-        UserError: if the file cannot be read, or its trials were run by another recipe.
+        UserError: if the file cannot be read, or its trials were run by another recipe; of a
+            cluster, if a job failed.
     """
-    waiting = waiting_trials(pending, output, facts.get("recipe"))
+    settings = facts.get("recipe")
+    waiting = waiting_trials(pending, output, settings)
     study = _read_study(output)
-    for index, record in _run([run for _, run in waiting], workers):
+    calls = [Call(trial_name(key), run, [key, settings]) for key, run in waiting]
+    for index, record in run_calls(calls, workers):
         key, _ = waiting[index]
         study["trials"].append({**key, **record})
         study.update(facts, summary=summarize(study["trials"]))
         write_json(output, study)
-        logger.info("Trial of %s", ", ".join(f"{name} {key[name]}" for name in key))
+        logger.info("Trial of %s", calls[index].name)
     if study["trials"] and not waiting:  # facts and summary may have changed since
         study.update(facts, summary=summarize(study["trials"]))
         write_json(output, study)
@@ -98,16 +100,9 @@ def _read_study(output: Path) -> dict[str, Any]:
     return found
 
 
-def _run(calls: Sequence[Callable[[], Record]], workers: int) -> Iterator[tuple[int, Record]]:
-    if workers > 1:
-        yield from in_processes(_call, [(call,) for call in calls], workers)
-        return
-    for index, call in enumerate(calls):
-        yield index, call()
-
-
-def _call(run: Callable[[], Record]) -> Record:
-    return run()
+def trial_name(key: Record) -> str:
+    """A trial by its identifying fields, for people."""
+    return ", ".join(f"{name} {value}" for name, value in key.items())
 
 
 def check_recipe(place: Path | str, before: Any, recipe: Any) -> None:

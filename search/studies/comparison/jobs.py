@@ -31,6 +31,7 @@ from search.studies.commands import (
 from search.studies.comparison.runs import DetectorRun, load_run
 from search.studies.methods.study import draw_architecture
 from search.studies.trials import trial_config
+from search.studies.workers import HERE, Workers
 
 
 @dataclass(frozen=True)
@@ -183,12 +184,12 @@ class Job:
         )
 
 
-def train(jobs: Sequence[Job], workers: int = 1) -> Iterator[list[DetectorRun]]:
+def train(jobs: Sequence[Job], workers: Workers = HERE) -> Iterator[list[DetectorRun]]:
     """Trains what is not finished.
 
     Args:
         jobs: in the order of their rows.
-        workers: how many to run at once; with more than one, what they print goes to files.
+        workers: where they run; unless one by one, what they print goes to files.
 
     Yields:
         The runs finished so far, in the order of the jobs; whenever there is one more.
@@ -201,7 +202,7 @@ def train(jobs: Sequence[Job], workers: int = 1) -> Iterator[list[DetectorRun]]:
     if found:
         yield _in_order(found)
     pending = [index for index in range(len(jobs)) if index not in found]
-    if workers == 1:
+    if workers.here:
         ended = _one_by_one([jobs[index] for index in pending])
     else:
         ended = run_beside([jobs[index].commands for index in pending], workers)

@@ -17,7 +17,6 @@ from backbones.errors import UserError
 from backbones.figures import shown
 from backbones.files import atomic_path, leaves, read_json, write_atomic, write_json
 from backbones.paths import config_path
-from detection.engine.provenance import provenance
 from detection.engine.results import mean_and_deviation
 from detection.report import COLUMNS, TASK_NAMES, ModelCost, table_warning
 from detection.scoring import METRICS
@@ -25,6 +24,7 @@ from search.studies.commands import command_threads
 from search.studies.comparison.runs import DetectorRun, check_recipe
 from search.studies.comparison.runtimes import RuntimeColumn, runtime_columns, runtime_sources
 from search.studies.markdown import beside
+from search.studies.workers import HERE, Workers
 
 
 def compare(runs: Iterable[DetectorRun]) -> list[dict[str, Any]]:
@@ -240,7 +240,7 @@ def plot_comparison(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def write_comparison(
-    runs: Sequence[DetectorRun], folder: Path, paper: bool = False, workers: int = 1
+    runs: Sequence[DetectorRun], folder: Path, paper: bool = False, workers: Workers = HERE
 ) -> str:
     """Writes ``comparison.json``, ``.md``, ``.csv`` and ``.png`` into a folder.
 
@@ -248,7 +248,7 @@ def write_comparison(
         runs: of one recipe.
         folder: exists or not.
         paper: set the paper's own figures beside.
-        workers: how many of the runs shared the machine.
+        workers: where they ran.
 
     Returns:
         The tables as Markdown.
@@ -263,8 +263,7 @@ def write_comparison(
     warnings = table_warnings(rows)
     note = [f"† as printed in {known['source']}; its recipe is another one."] if known else []
     text = "\n\n".join([*map(markdown, tables), *warnings, *note, *_notes(rows)]) + "\n"
-    threads = command_threads(workers) if workers > 1 else None
-    facts = provenance(workers=workers, threads=threads)
+    facts = workers.facts(None if workers.here else command_threads(workers.count))
     warned = {"warnings": warnings} if warnings else {}
     write_json(folder / "comparison.json", {**facts, **warned, "rows": rows})
     write_atomic(folder / "comparison.md", text)

@@ -33,6 +33,7 @@ from search.studies.methods.study import (
     train_architecture,
 )
 from search.studies.trials import PendingTrial, recipe, run_trials
+from search.studies.workers import Workers
 
 CHANCE = "chance"
 MAX_NETWORKS = 1024
@@ -63,7 +64,7 @@ def train_truth(
     search_cfg: CfgNode,
     classifier_cfg: CfgNode,
     seeds: int,
-    workers: int,
+    workers: Workers,
     output: Path,
     facts: Mapping[str, Any],
 ) -> Truth:
@@ -73,7 +74,7 @@ def train_truth(
         search_cfg: names the space and the latency table.
         classifier_cfg: the one recipe.
         seeds: trainings of every network.
-        workers: processes, of one thread each.
+        workers: as for :func:`search.studies.trials.run_trials`.
         output: JSON file, written after every training.
         facts: command, hardware and versions, written beside the trainings.
 
@@ -117,7 +118,7 @@ def run_searches(
     search_cfg: CfgNode,
     truth: Truth,
     trials: Sequence[Trial],
-    workers: int,
+    workers: Workers,
     output: Path,
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -127,7 +128,7 @@ def run_searches(
         search_cfg: of every search.
         truth: of the space searched.
         trials: method (a key of ``METHODS``), target and seed of each.
-        workers: processes, of one thread each.
+        workers: as for :func:`search.studies.trials.run_trials`.
         output: JSON file of the study, written after every search.
         facts: command, hardware and versions, written beside the searches.
 

@@ -31,6 +31,7 @@ from search.selection.sampling import sample_at_target
 from search.space import SearchSpace
 from search.start.seed import search_space
 from search.studies.trials import PendingTrial, mean_and_spread, recipe, run_trials, trial_config
+from search.studies.workers import HERE, Workers
 from search.supernets.single_path import Supernet
 
 KEYS = ("top1", "loss", "runtime")
@@ -200,7 +201,7 @@ def run_study(
     trials: Sequence[tuple[Method, float, int]],
     output: Path,
     facts: Mapping[str, Any],
-    workers: int = 1,
+    workers: Workers = HERE,
 ) -> dict[str, Any]:
     """Runs the trials that ``output`` does not hold yet, saving after each one.
 

@@ -28,7 +28,7 @@ from search.studies.trials import (
     trial_config,
     waiting_trials,
 )
-from search.workers import in_processes
+from search.studies.workers import HERE, Call, Workers, run_calls
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ def run_study(
     folder: Path,
     output: Path,
     facts: Mapping[str, Any],
-    workers: int = 1,
+    workers: Workers = HERE,
 ) -> dict[str, Any]:
     """Runs the trials that ``output`` does not hold yet, saving after each one.
 
@@ -138,8 +138,8 @@ def run_study(
         folder: for supernets and networks; both are kept.
         output: JSON file of the study.
         facts: command, hardware and settings, written beside the trials.
-        workers: 1 adapts a supernet when its first trial comes, in this process; more adapt all
-            that are needed first, and each trial then reads its own from its folder.
+        workers: one here adapts a supernet when its first trial comes; others adapt all that are
+            needed first, and each trial then reads its own from its folder.
 
     Raises:
         UserError: if ``output`` holds trials of another recipe.
@@ -150,34 +150,41 @@ def run_study(
     pending: list[PendingTrial] = []
     for name, part, seed in trials:
         place = folder / name / f"{part:g}" / str(seed)
-        supernet = kept if workers == 1 else partial(supernets.read, place)
+        supernet = kept if workers.here else partial(supernets.read, place)
         run = partial(_trial, supernet, ground, training_cfg, place, rows[name], part * full, seed)
         pending.append(({"row": name, "part": part, "seed": seed}, run))
     training = {**recipe(training_cfg), "data": list(training_cfg.DATASETS.TRAIN)}
     settings = {"search": recipe(search_cfg, "SEARCH"), "training": training}
     known = {**facts, "start_runtime": round(full, 4), "recipe": settings}
-    if workers > 1:
+    if not workers.here:
         keys = [key for key, _ in waiting_trials(pending, output, settings)]
-        adapt([(rows[key["row"]], key["seed"]) for key in keys], supernets, workers)
+        needed = [(rows[key["row"]], key["seed"]) for key in keys]
+        adapt(needed, supernets, settings["search"], workers)
     return run_trials(pending, output, known, partial(summary, ground.scores), workers)
 
 
-def adapt(trials: Iterable[tuple[Row, int]], supernets: Supernets, workers: int) -> None:
+def adapt(
+    trials: Iterable[tuple[Row, int]], supernets: Supernets, settings: Any, workers: Workers
+) -> None:
     """Adapts the supernets that trials need, some at a time; those that are there are kept.
 
     Args:
         trials: row and seed of each.
         supernets: where they are.
-        workers: processes, of one thread each.
+        settings: that they depend on.
+        workers: as for :func:`run_study`.
     """
     needed: dict[tuple[str, int], list[Row]] = {}
     for row, seed in trials:
         users = needed.setdefault(_supernet_of(row, seed), [])
         if row not in users:
             users.append(row)
-    calls = [(*supernet, users) for supernet, users in needed.items()]
-    for index, _ in in_processes(supernets.measured, calls, workers):
-        logger.info("Supernet %s of seed %d is adapted", *calls[index][:2])
+    calls = []
+    for (name, seed), users in needed.items():
+        run = partial(supernets.measured, name, seed, users)
+        calls.append(Call(f"supernet {name}, seed {seed}", run, settings))
+    for index, _ in run_calls(calls, workers):
+        logger.info("Adapted: %s", calls[index].name)
 
 
 def _supernet_of(row: Row, seed: int) -> tuple[str, int]:

@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from detectron2.config import CfgNode
+
 from backbones.errors import UserError
 from backbones.extras import require
 from search.studies.trials import check_recipe
 from search.studies.tuning.attempts import ordinal, take_up
-from search.studies.tuning.objective import Evaluate, Outcome, objective_value
+from search.studies.tuning.objective import Evaluate, Outcome, objective_value, search_outcome
 from search.studies.tuning.solvers import SOLVERS, Fidelities
 
 logger = logging.getLogger(__name__)
@@ -152,6 +154,20 @@ def work(task: TuningTask, storage: Any, evaluate: Evaluate, poll: float = 5.0) 
             time.sleep(poll)
         else:
             return study
+
+
+def work_through(tasks: Sequence[TuningTask], url: str, heartbeat: int, cfg: CfgNode) -> None:
+    """What one of several processes does for all studies, in their order.
+
+    Args:
+        tasks: the studies.
+        url: as for :func:`open_storage`.
+        heartbeat: the same.
+        cfg: of every search.
+    """
+    storage = open_storage(url, heartbeat)
+    for task in tasks:
+        work(task, storage, search_outcome(cfg, SOLVERS[task.solver].stops_early))
 
 
 def epochs_spent(trials: Sequence[Any]) -> float:

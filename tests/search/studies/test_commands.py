@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from backbones import UserError, load_architecture
+from search.studies.cluster.options import Cluster
 from search.studies.commands import (
     Command,
     check_folders,
@@ -17,6 +18,7 @@ from search.studies.commands import (
     run_beside,
     run_in_order,
 )
+from search.studies.workers import Workers
 
 TOOL = """
 import json, os, sys, time
@@ -85,7 +87,7 @@ def test_threads_of_commands_beside_each_other(
 def test_jobs_run_at_once_with_a_share_each() -> None:
     """Each of the two waits for the folder that the other makes."""
     jobs = [[command("a", "WAIT", "out/b")], [command("b", "WAIT", "out/a"), command("c")]]
-    assert sorted(run_beside(jobs, 2)) == [0, 1]
+    assert sorted(run_beside(jobs, Workers(2))) == [0, 1]
     a, b, c = (json.loads(Path("out", name, "results.json").read_text()) for name in "abc")
     assert sorted([a, b]) == [["2", "4"], ["2", "6"]]
     assert c == b
@@ -97,7 +99,7 @@ def test_a_failed_command_says_why_and_those_beside_it_end() -> None:
         [command("b", "WAIT", "out/a"), command("c", "FAIL", "1"), command("d")],
     ]
     with pytest.raises(UserError, match=r"'out/c' ended with exit code 1: no table 'nine' \(all"):
-        list(run_beside(jobs, 2))
+        list(run_beside(jobs, Workers(2)))
     assert Path("out/a/results.json").exists()
     assert not Path("out/d").exists()
     assert "doing it" in Path("out/c.log").read_text()
@@ -122,7 +124,7 @@ def test_every_command_is_a_wandb_run_of_its_own(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     commands = [replace(command(name), study=Path("out")) for name in ("a/seed0", "b/seed0")]
     run_in_order(commands[:1], ["A"])
-    list(run_beside([commands[1:]], 1))
+    list(run_beside([commands[1:]], Workers(1)))
     for run, name in zip(commands, ("a/seed0", "b/seed0"), strict=True):
         own = json.loads((run.folder / "wandb.json").read_text())
         own.pop("WANDB_MODE", None)
@@ -184,6 +186,23 @@ def test_a_classifier_of_a_network_that_was_searched_anew() -> None:
 
 def test_threads_of_a_command_are_its_own() -> None:
     jobs = [[replace(command("two"), threads=2)], [command("share")]]
-    assert sorted(run_beside(jobs, workers=1)) == [0, 1]
+    assert sorted(run_beside(jobs, Workers(1))) == [0, 1]
     threads = [json.loads(job[0].folder.joinpath("results.json").read_text())[0] for job in jobs]
     assert threads == ["2", "4"]
+
+
+def test_commands_as_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A job's commands run in order, with the threads of the job; a failure stops no other job."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[3]))
+    jobs = [[command("a"), command("b", "FAIL", "1"), command("c")], [command("d")]]
+    workers = Workers(2, Cluster("local", tmp_path / "jobs", {"cpus_per_task": 2}))
+    done = run_beside(jobs, workers)
+    assert next(done) == 1
+    with pytest.raises(UserError, match="1 of 2 jobs failed"):
+        next(done)
+    assert "out/c: 'out/b' ended with exit code 1: no table 'nine' (all of it in" in caplog.text
+    for name in "ad":
+        assert json.loads(Path("out", name, "results.json").read_text())[0] == "2"
+    assert not Path("out/c").exists()

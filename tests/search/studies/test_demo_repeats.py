@@ -11,6 +11,7 @@ import pytest
 from backbones import UserError
 from search.studies.commands import Command
 from search.studies.demo_repeats import Repeat, demo_repeats, demo_repeats_section, repeats
+from search.studies.workers import Workers
 
 ROOT = Path(__file__).resolve().parents[3]
 LAYERS = {(0, 1): "a b c d", (0, 2): "a b c d", (1, 1): "a b x y", (1, 2): "a b x d"}
@@ -57,12 +58,12 @@ def test_what_is_finished_is_not_run_again(tmp_path: Path, monkeypatch: pytest.M
         layers = LAYERS[repeat.seed, repeat.threads]
         write_results(repeat, tmp_path, layers, 96.0 + repeat.seed)
 
-    def run_beside(jobs: list[list[Command]], workers: int) -> list[int]:
+    def run_beside(jobs: list[list[Command]], workers: Workers) -> list[int]:
         assert jobs == []
         return []
 
     monkeypatch.setattr("search.studies.demo_repeats.run_beside", run_beside)
-    study = demo_repeats(2, [1, 2], tmp_path, 1)
+    study = demo_repeats(2, [1, 2], tmp_path, Workers(1))
     lines = demo_repeats_section(study).splitlines()  # type: ignore[arg-type]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     # the mean of 96 and 97, its deviation with n - 1, and both
@@ -81,4 +82,4 @@ def test_a_folder_of_other_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     write_results(first, tmp_path, "a b", 96.0)
     (tmp_path / first.name).rename(tmp_path / second.name)
     with pytest.raises(UserError, match="SEED is 0, not 1"):
-        demo_repeats(2, [1], tmp_path, 1)
+        demo_repeats(2, [1], tmp_path, Workers(1))

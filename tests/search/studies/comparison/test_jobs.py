@@ -30,6 +30,7 @@ from search.studies.comparison.jobs import (
     with_measured_runtimes,
 )
 from search.studies.comparison.runs import DetectorRun
+from search.studies.workers import Workers
 from tests.miniatures import write_coco
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -123,8 +124,8 @@ def test_every_finished_run_is_read_once(tmp_path: Path, monkeypatch: pytest.Mon
         (folder / "results.json").write_text('{"detection": {}}')
         (folder / "config.yaml").write_text(job.commands[-1].config().dump())
 
-    def last_first(stages: list[object], workers: int) -> Iterator[int]:
-        assert stages == [jobs[0].commands, jobs[2].commands] and workers == 2
+    def last_first(stages: list[object], workers: Workers) -> Iterator[int]:
+        assert stages == [jobs[0].commands, jobs[2].commands] and workers == Workers(2)
         for position, job in ((1, jobs[2]), (0, jobs[0])):
             finish(job)
             yield position
@@ -136,11 +137,11 @@ def test_every_finished_run_is_read_once(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(module, "run_beside", last_first)
     monkeypatch.setattr(module, "load_run", load)
     finish(jobs[1])
-    assert list(train(jobs, 2)) == [["b"], ["b", "c"], ["a", "b", "c"]]
+    assert list(train(jobs, Workers(2))) == [["b"], ["b", "c"], ["a", "b", "c"]]
     assert read == ["b", "c", "a"]
     other = job_of(Entry("c", CONFIG), 0, tmp_path, None, (), ("SOLVER.BASE_LR", "0.5"))
     with pytest.raises(UserError, match=r"c/seed0' holds .* SOLVER.BASE_LR is .*, not 0.5;"):
-        list(train([*jobs[:2], other], 2))
+        list(train([*jobs[:2], other], Workers(2)))
     assert read == ["b", "c", "a"]
 
 

@@ -28,6 +28,7 @@ from search.studies.comparison.tables import (
     paper_results,
     write_comparison,
 )
+from search.studies.workers import Workers
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 COST = {
@@ -295,7 +296,7 @@ def test_a_comparison_says_how_many_threads_its_runs_had(
     monkeypatch.setattr("torch.get_num_threads", lambda: 8)
 
     def hardware(workers: int) -> str:
-        write_comparison(runs, tmp_path, workers=workers)
+        write_comparison(runs, tmp_path, workers=Workers(workers))
         return str(json.loads((tmp_path / "comparison.json").read_text())["hardware"])
 
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)

@@ -25,6 +25,7 @@ from search.studies.known_answer.study import all_networks, run_searches, train_
 from search.studies.known_answer.tables import known_answer_section
 from search.studies.known_answer.truth import Truth
 from search.studies.methods.study import Method
+from search.studies.workers import HERE
 
 ROOT = Path(__file__).resolve().parents[4]
 FACTS = {"command": "python tools/known_answer.py", "hardware": "made up"}
@@ -71,7 +72,7 @@ def truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Truth:
     """A made-up one of the small space."""
     with monkeypatch.context() as patch:
         patch.setattr(module, "train_network", made_up_scores)
-        train_truth(*configs(), 3, 1, tmp_path / "whole.json", FACTS)
+        train_truth(*configs(), 3, HERE, tmp_path / "whole.json", FACTS)
     return Truth.load(tmp_path / "whole.json")
 
 
@@ -89,10 +90,10 @@ def test_an_interrupted_truth_goes_on(
 
     monkeypatch.setattr(module, "train_network", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train_truth(*configs(), 3, 1, output, FACTS)
+        train_truth(*configs(), 3, HERE, output, FACTS)
     with pytest.raises(UserError, match=f"30 trainings of 30 networks, and the space has {COUNT}"):
         Truth.load(output)
-    train_truth(*configs(), 3, 1, output, FACTS)
+    train_truth(*configs(), 3, HERE, output, FACTS)
     assert len(calls) == 3 * COUNT + 1
     assert read_json(output, "truth") == read_json(tmp_path / "whole.json", "truth")
     assert len(truth.networks) == COUNT
@@ -102,12 +103,12 @@ def test_another_recipe_is_refused(truth: Truth, tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"recipe SOLVER.BASE_LR 0.02, and this is SOLVER.BASE_LR 0.5;"
     ):
-        train_truth(*configs("SOLVER.BASE_LR", "0.5"), 3, 1, tmp_path / "whole.json", FACTS)
+        train_truth(*configs("SOLVER.BASE_LR", "0.5"), 3, HERE, tmp_path / "whole.json", FACTS)
     other = configs("SEARCH.DEPLOY_SIZE", "[64, 64]", "CLASSIFICATION.INPUT_SIZE", "64")
     with pytest.raises(
         UserError, match=r"CLASSIFICATION.INPUT_SIZE 32, and this is .*CLASSIFICATION.INPUT_SIZE 64"
     ):
-        train_truth(*other, 3, 1, tmp_path / "whole.json", FACTS)
+        train_truth(*other, 3, HERE, tmp_path / "whole.json", FACTS)
 
 
 def test_searches_go_on_and_are_judged(
@@ -118,10 +119,10 @@ def test_searches_go_on_and_are_judged(
     trials = [(m, t, s) for s in range(3) for t in TARGETS for m in ("single-path", "random")]
     monkeypatch.setattr(module, "find_architecture", FoundInTurns(stop_after=5))
     with pytest.raises(KeyboardInterrupt):
-        run_searches(search, truth, trials, 1, output, FACTS)
+        run_searches(search, truth, trials, HERE, output, FACTS)
     found = FoundInTurns()
     monkeypatch.setattr(module, "find_architecture", found)
-    study = run_searches(search, truth, trials, 1, output, FACTS)
+    study = run_searches(search, truth, trials, HERE, output, FACTS)
     assert found.calls == trials[5:]
     assert read_json(output, "study") == study
     mine, chance, exact = (
@@ -137,7 +138,7 @@ def test_searches_go_on_and_are_judged(
     assert exact["regret_top1"][low] == truth.chance(TARGETS[0], 0.3)
     other = {network.layers: network for network in truth.networks.values()}
     other[NETWORKS[0]].scores["top1"][0] += 30.0
-    again = run_searches(search, truth, trials, 1, output, FACTS)
+    again = run_searches(search, truth, trials, HERE, output, FACTS)
     assert found.calls == trials[5:]  # none was run anew: they are judged anew
     assert again["trials"] == study["trials"]
     better = truth.regret(NETWORKS[0], TARGETS[0])
@@ -154,22 +155,22 @@ def test_what_cannot_be_judged(
     search, _ = configs()
     output = tmp_path / "study.json"
     with pytest.raises(UserError, match="unknown method 'multipath'"):
-        run_searches(search, truth, [("multipath", TARGETS[0], 0)], 1, output, FACTS)
+        run_searches(search, truth, [("multipath", TARGETS[0], 0)], HERE, output, FACTS)
     monkeypatch.setattr(module, "find_architecture", FoundInTurns())
     known = truth.networks.pop(NETWORKS[1])
     with pytest.raises(UserError, match=f"no network '{NETWORKS[1]}'"):
-        run_searches(search, truth, [("random", TARGETS[0], 1)], 1, output, FACTS)
+        run_searches(search, truth, [("random", TARGETS[0], 1)], HERE, output, FACTS)
     by_params, _ = configs("SEARCH.LATENCY_TABLE", "params")
     with pytest.raises(UserError, match=r"MMACs in the truth .*, and .* by .*TABLE 'params'"):
-        run_searches(by_params, truth, [("random", TARGETS[0], 0)], 1, output, FACTS)
+        run_searches(by_params, truth, [("random", TARGETS[0], 0)], HERE, output, FACTS)
     assert not output.exists()
     truth.networks[NETWORKS[1]] = known
-    run_searches(search, truth, [("random", TARGETS[0], 0)], 1, output, FACTS)
+    run_searches(search, truth, [("random", TARGETS[0], 0)], HERE, output, FACTS)
     other, _ = configs("SEARCH.INITIAL_LOGIT", "1.0")
     with pytest.raises(
         UserError, match=r"SEARCH.INITIAL_LOGIT 2.0, and this is SEARCH.INITIAL_LOGIT 1.0"
     ):
-        run_searches(other, truth, [("random", TARGETS[0], 1)], 1, output, FACTS)
+        run_searches(other, truth, [("random", TARGETS[0], 1)], HERE, output, FACTS)
 
 
 def test_a_space_too_large_to_train(space: SearchSpace) -> None:

@@ -13,10 +13,10 @@ from backbones import UserError
 from backbones.exported import save_backbone
 from search.runs.judge import ClassifierJudge
 from search.space import Candidate, SearchSpace
-from search.studies import trials as trials_module
 from search.studies.pretrained import study as study_module
 from search.studies.pretrained.choosing import ROWS
 from search.studies.pretrained.study import run_study
+from search.studies.workers import Workers
 from tests.search.conftest import SHORT, make_cfg
 from tests.search.start.conftest import random_network
 
@@ -51,14 +51,14 @@ def study(start: Path, images: Path) -> Study:
             make_cfg("classification/digits_small.yaml", images, folder, *SHORT),
         )
         output = folder / "study.json"
-        return run_study(*configs, ROWS, TRIALS, folder, output, {"unit": "ms"}, workers)
+        return run_study(*configs, ROWS, TRIALS, folder, output, {"unit": "ms"}, Workers(workers))
 
     return run
 
 
 @pytest.fixture
 def pickled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Calls go to this process as they would to others: as pickles. Which functions, in order."""
+    """Calls go to this process as they would to others: as pickles. Which, in order."""
     called = []
 
     def in_turns(
@@ -66,11 +66,10 @@ def pickled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ) -> Iterator[tuple[int, Any]]:
         for index, call in enumerate(arguments):
             own, given = pickle.loads(pickle.dumps((function, call)))
-            called.append(getattr(own, "__qualname__", str(own)))
+            called.append(given[0].name)
             yield index, pickle.loads(pickle.dumps(own(*given)))
 
-    for module in (study_module, trials_module):
-        monkeypatch.setattr(module, "in_processes", in_turns)
+    monkeypatch.setattr("search.studies.workers.in_processes", in_turns)
     return called
 
 
@@ -105,7 +104,8 @@ def test_many_workers_find_what_one_process_finds(
     monkeypatch.setattr(ClassifierJudge, "blind_loss", counted)
     two = study(tmp_path / "two", 2)
     assert two["trials"] == one["trials"]
-    assert pickled == ["Supernets.measured"] * 2 + ["_call"] * len(TRIALS)
+    trials = [f"row {row}, part {part}, seed {seed}" for row, part, seed in TRIALS]
+    assert pickled == ["supernet sensitivity, seed 0", "supernet sigmoid, seed 1", *trials]
     # the trials leave the supernets as they were, and measure nothing twice that they share
     assert files(tmp_path / "two") == after_adapting[0]
     assert judged[-1] == "trials" and "blind" in judged
@@ -117,7 +117,7 @@ def test_many_workers_find_what_one_process_finds(
         (tmp_path / "two" / "study.json").read_text().replace('"row": "sigmoid"', '"row": "gone"')
     )
     assert study(tmp_path / "two", 2)["trials"][-1] == one["trials"][5]
-    assert pickled == ["Supernets.measured", "_call"]
+    assert pickled == ["supernet sigmoid, seed 1", "row sigmoid, part 0.7, seed 1"]
 
 
 def test_a_supernet_that_is_not_adapted(

@@ -1,0 +1,1 @@
+"""Independent runs of a study as jobs of a cluster."""
