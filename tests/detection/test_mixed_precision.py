@@ -68,7 +68,7 @@ def test_layouts_agree(cfg: CfgNode) -> None:
         batch = next(iter(DetectionTrainer.build_train_loader(cfg)))
         torch.manual_seed(1)  # of the proposals
         with EventStorage():
-            found.append({name: float(loss) for name, loss in model(batch).items()})
+            found.append({name: float(loss.detach()) for name, loss in model(batch).items()})
     assert found[0] == pytest.approx(found[1], rel=1e-4)
 
 

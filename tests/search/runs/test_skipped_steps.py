@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from detectron2.utils.env import seed_all_rng
 from torch import Tensor, nn
 
 from detection.engine.precision import Precision, StepScaler
@@ -82,11 +83,13 @@ def watched(trainer: Trainer, infinite: set[int]) -> list[Moment]:
 
 
 def search(images: Path, folder: Path) -> SearchTrainer:
+    seed_all_rng(0)
     options = ("CLASSIFICATION.EPOCHS", "2.0", *SHORT)
     return SearchTrainer(make_cfg("search/digits_small.yaml", images, folder, *options))
 
 
 def classifier(images: Path, folder: Path) -> ClassifierTrainer:
+    seed_all_rng(0)
     options = ("MODEL.SPNAS.ARCH", "mnasnet_b1", "MODEL.SPNAS.WIDTH_MULT", "0.25")
     options += ("CLASSIFICATION.EMA_DECAY", "0.9", "CLASSIFICATION.EPOCHS", "2.0", *SHORT)
     return ClassifierTrainer(make_cfg("classification/digits.yaml", images, folder, *options))
