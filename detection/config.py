@@ -65,7 +65,7 @@ def add_spnas_config(cfg: CfgNode) -> None:
     # a GPU of compute capability 8.0 or more; "auto": float16 on a GPU, bfloat16 on a CPU.
     cfg.SOLVER.AMP.DTYPE = "auto"
     # torch.compile for the steps of a training: of classifier, supernet, or a detector's backbone
-    # without its pyramid. The first steps take a minute or more, the others less than without.
+    # without its pyramid. The first step takes long.
     cfg.SOLVER.COMPILE = False
     # Forward passes of an optimizer step, whose gradients are averaged. SOLVER.IMS_PER_BATCH stays
     # the batch of a step, over all processes and passes, and has to be a multiple of both; the

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -39,6 +39,11 @@ def check_compiler(device: torch.device) -> None:
     Raises:
         UserError: with PyTorch's reason.
     """
+    if not hasattr(torch.compiler, "set_stance"):
+        raise UserError(
+            f"SOLVER.COMPILE is True, which needs PyTorch 2.6 or later, and this is "
+            f"{torch.__version__}: set it to False"
+        )
     try:
         torch.compile(_square, backend=BACKEND)(torch.ones(64, device=device))
     except Exception as error:
@@ -60,15 +65,11 @@ def eagerly(function: Callable[[], _Result]) -> Callable[[], _Result]:
 
     @functools.wraps(function)
     def call() -> _Result:
-        with _eager():
+        stance = getattr(torch.compiler, "set_stance", None)  # nothing is compiled without it
+        with stance("force_eager") if stance else nullcontext():
             return function()
 
     return call
-
-
-def _eager() -> AbstractContextManager[Any]:
-    stance = getattr(torch.compiler, "set_stance", None)  # PyTorch 2.6 and later
-    return stance("force_eager") if stance else nullcontext()
 
 
 def _square(x: Tensor) -> Tensor:

@@ -165,7 +165,9 @@ def recipe(cfg: CfgNode, *sections: str) -> dict[str, Any]:
     keys: dict[str, Any] = {name: dict(cfg[name]) for name in ("CLASSIFICATION", *sections)}
     keys.get("SEARCH", {}).pop("MEASURE", None)
     keys["SOLVER"] = {key: cfg.SOLVER[key] for key in SOLVER_KEYS}
-    keys["SOLVER"]["AMP"] = {"ENABLED": cfg.SOLVER.AMP.ENABLED}
+    amp = cfg.SOLVER.AMP
+    named = {"DTYPE": amp.DTYPE} if amp.ENABLED and amp.DTYPE != "auto" else {}
+    keys["SOLVER"]["AMP"] = {"ENABLED": amp.ENABLED, **named}
     spnas = cfg.MODEL.SPNAS
     keys["MODEL"] = {"WEIGHTS": cfg.MODEL.WEIGHTS, "SPNAS": {"WIDTH_MULT": spnas.WIDTH_MULT}}
     if "SEARCH" in sections:

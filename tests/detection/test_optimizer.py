@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from detectron2 import solver
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler
@@ -52,6 +53,30 @@ def test_the_backbone_learns_at_its_own_rate(tiny_cfg: CfgNode, optimizer: str) 
     build_lr_scheduler(tiny_cfg, scaled)  # a warm-up, from WARMUP_FACTOR times the rate
     for name, rate in rates(scaled, model).items():
         assert rate == pytest.approx(node.WARMUP_FACTOR * found[name]), name
+
+
+@pytest.mark.parametrize("bias_decay", [None, 1e-4])
+def test_sgd_is_detectron2s(tiny_cfg: CfgNode, bias_decay: float | None) -> None:
+    """The groups as well, which its checkpoints have: by default, biases have none of their own."""
+    tiny_cfg.SOLVER.WEIGHT_DECAY, tiny_cfg.SOLVER.WEIGHT_DECAY_BIAS = 1e-4, bias_decay
+    tiny_cfg.SOLVER.NESTEROV = True
+    model = build_model(tiny_cfg)
+
+    def groups(optimizer: torch.optim.Optimizer) -> list[dict[str, object]]:
+        return [{**g, "params": [id(p) for p in g["params"]]} for g in optimizer.param_groups]
+
+    assert groups(build_optimizer(tiny_cfg, model)) == groups(
+        solver.build_optimizer(tiny_cfg, model)
+    )
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
+def test_fused_on_a_gpu(tiny_cfg: CfgNode, optimizer: str) -> None:
+    tiny_cfg.SOLVER.OPTIMIZER, tiny_cfg.SOLVER.CLIP_GRADIENTS.ENABLED = optimizer, True
+    model = build_model(tiny_cfg)
+    assert not any(g.get("fused") for g in build_optimizer(tiny_cfg, model).param_groups)
+    tiny_cfg.MODEL.DEVICE = "cuda"
+    assert all(g["fused"] for g in build_optimizer(tiny_cfg, model).param_groups)
 
 
 def test_gradients_are_clipped_with_a_rate_of_the_backbone(tiny_cfg: CfgNode) -> None:

@@ -147,7 +147,7 @@ def ruin(path: Path, change: Callable[[bytes], bytes]) -> None:
         ("unknown architecture", "unknown architecture 'spnas_101'"),
         ("unknown norm", "MODEL.SPNAS.NORM is 'XN'"),
         ("unknown optimizer", "SOLVER.OPTIMIZER is 'Adam'; expected one of SGD, AdamW"),
-        ("mixed precision", "SOLVER.AMP.ENABLED is True, but MODEL.DEVICE is 'cpu'"),
+        ("mixed precision", "SOLVER.AMP.DTYPE is 'float16', but MODEL.DEVICE is 'cpu'; float16 "),
         ("unknown latency table", "unknown latency table 'pixel9'"),
         ("empty set", "is empty"),
         ("missing json", "no file '"),
@@ -182,7 +182,7 @@ def test_mistakes(
         "unknown architecture": ["MODEL.SPNAS.ARCH", "spnas_101"],
         "unknown norm": ["MODEL.SPNAS.NORM", "XN"],
         "unknown optimizer": ["SOLVER.OPTIMIZER", "Adam"],
-        "mixed precision": ["SOLVER.AMP.ENABLED", "True"],
+        "mixed precision": ["SOLVER.AMP.ENABLED", "True", "SOLVER.AMP.DTYPE", "float16"],
         "unknown latency table": ["MODEL.SPNAS.LATENCY_TABLE", "pixel9"],
         "unknown timm weights": ["MODEL.WEIGHTS", "timm://resnet50"],
     }.get(case, ["DATASETS.TRAIN", f"('{own}',)"])

@@ -82,6 +82,15 @@ def test_the_papers_optimizer(cfg: CfgNode, supernet: Supernet) -> None:
     assert optimizer.param_groups[0]["lr"] == 0.064
 
 
+@pytest.mark.parametrize(("name", "fused"), [("adamw", True), ("sgd", True), ("rmsproptf", None)])
+def test_fused_on_a_gpu_where_pytorch_can(cfg: CfgNode, name: str, fused: bool | None) -> None:
+    """Timm's own optimizers have no such option."""
+    cfg.SOLVER.OPTIMIZER, cfg.SOLVER.AMP.ENABLED = name, False
+    for cfg.MODEL.DEVICE, expected in (("cuda", fused), ("cpu", None)):
+        optimizer = build_optimizer(cfg, torch.nn.Linear(2, 2))
+        assert {group.get("fused") for group in optimizer.param_groups} == {expected}
+
+
 def test_mnasnet_schedule(cfg: CfgNode) -> None:
     """Linear warm-up of 5 epochs, then × 0.97 every 2.4 epochs, by TensorFlow's formula."""
     cfg.SOLVER.DECAY, cfg.SOLVER.WARMUP_EPOCHS, cfg.CLASSIFICATION.EPOCHS = (
