@@ -130,8 +130,8 @@ def _started(setting: Setting, name: str) -> Figures:
     Returns:
         ``batch`` of one GPU; ``seconds`` per step, over those between two rows of metrics,
         waiting for data included; ``median_seconds`` as the trainer measures its steps, and how
-        much of them is ``data_seconds``; ``peak_bytes`` on a GPU; ``hours`` on eight, by ``seconds``, and
-        ``hours_without_waiting`` for data. What eight exchange is not counted.
+        much of them is ``data_seconds``; ``peak_bytes`` on a GPU; ``hours`` on eight by
+        ``seconds``, and ``hours_without_waiting`` for data. What eight exchange is not counted.
 
     Raises:
         UserError: if it does not come so far.
