@@ -48,7 +48,6 @@ def test_the_other_detector_is_detectron2s() -> None:
 
 
 def test_made_up_objects_are_where_their_masks_are(small: CfgNode) -> None:
-    small.INPUT.MASK_FORMAT = "bitmask"
     first, second = made_up_batch(small, 2, *SIZE)
     assert first["image"].shape == (3, *SIZE)
     assert first["image"].dtype == torch.uint8
@@ -95,6 +94,7 @@ def test_a_training_step_has_a_gradient_of_every_weight(built: list[Any]) -> Non
 def test_an_inference_step_ends_with_masks(detector: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On either backbone, with random weights, as many as a detector may have."""
     cfg = detector_config(detector, "cpu")
+    cfg.defrost()
     cfg.TEST.DETECTIONS_PER_IMAGE = 5
     cfg.MODEL.RPN.POST_NMS_TOPK_TEST = 20
     monkeypatch.setattr(detector_step, "detector_config", lambda *_: cfg)
