@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from detectron2 import model_zoo
 from detectron2.config import CfgNode
+from detectron2.modeling.backbone.resnet import BottleneckBlock
 from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from detection.engine.provenance import provenance
 from detection.trainer import DetectionTrainer
@@ -48,15 +50,49 @@ def detector_config(detector: str, device: str) -> CfgNode:
 
 
 def build_detector(cfg: CfgNode) -> nn.Module:
-    """The detector with random weights, every proposal of which is surely of some class.
+    """The detector with random weights, and as much work behind the backbone whatever it is.
 
-    As Detectron2 draws them, all classes of a proposal are about equally likely, below the score
-    that a detection needs, and no mask would be computed.
+    Where random features would have a say in what is proposed and detected, one backbone's
+    detector would have 1,000 boxes to look at and another's ten. Here anchors are proposed as they
+    are, at random, and every proposal is surely of one class.
     """
     torch.manual_seed(0)
     model: Any = DetectionTrainer.build_model(cfg)
-    nn.init.normal_(model.roi_heads.box_predictor.cls_score.weight, std=1.0)
+    head, predictor = model.proposal_generator.rpn_head, model.roi_heads.box_predictor
+    for layer in (head.objectness_logits, head.anchor_deltas, *predictor.children()):
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    with torch.no_grad():
+        predictor.cls_score.bias[0] = 5.0
+    head.register_forward_hook(_random_objectness)
+    _settle_norms(model.backbone, cfg)
     return model  # type: ignore[no-any-return]
+
+
+def _random_objectness(
+    head: nn.Module, inputs: Any, found: tuple[list[Tensor], list[Tensor]]
+) -> tuple[list[Tensor], list[Tensor]]:
+    logits, deltas = found
+    return [level + torch.rand_like(level) for level in logits], deltas
+
+
+def _settle_norms(backbone: nn.Module, cfg: CfgNode) -> None:
+    """Keeps random features at the size of trained ones, so that no precision overflows.
+
+    Batch norms get the statistics of a batch. Frozen ones have none to learn: those at the end of
+    a residual branch multiply it by 0, which costs as much as any other factor.
+    """
+    for block in backbone.modules():
+        if isinstance(block, BottleneckBlock):
+            nn.init.zeros_(block.conv3.norm.weight)
+    norms = [norm for norm in backbone.modules() if isinstance(norm, _BatchNorm)]
+    usual = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    with torch.no_grad():
+        backbone.train()(torch.randn(2, 3, 64, 64, device=cfg.MODEL.DEVICE))
+    for norm, momentum in zip(norms, usual, strict=True):
+        norm.momentum = momentum
 
 
 def made_up_batch(cfg: CfgNode, batch: int, height: int, width: int) -> list[dict[str, Any]]:
@@ -113,7 +149,7 @@ def make_training_step(
     model = build_detector(cfg).train()
     optimizer = DetectionTrainer.build_optimizer(cfg, model)
     for group in optimizer.param_groups:
-        group["lr"] = 1e-5  # weights stay about what they are
+        group["lr"] = 0.0  # every step has the same work
     scale = scaler(device, precision)
     images = made_up_batch(cfg, batch, *size)
     storage = EventStorage()

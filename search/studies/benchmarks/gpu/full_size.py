@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,8 +18,9 @@ from search.studies.benchmarks.gpu.setting import Figures, Measurement, Setting
 GPUS = 8
 """That the README's commands name."""
 
-PERIOD = 20
-"""Iterations between two rows of metrics. The first ones warm up, those to the second count."""
+PERIOD, TINY_PERIOD = 20, 2
+"""Iterations between two rows of metrics, a detector's always the first. Those to the first row
+warm up, those to the second count."""
 
 LIMIT = 60
 """Seconds that a recipe's start may take on a GPU."""
@@ -50,6 +51,16 @@ class Recipe:
 
 _IMAGES = ("CLASSIFICATION.EVAL_EPOCHS", "0.0", "CLASSIFICATION.CHECKPOINT_EPOCHS", "1000.0")
 _SMALL = ("CLASSIFICATION.INPUT_SIZE", "32", "DATALOADER.NUM_WORKERS", "0")
+_SMALL_SPACE = (
+    *("SEARCH.SPACE", "digits_small", "SEARCH.LATENCY_TABLE", "macs", "SEARCH.TARGET", "0.65"),
+    *("SEARCH.DEPLOY_SIZE", "[32, 32]"),
+)
+_SMALL_DETECTOR = (
+    *("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MAX_SIZE_TRAIN", "96", "DATALOADER.NUM_WORKERS", "0"),
+    *("MODEL.FPN.OUT_CHANNELS", "16", "MODEL.ROI_BOX_HEAD.FC_DIM", "16"),
+    *("MODEL.ROI_MASK_HEAD.CONV_DIM", "8", "MODEL.RPN.POST_NMS_TOPK_TRAIN", "20"),
+    *("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "16"),
+)
 _STEPS_PER_EPOCH = 1_281_167 / 1024
 
 RECIPES = {
@@ -58,7 +69,7 @@ RECIPES = {
         "configs/search/imagenet_pixel1_80ms.yaml",
         *(1024, round(8 * _STEPS_PER_EPOCH), 0.064),
         options=_IMAGES,
-        tiny=_SMALL,
+        tiny=(*_SMALL, *_SMALL_SPACE),
     ),
     "ImageNet classifier": Recipe(
         "train_classifier.py",
@@ -72,7 +83,7 @@ RECIPES = {
         "configs/detection/mask_rcnn_spnas_fpn_1x.yaml",
         *(16, 90_000, 0.02),
         options=("MODEL.WEIGHTS", ""),
-        tiny=("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MAX_SIZE_TRAIN", "96"),
+        tiny=_SMALL_DETECTOR,
     ),
 }
 
@@ -97,10 +108,10 @@ class _Rows:
         return count >= 2
 
 
-def measurements(setting: Setting) -> Iterator[Measurement]:
+def measurements(setting: Setting, names: Sequence[str] = tuple(RECIPES)) -> Iterator[Measurement]:
     """The data, then one recipe after the other."""
     yield "data", partial(_write_data, setting)
-    for name in RECIPES:
+    for name in names:
         yield name, partial(_started, setting, name)
 
 
@@ -114,13 +125,13 @@ def _write_data(setting: Setting) -> Figures:
 
 
 def _started(setting: Setting, name: str) -> Figures:
-    """The first 40 iterations of a recipe on a GPU's part of its batch.
+    """A recipe's first iterations, on a GPU's part of its batch.
 
     Returns:
-        ``batch`` of one GPU; ``seconds`` per step, over iterations 21 to 40, waiting for data
-        included; ``median_seconds`` as the trainer measures its steps, and how much of them is
-        ``data_seconds``; ``peak_bytes`` on a GPU; ``hours`` on eight, by ``seconds``, and
-        ``hours_without_waiting`` for data. What eight exchange is not counted.
+        ``batch`` of one GPU; ``seconds`` per step, over those between two rows of metrics,
+        waiting for data included; ``median_seconds`` as the trainer measures its steps, and how
+        much of them is ``data_seconds``; ``peak_bytes`` on a GPU; ``hours`` on eight by
+        ``seconds``, and ``hours_without_waiting`` for data. What eight exchange is not counted.
 
     Raises:
         UserError: if it does not come so far.
@@ -128,11 +139,13 @@ def _started(setting: Setting, name: str) -> Figures:
     recipe = RECIPES[name]
     run = setting.fresh(f"full_size/{Path(recipe.script).stem}")
     batch = 2 if setting.tiny else recipe.batch // GPUS
+    detector = recipe.script == "train_net.py"
+    period = TINY_PERIOD if setting.tiny and not detector else PERIOD
     words = [
         *(f"tools/{recipe.script}", "--config-file", recipe.config_file, *setting.processes),
         *("OUTPUT_DIR", str(run), "MODEL.DEVICE", setting.device, "WANDB.ENABLED", "False"),
         *("SOLVER.IMS_PER_BATCH", str(batch), "SOLVER.BASE_LR", str(recipe.lr / GPUS)),
-        *("VIS_PERIOD", str(PERIOD) if recipe.script != "train_net.py" else "0"),
+        *(() if detector else ("VIS_PERIOD", str(period))),
         *recipe.options,
         *(recipe.tiny if setting.tiny else ()),
     ]
@@ -146,7 +159,7 @@ def _started(setting: Setting, name: str) -> Figures:
     if not losses_are_finite(run):
         raise UserError(f"the losses in '{run}/metrics.json' are not finite")
     row = read_metrics(run)[1]
-    seconds = (rows.times[1] - rows.times[0]) / PERIOD
+    seconds = (rows.times[1] - rows.times[0]) / period
     busy = row["time"] - row["data_time"]
     return {
         "batch": batch,

@@ -17,7 +17,7 @@ from detection.engine.metrics import read_metrics
 _POLL = 0.02
 """Seconds between two looks at a run."""
 
-_LAST_WORDS = 20
+_LAST_WORDS = 60
 """Seconds that a run that was asked to leave has for it."""
 
 
