@@ -56,6 +56,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--folder", type=Path, required=True, help="for supernets and networks, which are kept"
     )
+    parser.add_argument(
+        "--measure",
+        type=int,
+        default=0,
+        metavar="ROUNDS",
+        help="then measure all networks of the study on the table's device, in turns (default: 0)",
+    )
     add_study_file(parser)
     return parser.parse_args()
 
@@ -69,6 +76,7 @@ def main(args: argparse.Namespace) -> None:
     from search.runs.detector_backbone import searches_detector
     from search.start.seed import search_space
     from search.studies.pretrained.choosing import ROWS, given
+    from search.studies.pretrained.measuring import measure_networks
     from search.studies.pretrained.study import run_study
     from search.studies.pretrained.tables import study_table
     from search.studies.workers import workers_of
@@ -102,6 +110,8 @@ def main(args: argparse.Namespace) -> None:
         *(search_cfg, training_cfg, known, trials, args.folder, args.output, facts),
         workers=workers,
     )
+    if args.measure:
+        study = measure_networks(search_cfg, args.output, args.measure)
     print(study_table(study))
 
 

@@ -160,7 +160,7 @@ def run_study(
         keys = [key for key, _ in waiting_trials(pending, output, settings)]
         needed = [(rows[key["row"]], key["seed"]) for key in keys]
         adapt(needed, supernets, settings["search"], workers)
-    return run_trials(pending, output, known, partial(summary, ground.scores), workers)
+    return run_trials(pending, output, known, partial(summary, ground.scores, full), workers)
 
 
 def adapt(
@@ -210,12 +210,21 @@ def _trial(
     return {"runtime": round(runtime, 4), "layers": layers, **scores}
 
 
-def summary(scores: Sequence[str], trials: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def summary(
+    scores: Sequence[str], full: float, trials: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
     """Mean and sample standard deviation of every row at every part of the runtime.
 
-    ``furthest`` is the largest distance of a network from its target, as a part of it. Under
-    ``margins`` is by how much the mean of the first score is above those of the controls at the
-    same target, in standard deviations of theirs.
+    Args:
+        scores: keys of the trials.
+        full: runtime of the start, in the table's unit.
+        trials: of all rows.
+
+    Returns:
+        For every row also ``furthest``, the largest distance of a network from its target as
+        predicted, and ``measured_furthest`` that of a prediction from its measurement where there
+        are any, both in percent. Under ``margins`` is by how much the mean of the first score is
+        above those of the controls at the same target, in standard deviations of theirs.
     """
     groups: dict[tuple[str, float], list[Mapping[str, Any]]] = {}
     for trial in trials:
@@ -225,6 +234,9 @@ def summary(scores: Sequence[str], trials: Sequence[Mapping[str, Any]]) -> list[
         row: dict[str, Any] = {"row": name, "part": part, "networks": len(group)}
         for key in ("runtime", *scores):
             row[f"{key}_mean"], row[f"{key}_std"] = mean_and_spread(group, key)
+        row["furthest"] = max(100 * abs(trial["runtime"] / (part * full) - 1) for trial in group)
+        if all("measured_error" in trial for trial in group):
+            row["measured_furthest"] = max(abs(trial["measured_error"]) for trial in group)
         row["margins"] = {}
         for control in ("random", "drop", "blind"):
             others = groups.get((control, part), [])

@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 from detectron2.config import CfgNode
 
-from backbones import LatencyTable, UserError
+from backbones import Architecture, LatencyTable, UserError
+from backbones.latency import predict_runtime
 from search.config import load_search_config
+from search.profiling.workload import type_names
 from search.selection.runtime import RuntimeModel
 from search.space import Choice
 from search.start.seed import seed_of
-from search.studies.pretrained import choosing, study
+from search.studies.pretrained import choosing, measuring, study
 from search.studies.pretrained.choosing import ROWS, drawn, dropped, given, start
 from search.studies.pretrained.study import run_study, start_runtime, summary
 from search.studies.pretrained.tables import study_table
@@ -40,9 +42,10 @@ def test_means_spreads_and_margins() -> None:
         trial("sensitivity", 40.0, part=0.4),
         *(trial("blind", 55.0, seed=i) for i in range(2)),
     ]
-    rows = {(row["row"], row["part"]): row for row in summary(("top1", "loss"), trials)}
+    rows = {(row["row"], row["part"]): row for row in summary(("top1", "loss"), 17.5, trials)}
     found = rows["sensitivity", 0.6]
     assert (found["networks"], found["top1_mean"], found["runtime_mean"]) == (2, 72.0, 10.5)
+    assert found["furthest"] == pytest.approx(100 * (11 / (0.6 * 17.5) - 1))
     assert found["top1_std"] == pytest.approx(statistics.stdev((70.0, 74.0)))
     margin = (72.0 - 63.0) / statistics.stdev(random)
     # one network has no spread, and two of one score have none either
@@ -55,6 +58,34 @@ def test_means_spreads_and_margins() -> None:
     table = study_table({"summary": list(rows.values()), "unit": "ms"})
     (line,) = (line for line in table.splitlines() if "72.00" in line)
     assert f"{margin:+.1f} σ" in line and "0.6 ×" in line
+
+
+def test_networks_are_measured_once_each(
+    search: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    networks = [dropped(search, None, 6.0, seed) for seed in range(2)]
+    types = [type_names(search.space, choices) for choices in networks]
+    runtimes = [search.runtime_model.runtime_of(choices) for choices in networks]
+    trials = [
+        {**trial("drop", 50.0, seed=seed), "layers": types[index], "runtime": runtimes[index]}
+        for seed, index in enumerate((0, 1, 0))
+    ]
+    output = tmp_path / "study.json"
+    output.write_text(json.dumps({"trials": trials, "start_runtime": 9.18, "summary": []}))
+    asked = []
+
+    def measured(architectures: list[Architecture], *others: Any) -> list[dict[str, Any]]:
+        asked.extend(architectures)
+        predicted = [predict_runtime(network, others[3]) for network in architectures]
+        assert predicted == pytest.approx(runtimes, rel=1e-6)
+        return [{"measured": 1.0 + i, "error": 10.0 * (i - 1)} for i in range(len(predicted))]
+
+    monkeypatch.setattr(measuring, "measure_architectures", measured)
+    monkeypatch.setattr(measuring, "table_engine", lambda table: None)
+    study = measuring.measure_networks(search.cfg, output, 2)
+    assert study == json.loads(output.read_text()) and len(asked) == 2
+    assert [t["measured_runtime"] for t in study["trials"]] == [1.0, 2.0, 1.0]
+    assert study["summary"][0]["measured_furthest"] == 10.0
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,54 @@
+"""The networks of a study, measured on the device that they were chosen for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+
+from backbones.files import read_json, write_json
+from detection.deployment import Deployment
+from search.profiling.evaluation import table_engine
+from search.profiling.networks import measure_architectures
+from search.profiling.workload import choices_named
+from search.runs.build import build_latency_table
+from search.start.seed import search_space
+from search.studies.pretrained.grounds import ground_of
+from search.studies.pretrained.study import summary
+
+
+def measure_networks(cfg: CfgNode, output: Path, rounds: int) -> dict[str, Any]:
+    """Measures every network of a study in turns with the others, and keeps it with its trials.
+
+    Args:
+        cfg: of the study's supernets.
+        output: JSON file of the study; its trials get ``measured_runtime`` in the table's unit, and
+            ``measured_error``, that of the prediction in percent.
+        rounds: visits to each network.
+
+    Returns:
+        What the file then holds.
+
+    Raises:
+        UserError: if its table is of another device.
+    """
+    study: dict[str, Any] = read_json(output, "study")
+    space = search_space(cfg)
+    table = build_latency_table(cfg, space)
+    named = list(dict.fromkeys(trial["layers"] for trial in study["trials"]))
+    networks = [
+        space.architecture(choices_named(space, types), f"network{index}")
+        for index, types in enumerate(named)
+    ]
+    deployment = Deployment.of(table)
+    rows = measure_architectures(networks, table_engine(table), deployment, rounds, table, space)
+    found = dict(zip(named, rows, strict=True))
+    for trial in study["trials"]:
+        row = found[trial["layers"]]
+        trial["measured_runtime"] = round(row["measured"], 4)
+        trial["measured_error"] = round(row.get("error_then") or row["error"], 2)
+    scores = ground_of(cfg).scores
+    study["summary"] = summary(scores, study["start_runtime"], study["trials"])
+    write_json(output, study)
+    return study
