@@ -20,11 +20,18 @@ _TITLES = {
     "mask_APl": "mask AP_L",
 }
 
+_DISTANCES = {"furthest": "off target (%)", "measured_furthest": "off measured (%)"}
+
 
 def study_table(study: Mapping[str, Any]) -> str:
-    """Rows at parts of the start's runtime: runtime, scores, and how far above the controls."""
+    """Rows at parts of the start's runtime: runtime, scores, and how far above the controls.
+
+    Runtimes are means of predictions; beside them is the largest distance of any network of the row
+    from its target, and of its prediction from its measurement where there is one.
+    """
     summary = sorted(study["summary"], key=lambda row: (-row["part"], -row[_first(study)]))
     scores = [name for name in _TITLES if f"{name}_mean" in summary[0]]
+    distances = [name for name in _DISTANCES if any(name in row for row in summary)]
     controls = [c for c in ("random", "drop", "blind") if any(c in r["margins"] for r in summary)]
     rows = [
         [
@@ -32,6 +39,7 @@ def study_table(study: Mapping[str, Any]) -> str:
             f"{row['part']:g} ×",
             str(row["networks"]),
             f"{row['runtime_mean']:.2f}",
+            *(_percent(row, name) for name in distances),
             *(_score(row, name) for name in scores),
             *(_margin(row["margins"].get(control)) for control in controls),
         ]
@@ -39,6 +47,7 @@ def study_table(study: Mapping[str, Any]) -> str:
     ]
     headers = [
         *("network", "target", "networks", f"runtime ({study['unit']})"),
+        *(_DISTANCES[name] for name in distances),
         *(_TITLES[name] for name in scores),
         *(f"above `{control}`" for control in controls),
     ]
@@ -57,6 +66,10 @@ def _first(study: Mapping[str, Any]) -> str:
 def _score(row: Mapping[str, Any], name: str) -> str:
     mean = f"{row[f'{name}_mean']:.2f}"
     return mean if row["networks"] == 1 else f"{mean} ± {row[f'{name}_std']:.2f}"
+
+
+def _percent(row: Mapping[str, Any], name: str) -> str:
+    return f"{row[name]:.1f}" if name in row else "–"
 
 
 def _margin(deviations: float | None) -> str:
