@@ -65,7 +65,7 @@ def build_detector(cfg: CfgNode) -> nn.Module:
         predictor.cls_score.bias[0] = 5.0
     head.register_forward_hook(_random_objectness)
     _settle_norms(model.backbone, cfg)
-    return model  # type: ignore[no-any-return]
+    return model
 
 
 def _random_objectness(
