@@ -17,7 +17,6 @@ from timm.loss import LabelSmoothingCrossEntropy
 from timm.optim import create_optimizer_v2
 from timm.utils import ModelEmaV3, NativeScaler
 
-from backbones.errors import UserError
 from backbones.scratch import scratch_folder
 from detection.engine.provenance import provenance
 from search.classification.classifier import ClassifierTrainer
@@ -25,10 +24,11 @@ from search.config import load_search_config
 from search.studies.benchmarks.costs import (
     Case,
     Step,
-    autocast,
     check_counts,
     check_device,
     costs,
+    precision_of,
+    precision_options,
     with_ratios,
 )
 from search.studies.markdown import beside, table
@@ -53,22 +53,9 @@ def classifier_config(device: str, batch: int, size: int, precision: str) -> Cfg
     options = [
         *("MODEL.DEVICE", device, "SOLVER.IMS_PER_BATCH", str(batch)),
         *("CLASSIFICATION.INPUT_SIZE", str(size), "WANDB.ENABLED", "False"),
-        *precision_options(device, precision),
+        *precision_options(precision),
     ]
     return load_search_config(CONFIG, options)
-
-
-def precision_options(device: str, precision: str) -> tuple[str, ...]:
-    """The keys that have a training on a device compute in one of ``PRECISIONS``.
-
-    Raises:
-        UserError: if a training on that device cannot.
-    """
-    if precision == "float32":
-        return ("SOLVER.AMP.ENABLED", "False")
-    if precision != ("float16" if device == "cuda" else "bfloat16"):
-        raise UserError(f"no training computes in {precision} on {device}")
-    return ("SOLVER.AMP.ENABLED", "True")
 
 
 def make_our_step(device: str, batch: int, size: int, precision: str, folder: Path) -> Step:
@@ -140,7 +127,8 @@ def make_timm_step(device: str, batch: int, size: int, precision: str) -> Step:
     )
     loss_of = LabelSmoothingCrossEntropy(node.LABEL_SMOOTHING).to(device)
     average = ModelEmaV3(model, decay=node.EMA_DECAY, use_warmup=True)
-    scale = NativeScaler(device) if precision == "float16" and device == "cuda" else None
+    computed = precision_of(precision, device)
+    scale = NativeScaler(device) if computed.dtype is torch.float16 else None
     images, targets = _batch(cfg)
     mean, std = (
         torch.tensor([255 * figure for figure in figures], device=device).view(1, 3, 1, 1)
@@ -151,7 +139,7 @@ def make_timm_step(device: str, batch: int, size: int, precision: str) -> Step:
     def step() -> None:
         pixels = images.float().sub_(mean).div_(std)  # as timm's PrefetchLoader
         optimizer.zero_grad()
-        with autocast(device, precision):
+        with computed.autocast():
             loss = loss_of(model(pixels), targets)
         if scale:
             scale(loss, optimizer)

@@ -6,23 +6,19 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from backbones.errors import UserError
+from detection.engine.precision import DTYPES, Precision
 
 Step = Callable[[], object]
 
-PRECISIONS: Mapping[str, torch.dtype | None] = {
-    "float32": None,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-}
-"""By PyTorch's names: what operations are computed in where autocasting allows it; None is as the
-weights are. On a GPU, PyTorch's default for ``float32`` has cuDNN's convolutions in TF32."""
+PRECISIONS = ("float32", *DTYPES)
+"""Those of ``SOLVER.AMP.DTYPE``, and none. On a GPU, PyTorch's default for ``float32`` has cuDNN's
+convolutions in TF32."""
 
 WARMUP_STEPS = 2
 """Steps of every case before any is timed: they compile, choose kernels and fill caches."""
@@ -65,21 +61,22 @@ def check_counts(**counts: int) -> None:
             raise UserError(f"--{name} is {value}; expected 1 or more")
 
 
-def autocast(device: str, precision: str) -> AbstractContextManager[Any]:
-    """The context to compute in.
+def precision_of(name: str, device: str) -> Precision:
+    """What a step computes in, by its name in ``PRECISIONS``.
 
     Raises:
-        UserError: for an unknown precision.
+        UserError: for an unknown name.
     """
-    if precision not in PRECISIONS:
-        raise UserError(f"precision '{precision}'; expected one of {', '.join(PRECISIONS)}")
-    dtype = PRECISIONS[precision]
-    return torch.autocast(device, dtype) if dtype else nullcontext()
+    if name not in PRECISIONS:
+        raise UserError(f"precision '{name}'; expected one of {', '.join(PRECISIONS)}")
+    return Precision(device, DTYPES.get(name))
 
 
-def scaler(device: str, precision: str) -> torch.amp.GradScaler:
-    """Scales losses in ``float16`` on a GPU, and does nothing otherwise."""
-    return torch.amp.GradScaler(device, enabled=precision == "float16" and device == "cuda")
+def precision_options(name: str) -> tuple[str, ...]:
+    """The keys that have a training compute in one of ``PRECISIONS``."""
+    if name not in DTYPES:
+        return ("SOLVER.AMP.ENABLED", "False")
+    return ("SOLVER.AMP.ENABLED", "True", "SOLVER.AMP.DTYPE", name)
 
 
 def error_line(error: BaseException) -> str:

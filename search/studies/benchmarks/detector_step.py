@@ -22,11 +22,10 @@ from search.config import load_search_config
 from search.studies.benchmarks.costs import (
     Case,
     Step,
-    autocast,
     check_counts,
     check_device,
     costs,
-    scaler,
+    precision_of,
     with_ratios,
 )
 from search.studies.markdown import beside, table
@@ -66,7 +65,7 @@ def build_detector(cfg: CfgNode) -> nn.Module:
         predictor.cls_score.bias[0] = 5.0
     head.register_forward_hook(_random_objectness)
     _settle_norms(model.backbone, cfg)
-    return model  # type: ignore[no-any-return]
+    return model
 
 
 def _random_objectness(
@@ -150,17 +149,17 @@ def make_training_step(
     optimizer = DetectionTrainer.build_optimizer(cfg, model)
     for group in optimizer.param_groups:
         group["lr"] = 0.0  # every step has the same work
-    scale = scaler(device, precision)
+    computed = precision_of(precision, device)
+    scaler = computed.scaler()
     images = made_up_batch(cfg, batch, *size)
     storage = EventStorage()
 
     def step() -> None:
-        with storage, autocast(device, precision):
+        with storage, computed.autocast():
             losses: dict[str, Tensor] = model(images)
         optimizer.zero_grad()
-        scale.scale(torch.stack(list(losses.values())).sum()).backward()
-        scale.step(optimizer)
-        scale.update()
+        scaler.scale(torch.stack(list(losses.values())).sum()).backward()
+        scaler.take(optimizer)
 
     return step
 
@@ -180,9 +179,10 @@ def make_inference_step(
     cfg = detector_config(detector, device)
     model = build_detector(cfg).eval()
     images = made_up_batch(cfg, batch, *size)
+    computed = precision_of(precision, device)
 
     def step() -> list[dict[str, Any]]:
-        with torch.no_grad(), autocast(device, precision):
+        with torch.no_grad(), computed.autocast():
             found: list[dict[str, Any]] = model(images)
         return found
 

@@ -22,7 +22,7 @@ from backbones.network import build_classifier
 from detection.engine.provenance import provenance
 from search.selection.runtime import RuntimeModel
 from search.space import SearchSpace
-from search.studies.benchmarks.costs import autocast, scaler
+from search.studies.benchmarks.costs import precision_of
 from search.studies.markdown import beside
 from search.studies.markdown import table as markdown_table
 from search.supernets.multi_path import MultiPathSupernet
@@ -93,18 +93,18 @@ def make_step(
     images = images.to(memory_format=torch.channels_last)
     targets = torch.randint(1000, (batch,), device=device)
     forward = torch.compile(model, backend=backend) if backend else model
-    scale = scaler(device.type, precision)
+    computed = precision_of(precision, device.type)
+    scaler = computed.scaler()
 
     def step() -> None:
-        with autocast(device.type, precision):
+        with computed.autocast():
             logits = forward(images)
         loss: Tensor = F.cross_entropy(logits.float(), targets)
         if isinstance(model, OneShot):
             loss = loss + 0.1 * runtime_model(model.decisions).log()
         optimizer.zero_grad(set_to_none=True)
-        scale.scale(loss).backward()
-        scale.step(optimizer)
-        scale.update()
+        scaler.scale(loss).backward()
+        scaler.take(optimizer)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 

@@ -12,8 +12,7 @@ from typing import Any
 
 from backbones.errors import UserError
 from detection.engine.results import results_part
-from search.studies.benchmarks.classifier_step import precision_options
-from search.studies.benchmarks.costs import error_line
+from search.studies.benchmarks.costs import error_line, precision_options
 from search.studies.benchmarks.gpu.runs import (
     losses,
     losses_are_finite,
@@ -155,10 +154,8 @@ def check(setting: Setting, chosen: Check, run: Path, workers: int = 1) -> dict[
 
 def _words(setting: Setting, chosen: Check, run: Path) -> list[str]:
     detector = chosen.kind.startswith("detector")
-    on_cpu = setting.device == "cpu"
-    # Detectron2's mixed precision needs a GPU; a CPU's is bfloat16
-    precision = ("float32" if detector else "bfloat16") if on_cpu else chosen.precision
-    options = ("MODEL.DEVICE", setting.device, *precision_options(setting.device, precision))
+    precision = chosen.precision if setting.device == "cuda" else "bfloat16"  # float16 needs a GPU
+    options = ("MODEL.DEVICE", setting.device, *precision_options(precision))
     if not detector:
         epochs = BATCH * STEPS / setting.digits.images_train
         options += (

@@ -18,7 +18,7 @@ from search.profiling.profiler import profile_space
 from search.selection.runtime import RuntimeModel
 from search.selection.target import runtime_range
 from search.space import SearchSpace
-from search.studies.benchmarks.classifier_step import precision_options
+from search.studies.benchmarks.costs import precision_options
 from search.studies.benchmarks.gpu.runs import run_tool
 from search.studies.benchmarks.gpu.setting import Figures, Measurement, Setting
 
@@ -100,7 +100,7 @@ def _searched(setting: Setting) -> Figures:
     words = [
         *("tools/search_net.py", "--config-file", f"configs/search/{config}.yaml"),
         *(*setting.processes, "OUTPUT_DIR", str(run), "WANDB.ENABLED", "False"),
-        *("MODEL.DEVICE", setting.device, *precision_options(setting.device, "float32")),
+        *("MODEL.DEVICE", setting.device, *precision_options("float32")),
         *("SEARCH.LATENCY_TABLE", str(path), "SEARCH.DEPLOY_SIZE", f"[{height}, {width}]"),
         *("SEARCH.TARGET", str(target), "CLASSIFICATION.EPOCHS", str(EPOCHS)),
     ]

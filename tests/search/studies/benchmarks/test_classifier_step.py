@@ -5,17 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from backbones.errors import UserError
 from search.studies.benchmarks.classifier_step import (
     classifier_step_section,
     make_our_step,
     make_timm_step,
-    precision_options,
 )
 
 
@@ -67,11 +64,6 @@ def test_our_step_is_the_trainers_own(tmp_path: Path) -> None:
         step()
         losses.append(trainer.storage.latest()["total_loss"][0])
     assert losses[-1] < losses[0]
-
-
-def test_a_precision_that_a_training_does_not_have() -> None:
-    with pytest.raises(UserError, match="float16 on cpu"):
-        precision_options("cpu", "float16")
 
 
 def test_the_table_has_time_and_ratio() -> None:

@@ -13,14 +13,15 @@ from search.studies.benchmarks.costs import (
     PRECISIONS,
     WARMUP_STEPS,
     Case,
-    autocast,
     check_counts,
     check_device,
     costs,
     error_line,
-    scaler,
+    precision_of,
+    precision_options,
     with_ratios,
 )
+from tests.tiny_coco import own_config
 
 
 class Clock:
@@ -104,18 +105,21 @@ def test_ratios_are_to_the_reference() -> None:
     assert with_ratios(found, "c") == found
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_products_are_in_the_precision(precision: str) -> None:
-    with autocast("cpu", precision):
+@pytest.mark.parametrize("name", PRECISIONS)
+def test_products_are_in_the_precision(name: str) -> None:
+    """Of a step that is made here, and of a training with the keys for it."""
+    with precision_of(name, "cpu").autocast():
         product = torch.ones(2, 2) @ torch.ones(2, 2)
-    assert product.dtype == getattr(torch, precision)
-    assert not scaler("cpu", precision).is_enabled()
+    assert product.dtype == getattr(torch, name)
+    cfg = own_config(*precision_options(name))
+    assert (name != "float32") == cfg.SOLVER.AMP.ENABLED
+    assert not cfg.SOLVER.AMP.ENABLED or name == cfg.SOLVER.AMP.DTYPE
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: autocast("cpu", "float8"), "float32, float16, bfloat16"),
+        (lambda: precision_of("float8", "cpu"), "float32, float16, bfloat16"),
         (lambda: check_counts(batch=4, repeats=0), "--repeats is 0; expected 1 or more"),
     ],
 )

@@ -55,12 +55,12 @@ def test_made_up_objects_are_where_their_masks_are(small: CfgNode) -> None:
     found = first["instances"]
     assert len(found) == OBJECTS
     masks, boxes = found.gt_masks.tensor, found.gt_boxes.tensor
-    for mask, (left, top, right, bottom) in zip(masks, boxes, strict=True):
+    for mask, (left, top, right, bottom) in zip(masks, boxes.tolist(), strict=True):
         rows, columns = torch.nonzero(mask, as_tuple=True)
         assert left - 1 <= columns.min() and columns.max() <= right + 1
         assert top - 1 <= rows.min() and rows.max() <= bottom + 1
         # an ellipse fills π/4 of its box
-        assert mask.sum() == pytest.approx(
+        assert float(mask.sum()) == pytest.approx(
             math.pi / 4 * (right - left) * (bottom - top), rel=0.2, abs=8
         )
 
