@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import AMPTrainer, hooks
-from torch import Tensor, nn
+from torch import nn
 
 from backbones.errors import UserError
 
@@ -160,7 +159,9 @@ class LRScheduler(hooks.LRScheduler):
 
 
 class MixedPrecisionTrainer(AMPTrainer):
-    """Detectron2's inner trainer, in any type and on any device.
+    """Detectron2's inner trainer with a scaler that counts, as far as it is a place for states.
+
+    Its steps are those of :func:`~detection.engine.accumulation.detector_step`.
 
     Args:
         precision: of the forward pass.
@@ -177,17 +178,3 @@ class MixedPrecisionTrainer(AMPTrainer):
         optimizer: torch.optim.Optimizer,
     ) -> None:
         super().__init__(model, data_loader, optimizer, grad_scaler=precision.scaler())
-        self.mixed_precision = precision
-
-    def run_step(self) -> None:
-        """One step on the next batch."""
-        start = time.perf_counter()
-        batch = next(self._data_loader_iter)
-        data_time = time.perf_counter() - start
-        with self.mixed_precision.autocast():
-            found = self.model(batch)
-        losses = {"total_loss": found} if isinstance(found, Tensor) else found
-        self.optimizer.zero_grad()
-        self.grad_scaler.scale(torch.stack(list(losses.values())).sum()).backward()
-        self._write_metrics(losses, data_time)
-        self.grad_scaler.take(self.optimizer)

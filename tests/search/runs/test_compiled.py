@@ -93,7 +93,7 @@ def test_a_step_is_the_same_and_compiled_once(
     graphs: CompileCounterWithBackend, wide_space: SearchSpace, kind: str
 ) -> None:
     """Whatever is decided, dropped or drawn in it: those are inputs of the compiled code."""
-    if kind in ("classifier", "single path"):  # with the backward pass, as for a compiler
+    if kind == "single path":  # with the backward pass, as for a compiler
         graphs.backend = "aot_eager"
     torch.manual_seed(0)
     eager = NETWORKS[kind](wide_space).to(memory_format=torch.channels_last).train()
@@ -156,14 +156,20 @@ def states(path: Path) -> dict[str, Tensor]:
     return state
 
 
+@pytest.fixture
+def network(wide_space: SearchSpace, tmp_path: Path) -> tuple[str, str]:
+    """The options that ask for a network of a few layers."""
+    small(wide_space).largest().save(tmp_path / "architecture.json")
+    return "MODEL.SPNAS.ARCH", str(tmp_path / "architecture.json")
+
+
 def search(images: Path, folder: Path, *options: str) -> SearchTrainer:
     cfg = make_cfg("search/digits_small.yaml", images, folder, *SHORT, *options)
     return SearchTrainer(cfg)
 
 
 def classifier(images: Path, folder: Path, *options: str) -> ClassifierTrainer:
-    own = ("MODEL.SPNAS.ARCH", "mnasnet_b1", "MODEL.SPNAS.WIDTH_MULT", "0.25")
-    own += ("CLASSIFICATION.EMA_DECAY", "0.9", "CLASSIFICATION.DROP_RATE", "0.0")
+    own = ("CLASSIFICATION.EMA_DECAY", "0.9", "CLASSIFICATION.DROP_RATE", "0.0")
     cfg = make_cfg("classification/digits.yaml", images, folder, *SHORT, *own, *options)
     return ClassifierTrainer(cfg)
 
@@ -173,11 +179,12 @@ def test_runs_leave_the_same_files(
     graphs: CompileCounterWithBackend,
     images: Path,
     tmp_path: Path,
+    network: tuple[str, str],
     build: Callable[..., SearchTrainer | ClassifierTrainer],
 ) -> None:
     for name in ("False", "True"):
         torch.manual_seed(0)
-        trainer = build(images, tmp_path / name, "SOLVER.COMPILE", name)
+        trainer = build(images, tmp_path / name, "SOLVER.COMPILE", name, *network)
         trainer.resume_or_load()
         trainer.train()
     assert graphs.frame_count > 1
@@ -189,14 +196,14 @@ def test_runs_leave_the_same_files(
 
 
 def test_a_detectors_backbone(
-    graphs: CompileCounterWithBackend, tiny_coco: Path, tmp_path: Path
+    graphs: CompileCounterWithBackend, tiny_coco: Path, tmp_path: Path, network: tuple[str, str]
 ) -> None:
     torch.set_num_threads(1)
 
     def trained(compiles: bool) -> dict[str, Tensor]:
         cfg: CfgNode = own_config(
             *(*TINY_MODEL, "DATASETS.TRAIN", "('tiny_train',)", "DATASETS.TEST", "()"),
-            *("MODEL.SPNAS.WIDTH_MULT", "0.25"),
+            *network,
             *("SOLVER.MAX_ITER", "2", "SOLVER.STEPS", "()", "SOLVER.COMPILE", str(compiles)),
             *("OUTPUT_DIR", str(tmp_path / str(compiles)), "WANDB.ENABLED", "False"),
             file="detection/mask_rcnn_spnas_fpn_digits.yaml",
