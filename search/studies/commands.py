@@ -31,6 +31,10 @@ from search.runs.data import resolve_search_data
 from search.studies.workers import Call, Workers, run_calls
 
 WAY_OUT = "name another folder (--output)"
+
+_LAST_STEP_S = 60
+"""Seconds that a command has to end; Slurm tells a job 90 before the end of its time."""
+
 _PARTS = {
     "search_net.py": "search",
     "train_classifier.py": "classification",
@@ -215,19 +219,35 @@ def _run_with_shares(jobs: Sequence[Sequence[Command]], workers: int) -> Iterato
 def _run_quietly(command: Command, share: Mapping[str, str]) -> None:
     log = command.folder.with_name(f"{command.folder.name}.log")
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w", encoding="utf-8") as file:
-        code = subprocess.run(
+    with (
+        log.open("w", encoding="utf-8") as file,
+        subprocess.Popen(
             [sys.executable, *command.words()],
             env=_environment(command, share),
             stdout=file,
             stderr=subprocess.STDOUT,
-        ).returncode
+        ) as process,
+    ):
+        try:
+            code = process.wait()
+        except BaseException:
+            _leave(process)
+            raise
     if code:
         (*_, last) = ["", *log.read_text(encoding="utf-8", errors="replace").splitlines()]
         raise UserError(
             f"'{command.folder}' ended with exit code {code}: {last.removeprefix('error: ')} "
             f"(all of it in '{log}'); the same command goes on there"
         )
+
+
+def _leave(process: subprocess.Popen[bytes]) -> None:
+    """Ends a command, which leaves a checkpoint where its present step ends in time."""
+    process.terminate()
+    try:
+        process.wait(_LAST_STEP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
 
 
 def command_threads(workers: int) -> int:

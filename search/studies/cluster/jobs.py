@@ -23,7 +23,7 @@ from typing import Any
 from backbones.errors import UserError
 from backbones.file_lock import try_lock
 from backbones.files import read_json, write_json
-from search.studies.cluster.options import Cluster, submitit_parameters
+from search.studies.cluster.options import LAST_SIGNAL, Cluster, submitit_parameters
 from search.studies.cluster.work import work
 
 logger = logging.getLogger(__name__)
@@ -191,6 +191,7 @@ class _Queue:
     """Sends jobs, and remembers them for the next command."""
 
     def __init__(self, cluster: Cluster, claim: Claim) -> None:
+        os.environ["SUBMITIT_PREEMPT_SIGNAL"] = LAST_SIGNAL  # jobs have this environment
         import submitit
 
         self.cluster = cluster

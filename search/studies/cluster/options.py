@@ -15,6 +15,12 @@ from backbones.extras import require
 DAY_MIN = 1440
 """Minutes that a job may take where ``timeout_min`` does not say."""
 
+LAST_SIGNAL = "USR1"
+"""What a job gets :data:`LAST_SIGNAL_S` seconds before the end of its time: trainings then leave a
+checkpoint. At submitit's own, USR2, they would end without."""
+
+LAST_SIGNAL_S = 90
+
 _NUMBERS: Mapping[str, type[int] | type[float]] = {
     "timeout_min": int,
     "cpus_per_task": int,
@@ -114,9 +120,11 @@ def submitit_parameters(cluster: Cluster) -> dict[str, Any]:
     """The options of a cluster's jobs as submitit names them."""
     options = {"timeout_min": DAY_MIN, "cpus_per_task": 1, **cluster.options}
     found: dict[str, Any] = {"name": "spnas", "stderr_to_stdout": True}
+    if cluster.kind == "slurm":
+        found["slurm_additional_parameters"] = {"signal": f"{LAST_SIGNAL}@{LAST_SIGNAL_S}"}
     for name, value in options.items():
         if name == "reservation":
-            found["slurm_additional_parameters"] = {name: value}
+            found["slurm_additional_parameters"][name] = value
         elif name == "setup":
             found["slurm_setup"] = [value]
         else:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import signal
 import threading
 import time
+from types import FrameType
 
 from backbones.errors import UserError
 from backbones.file_lock import try_lock
@@ -30,16 +32,37 @@ def work(call: bytes, outcome: str, threads: int, follow: tuple[str, str] | None
     os.environ["OMP_NUM_THREADS"] = str(threads)
     if follow is not None:
         threading.Thread(target=_follow, args=follow, daemon=True).start()
+    leaving = _noted(signal.SIGTERM)
     try:
         found = {"result": pickle.loads(call)()}
-    except UserError as error:
-        write_json(outcome, {"error": " ".join(str(error).split())})
-        raise
     except Exception as error:
-        (first, *_) = [*str(error).splitlines(), ""]
-        write_json(outcome, {"error": f"{type(error).__name__}: {first}"})
+        # of a job that the cluster takes away, and may start again, its state says all
+        if not leaving:
+            write_json(outcome, {"error": _in_one_line(error)})
         raise
     write_json(outcome, found)
+
+
+def _in_one_line(error: Exception) -> str:
+    if isinstance(error, UserError):
+        return " ".join(str(error).split())
+    (first, *_) = [*str(error).splitlines(), ""]
+    return f"{type(error).__name__}: {first}"
+
+
+def _noted(number: int) -> list[int]:
+    """Signals of a kind that came so far; what happened at one before happens still."""
+    came: list[int] = []
+    before = signal.getsignal(number)
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        if callable(before):
+            before(number, frame)
+
+    if callable(before):  # submitit's, which keeps the job alive
+        signal.signal(number, note)
+    return came
 
 
 def _follow(lock: str, command: str) -> None:

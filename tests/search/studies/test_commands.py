@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,11 +21,12 @@ from search.studies.commands import (
     machine_shares,
     run_beside,
     run_in_order,
+    run_quietly,
 )
 from search.studies.workers import Workers
 
 TOOL = """
-import json, os, sys, time
+import json, os, signal, sys, time
 from pathlib import Path
 
 values = dict(zip(sys.argv[4::2], sys.argv[5::2]))
@@ -37,6 +42,10 @@ for _ in range(600 if "WAIT" in values else 0):
 else:
     if "WAIT" in values:
         sys.exit("nobody beside me")
+if "SAVE" in values:
+    signal.signal(signal.SIGTERM, lambda *_: (folder.joinpath("saved").touch(), sys.exit(143)))
+    folder.joinpath("ready").touch()
+    signal.pause()
 wandb = {key: value for key, value in os.environ.items() if key.startswith("WANDB_")}
 (folder / "wandb.json").write_text(json.dumps(wandb))
 keys = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
@@ -206,3 +215,31 @@ def test_commands_as_jobs(
     for name in "ad":
         assert json.loads(Path("out", name, "results.json").read_text())[0] == "2"
     assert not Path("out/c").exists()
+
+
+class Left(BaseException):
+    """What ends a job from outside."""
+
+
+def test_a_job_that_ends_lets_its_command_leave_a_checkpoint() -> None:
+    """As submitit's handler does before the end of a job's time: it raises an exception."""
+
+    def leave(*_: object) -> None:
+        raise Left
+
+    def signal_when_ready() -> None:
+        while not Path("out/a/ready").exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGUSR2)
+
+    before = signal.signal(signal.SIGUSR2, leave)
+    thread = threading.Thread(target=signal_when_ready)
+    thread.start()
+    try:
+        with pytest.raises(Left):
+            run_quietly([command("a", "SAVE", "1"), command("b")])
+    finally:
+        thread.join()
+        signal.signal(signal.SIGUSR2, before)
+    assert Path("out/a/saved").exists()
+    assert not Path("out/b").exists()

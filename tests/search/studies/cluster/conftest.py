@@ -55,4 +55,5 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (programs / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_FAKE", str(folder))
+    monkeypatch.delenv("SUBMITIT_PREEMPT_SIGNAL", raising=False)
     return folder

@@ -174,28 +174,39 @@ def test_a_job_that_slurm_ended(
 def test_a_preempted_job_that_is_started_again(
     tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Slurm takes it from its machine, and has it in the queue again some time later."""
+    """Slurm takes it from its machine, where it fails, and has it in the queue again later."""
     ask(tmp_path, "0.wait")
-    seen = []
+    seen: list[str] = []
 
     def preempt(seconds: float) -> None:
+        """In place of the wait between two looks."""
         sleep(seconds)
-        if processes(tmp_path, 0) and not seen:
+        found = processes(tmp_path, 0)
+        if found and not seen:
             seen.append("preempted")
             states(slurm)[0].write_text("PREEMPTED")
-        elif seen and submitit.SlurmJob.watcher.get_state(job_id(slurm)) == "PREEMPTED":
+            os.kill(found[0], signal.SIGTERM)
+            ask(tmp_path, "0.fail")
+            (tmp_path / "0.wait").unlink()
+            until_gone(found[0])
+            (tmp_path / "0.fail").unlink()
+        elif seen == ["preempted"] and known_state(slurm) == "PREEMPTED":
+            seen.append("started again")
             states(slurm)[0].write_text("RUNNING")
-            (tmp_path / "0.wait").unlink(missing_ok=True)
+            environment = {**os.environ, "SLURM_JOB_ID": states(slurm)[0].stem}
+            script = states(slurm)[0].with_suffix(".sh")
+            subprocess.run(["sh", script], env={**environment, "SLURM_PROCID": "0"}, check=True)
 
     sleep = time.sleep
     monkeypatch.setattr(jobs.time, "sleep", preempt)
     cluster = Cluster("slurm", tmp_path / "jobs")
     assert dict(on_cluster(calls(tmp_path, 0), 9, cluster)) == {0: {"score": 0.0, "threads": "1"}}
-    assert seen
+    assert seen == ["preempted", "started again"]
+    assert "--signal=USR1@90" in next(slurm.glob("*.sh")).read_text()
 
 
-def job_id(slurm: Path) -> str:
-    return states(slurm)[0].stem
+def known_state(slurm: Path) -> str:
+    return str(submitit.SlurmJob.watcher.get_state(states(slurm)[0].stem))
 
 
 def test_a_cluster_that_takes_no_job(tmp_path: Path, slurm: Path) -> None:

@@ -35,6 +35,7 @@ def test_on_a_cluster(tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPat
     assert submitit_parameters(found.cluster) == {
         "name": "spnas",
         "stderr_to_stdout": True,
+        "slurm_additional_parameters": {"signal": "USR1@90"},
         "timeout_min": 1440,
         "cpus_per_task": 4,
         "slurm_partition": "gpu",

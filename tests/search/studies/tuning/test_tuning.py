@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import pickle
 import queue
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,14 @@ from search.studies.tuning.report import (
     tuning_figure,
 )
 from search.studies.tuning.solvers import SOLVERS, Fidelities
-from search.studies.tuning.worker import TuningTask, epochs_spent, open_storage, open_study, work
+from search.studies.tuning.worker import (
+    TuningTask,
+    epochs_spent,
+    open_storage,
+    open_study,
+    work,
+    work_through,
+)
 
 FIDELITIES = Fidelities(0.01, 10.0, 2, 8)
 BEST = 0.5
@@ -210,6 +219,22 @@ def test_two_workers_share_a_study_and_one_is_killed(tmp_path: Path, storage: An
     assert len(made) == len(set(made)) == 8
     states = [trial.state.name for trial in open_study(task, storage).trials]
     assert sorted(states) == ["COMPLETE"] * 8 + ["FAIL"]
+
+
+def test_a_worker_goes_through_all_studies(
+    tmp_path: Path, storage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ``--workers`` starts them: what it needs can be pickled, and nothing is left for later."""
+    tasks = [TuningTask("random", 80.0, 24, FIDELITIES, seed) for seed in range(2)]
+    cfg = load_search_config("search/digits_small.yaml", [])
+    call = partial(work_through, tasks, f"sqlite:///{tmp_path}/tune.db", 1, cfg)
+    monkeypatch.setattr(worker_module, "search_outcome", lambda cfg, stops_early: evaluate)
+    pickle.loads(pickle.dumps(call))()
+
+    def fail(*_: Any) -> Outcome:
+        raise AssertionError("searched again")
+
+    assert [len(work(task, storage, fail).trials) for task in tasks] == [3, 3]
 
 
 def test_a_real_search_reports_every_epoch(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
