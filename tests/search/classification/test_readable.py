@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from detectron2.config import CfgNode
 
 from backbones import UserError
+from detection.engine.metrics import read_metrics
 from detection.engine.unreadable import UNREADABLE_FILE
 from search.classification.classifier import ClassifierTrainer
 from search.classification.data import build_dataset, build_val_loader
@@ -45,6 +47,18 @@ def test_a_training_leaves_them_out(broken: Path, tmp_path: Path) -> None:
     assert names == ["train/blue/3.png", "train/red/7.png", "val/red/0.png"]
     log = (tmp_path / "run" / "results.json").read_text()
     assert json.loads(log)["classification"]["val"]["loss"] > 0
+
+
+def test_a_run_says_how_long_it_waited_for_data(
+    images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cfg = config(images, tmp_path / "run", 0)
+    with caplog.at_level("INFO"):
+        ClassifierTrainer(cfg).train()
+    rows = read_metrics(cfg.OUTPUT_DIR)
+    assert all(0 <= row["data_time"] <= row["time"] for row in rows if "time" in row)
+    assert any("time" in row for row in rows)
+    assert any(re.search(r" time: \S+ .*data_time: \d", line) for line in caplog.messages)
 
 
 def test_a_cut_file_ends_a_run_at_once_by_default(broken: Path, tmp_path: Path) -> None:

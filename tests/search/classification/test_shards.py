@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import itertools
+import runpy
+import sys
 import tarfile
 from pathlib import Path
 
@@ -30,6 +32,7 @@ from search.classification.shards import ClassificationShards, write_shards
 from search.studies.kills.differences import first_difference
 from tests.search.conftest import make_cfg
 
+ROOT = Path(__file__).resolve().parents[3]
 SMALL = 8_000
 """Bytes of a tar file: some samples."""
 
@@ -279,6 +282,26 @@ def test_a_broken_image_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"the image '.*/a-train-0.tar/b.png' \(.*truncated"):
         data.check()
     data.check(unreadable=1)
+
+
+def test_the_tool_packs_as_documented(
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    target = tmp_path / "packed"
+    monkeypatch.setattr(sys, "argv", ["pack_images.py", str(images), str(target)])
+    runpy.run_path(str(ROOT / "tools" / "pack_images.py"), run_name="__main__")
+    assert capsys.readouterr().out.endswith(
+        f"2 tar files in {target}: CLASSIFICATION.DATASET {target}\n"
+    )
+    assert len(open_images(str(target), "val")) == 16
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--megabytes", "0"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "tools" / "pack_images.py"), run_name="__main__")
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: --megabytes is 0; expected more than 0\n"
 
 
 def test_packing_twice_is_refused(images: Path, shards: Path) -> None:
