@@ -96,7 +96,7 @@ def _made(paths: Sequence[Path]) -> ShardIndex:
     rows: list[tuple[bytes, int, int, int, int]] = []
     with ThreadPoolExecutor(_THREADS) as pool:
         for number, found in enumerate(pool.map(_scanned, paths)):
-            rows += ((name, number, *where) for name, *where in found)
+            rows += ((name, number, start, size, k) for name, start, size, k in found)
             if time.perf_counter() - said > _SAY_SECONDS:
                 said = time.perf_counter()
                 _log.info("the contents of %d of %d tar files are read", number + 1, len(paths))
@@ -149,7 +149,9 @@ def _scanned(path: Path) -> list[tuple[bytes, int, int, int]]:
             f"the tar file '{path}' has no images, but {found}; expected samples of an image "
             f"({', '.join(IMG_EXTENSIONS)}) and a .{CLASS}, or unpack it and name the folder"
         )
-    return [(name.encode(), *where, classes[key]) for key, (name, *where) in images.items()]
+    return [
+        (name.encode(), start, size, classes[key]) for key, (name, start, size) in images.items()
+    ]
 
 
 def _class_of(path: Path, name: str, file: Any) -> int:
