@@ -31,6 +31,8 @@ SIZES = {CLASSIFICATION: (500, 375), DETECTION: (640, 480)}
 _BYTES = {CLASSIFICATION: 110_000, DETECTION: 165_000}
 """Mean of a file, which decides what decoding costs."""
 
+_CPU = ("MODEL.DEVICE", "cpu")
+
 OBJECTS = 7
 """Of an image, as in COCO."""
 
@@ -125,13 +127,13 @@ def _kinds(folder: Path, images: int) -> tuple[dict[str, float], dict[str, Calla
         path = folder / DETECTION / f"{number:06d}.jpg"
         sizes[DETECTION].append(save_as_usual(made_up_photo(DETECTION, number), DETECTION, path))
     write_shards(folder / CLASSIFICATION, folder / "shards", 50_000_000)
-    cfg = load_search_config("classification/spnas_imagenet.yaml")
+    cfg = load_search_config("classification/spnas_imagenet.yaml", _CPU)
     transform = build_transform(cfg, is_training=True)
     sets = {
         name: Augmented(open_images(str(folder / place), "train", transform=transform), seed=0)
         for name, place in (("folder", CLASSIFICATION), ("shards", "shards"))
     }
-    detector = load_search_config("detection/mask_rcnn_spnas_fpn_1x.yaml")
+    detector = load_search_config("detection/mask_rcnn_spnas_fpn_1x.yaml", _CPU)
     mappers = {
         "mapper": CheckedDatasetMapper(detector, is_train=True),
         "detectron2": DatasetMapper(detector, is_train=True),
