@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import random
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
@@ -26,6 +27,7 @@ CLASSES_FILE = "classes.txt"
 """Names of the classes beside the tar files, one a line, in the order of their numbers."""
 
 _CHECKED = 32  # images decoded before a run
+_MAX_OPEN = 128  # tar files of a process; systems allow 256 or more
 
 
 class ClassificationShards(Dataset[tuple[Any, int]]):
@@ -61,6 +63,7 @@ class ClassificationShards(Dataset[tuple[Any, int]]):
         self.paths = list(paths)
         self.root = f"{paths[0]} ({len(paths)} tar files)"
         self.transform = transform
+        self._files: dict[tuple[int, int], IO[bytes]] = {}
         self._index = index_shards(self.paths)
         self.classes = self._class_names()
         self._check_classes(num_classes)
@@ -107,13 +110,24 @@ class ClassificationShards(Dataset[tuple[Any, int]]):
                     raise
                 unreadable -= 1
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without open files, for processes that are not forked."""
+        return {**self.__dict__, "_files": {}}
+
     def _bytes(self, number: int) -> bytes:
-        # a handle of its own, since loader processes would share the place of a common one
-        with open(self.paths[self._index.shards[number]], "rb", buffering=0) as file:
-            file.seek(self._index.offsets[number])
-            found = file.read(int(self._index.sizes[number]))
-        assert isinstance(found, bytes)
-        return found
+        file = self._opened(int(self._index.shards[number]))
+        file.seek(int(self._index.offsets[number]))
+        return file.read(int(self._index.sizes[number]))
+
+    def _opened(self, shard: int) -> IO[bytes]:
+        """A tar file that stays open: opening it is what takes long by network."""
+        # one that was opened before a fork shares its place with the other process
+        key = os.getpid(), shard
+        if key not in self._files:
+            if len(self._files) >= _MAX_OPEN:
+                self._files.pop(next(iter(self._files))).close()
+            self._files[key] = open(self.paths[shard], "rb", buffering=0)  # noqa: SIM115
+        return self._files[key]
 
     def _class_names(self) -> list[str]:
         count = int(self._index.labels.max()) + 1

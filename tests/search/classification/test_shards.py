@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import pickle
 import runpy
 import sys
 import tarfile
@@ -118,6 +119,20 @@ def test_a_training_is_that_of_the_folder(images: Path, shards: Path, tmp_path: 
         trainer.train()
         weights.append(trainer.unwrapped.state_dict())
     assert first_difference(*weights) is None
+
+
+def test_few_files_are_open_at_a_time(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And none of another process, whose place in a file a fork would share."""
+    monkeypatch.setattr("search.classification.shards._MAX_OPEN", 2)
+    data = ClassificationShards(find_shards(str(shards), shards)["train"])
+    whole = [np.asarray(image).tobytes() for image, _ in data]
+    handles = list(data._files.values())
+    assert len(handles) == 2
+    assert pickle.loads(pickle.dumps(data))._files == {}
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    assert [np.asarray(image).tobytes() for image, _ in data] == whole
+    assert not set(handles) & set(data._files.values())
+    assert all(file.closed for file in handles)
 
 
 def test_every_process_evaluates_its_part(
