@@ -57,6 +57,11 @@ def add_spnas_config(cfg: CfgNode) -> None:
     # As MODEL.SPNAS.OUT_FEATURES.
     cfg.MODEL.TIMM.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
 
+    # Different images that a run may leave out because they cannot be read;
+    # unreadable_images.jsonl in OUTPUT_DIR lists them. 0 stops at the first one, and a detector's
+    # test sets always do.
+    cfg.DATALOADER.MAX_UNREADABLE_IMAGES = 0
+
     # Passes over the training images; they become SOLVER.MAX_ITER, and SOLVER.STEPS is scaled
     # along. 0 leaves both as they are.
     cfg.SOLVER.EPOCHS = 0.0

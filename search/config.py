@@ -37,8 +37,9 @@ def add_search_config(cfg: CfgNode) -> None:
 
 def _add_classification(cfg: CfgNode) -> None:
     cfg.CLASSIFICATION = node = CfgNode()
-    # "imagenet" ($DETECTRON2_DATASETS/imagenet), "digits" (made at first use), or a folder with
-    # train/<class>/* and val/<class>/*.
+    # "imagenet" ($DETECTRON2_DATASETS/imagenet), "digits" (made at first use), a folder with
+    # train/<class>/* and val/<class>/*, or one with tar files (docs/data.md), or their pattern:
+    # "photos-train-{000000..000146}.tar::photos-val-{000000..000006}.tar".
     node.DATASET = "imagenet"
     # 0 takes the number of class folders.
     node.NUM_CLASSES = 1000

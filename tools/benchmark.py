@@ -59,7 +59,13 @@ def parse() -> argparse.Namespace:
             "--precision", default="float32", choices=("float32", "float16", "bfloat16")
         )
         command.add_argument("--repeats", type=int, default=5, help="timed rounds (default: 5)")
-    for command in (step, scoring, data, helps, busy, classifier, detector):
+    loader = commands.add_parser(
+        "loader",
+        help="images that a core makes ready in a second: folder, tar files, Detectron2's mapper",
+    )
+    loader.add_argument("--images", type=int, default=200, help="a round (default: 200)")
+    loader.add_argument("--repeats", type=int, default=5, help="rounds (default: 5)")
+    for command in (step, scoring, data, helps, busy, classifier, detector, loader):
         command.add_argument("--output", help="also write the figures to this JSON file")
     _add_gpu(commands.add_parser("gpu", help="all that a GPU is to be asked, in eight minutes"))
     return parser.parse_args()
@@ -103,6 +109,7 @@ def _measure(args: argparse.Namespace) -> None:
     from search.studies.benchmarks.coco_scoring import scoring_report
     from search.studies.benchmarks.data_checks import data_report
     from search.studies.benchmarks.detector_step import detector_step_report
+    from search.studies.benchmarks.loader import loader_report
     from search.studies.benchmarks.search_step import search_step_report
     from search.studies.benchmarks.tool_help import help_report
 
@@ -121,6 +128,8 @@ def _measure(args: argparse.Namespace) -> None:
     elif args.command == "detector-step":
         size = (args.size[0], args.size[1])
         report = detector_step_report(args.device, args.batch, size, args.precision, args.repeats)
+    elif args.command == "loader":
+        report = loader_report(args.images, args.repeats)
     else:
         report = search_step_report(
             args.space, args.table, args.device, args.batch, args.size, args.repeats

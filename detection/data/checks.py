@@ -143,7 +143,8 @@ def check_data_set(cfg: CfgNode, name: str, training: bool) -> list[Record]:
         findings = data_findings(cfg, name, records, training)
     path = _annotation_file(name)
     report([found for found in findings if _is_new(name, path, found)], name)
-    check_before_run(name, *image_files(records))
+    unreadable = cfg.DATALOADER.MAX_UNREADABLE_IMAGES if training else 0
+    check_before_run(name, *image_files(records), unreadable=unreadable)
     return records
 
 

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -111,6 +112,7 @@ def check_before_run(
     paths: Sequence[str],
     sizes: Sequence[Size | None] | None = None,
     further: Sequence[Finding] = (),
+    unreadable: int = 0,
 ) -> None:
     """Checks the images of a data set, an even sample of very many, once per process.
 
@@ -119,6 +121,7 @@ def check_before_run(
         paths: the files.
         sizes: (width, height) by the annotations.
         further: what was found besides, said with it.
+        unreadable: images that the run may leave out: as many are no fault.
 
     Raises:
         UserError: with the first kind of fault, its count, first example and way out.
@@ -130,8 +133,20 @@ def check_before_run(
         return
     if step > 1:
         _log.info("data set '%s': the headers of one image in %d are checked", name, step)
-    report([*further, *check_image_files(paths, sizes)], name)
+    report([*further, *_tolerated(check_image_files(paths, sizes), unreadable)], name)
     _checked.add(key)
+
+
+def _tolerated(findings: Sequence[Finding], unreadable: int) -> list[Finding]:
+    """The findings, where images that cannot be read are oddities if they are that few."""
+    kinds = set(_ADVICE)
+    if sum(finding.count for finding in findings if finding.kind in kinds) > unreadable:
+        return list(findings)
+    advice = "they are left out as they are met, which DATALOADER.MAX_UNREADABLE_IMAGES allows"
+    return [
+        replace(finding, severity="oddity", advice=advice) if finding.kind in kinds else finding
+        for finding in findings
+    ]
 
 
 def _in_parallel(

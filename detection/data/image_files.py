@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Callable
 from typing import IO, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from detectron2.utils.file_io import PathManager
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from backbones.errors import UserError
+from detection.engine.unreadable import UnreadableImageError
 
 _log = logging.getLogger(__name__)
 
@@ -51,21 +53,35 @@ def load_image(path: str) -> Image.Image:
         path: a file, or an address that iopath knows.
 
     Raises:
-        UserError: naming the file, if it is missing, truncated, too large for Pillow, not an
-            image, or one of 32-bit or floating point values.
+        UnreadableImageError: naming the file, if it is missing, truncated, too large for Pillow,
+            not an image, or one of 32-bit or floating point values.
+        UserError: if the machine fails to read it.
+    """
+    return decode_image(path, lambda: PathManager.open(path, "rb"))
+
+
+def decode_image(name: str, opened: Callable[[], IO[bytes]]) -> Image.Image:
+    """As :func:`load_image`, from wherever the bytes are.
+
+    Args:
+        name: for messages.
+        opened: opens them.
     """
     try:
-        with warnings.catch_warnings(), PathManager.open(path, "rb") as file:
+        with warnings.catch_warnings(), opened() as file:
             # Of colours under transparency, of EXIF, of more than half the pixels allowed.
             warnings.simplefilter("ignore")
-            return _upright(path, file)
+            return _upright(name, file)
     except FileNotFoundError:
-        raise UserError(f"no image '{path}'; check the image folder") from None
+        raise UnreadableImageError(f"no image '{name}'; check the image folder", name) from None
     except UserError:
         raise
     # Pillow's parsers raise whatever they stumble over: SyntaxError, struct.error, ValueError, …
     except Exception as error:
-        raise UserError(f"cannot read the image '{path}' {_explained(error)}") from None
+        text = f"cannot read the image '{name}' {_explained(error)}"
+        raise (
+            UserError(text) if _of_machine(error) else UnreadableImageError(text, name)
+        ) from None
 
 
 def read_image(path: str, layout: str = "RGB") -> np.ndarray:
@@ -79,7 +95,7 @@ def read_image(path: str, layout: str = "RGB") -> np.ndarray:
         (H, W, 3) uint8; (H, W, 1) for ``L``; float for ``YUV-BT.601``.
 
     Raises:
-        UserError: as :func:`load_image`.
+        UnreadableImageError: as :func:`load_image`.
     """
     return np.asarray(convert_PIL_to_numpy(load_image(path), layout))
 
@@ -155,7 +171,7 @@ def _scaled(path: str, image: Image.Image) -> np.ndarray:
     white = white_value(image)
     if white is None:
         kind = "floating point" if image.mode == "F" else "32-bit or signed"
-        raise UserError(f"the image '{path}' has {kind} values; {UNSCALED_ADVICE}")
+        raise UnreadableImageError(f"the image '{path}' has {kind} values; {UNSCALED_ADVICE}", path)
     values = np.asarray(image).astype(np.int64)
     if tiff_tag(image, _PHOTOMETRIC) == _WHITE_IS_ZERO:
         values = white - values
@@ -185,6 +201,12 @@ def tiff_tag(image: Image.Image, tag: int) -> Any:
     return value[0] if isinstance(value, tuple) and value else value
 
 
+def _of_machine(error: Exception) -> bool:
+    """Whether it is the machine's, and the file may be sound."""
+    of_system = isinstance(error, OSError) and error.errno is not None
+    return of_system or isinstance(error, MemoryError)
+
+
 def _explained(error: Exception) -> str:
     """The reason in brackets, and the way out."""
     reason = f"({' '.join(str(error).split()) or type(error).__name__})"
@@ -192,6 +214,6 @@ def _explained(error: Exception) -> str:
         reason = "(of no format that is read)"
     if isinstance(error, Image.DecompressionBombError):
         return f"{reason}; make it smaller, or cut it into tiles"
-    if (isinstance(error, OSError) and error.errno is not None) or isinstance(error, MemoryError):
-        return reason  # the machine's: the file may be sound
+    if _of_machine(error):
+        return reason
     return f"{reason}; it is truncated or not an image: copy it again, replace or remove it"

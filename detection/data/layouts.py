@@ -200,7 +200,7 @@ def _explicit(files: Sequence[Path]) -> str:
 
 
 def _refuse_missing(root: Path, files: dict[str, list[Path]]) -> None:
-    others = [path for path in _json_files(root) if _split(path, root) is None]
+    others = [path for path in _json_files(root) if split_of(path, root) is None]
     others = _coco_files(others)
     one = (files["train"] or others)[:1]
     if one and not files["val"] and not files["test"] and len(files["train"] or others) == 1:
@@ -227,7 +227,7 @@ def _split_files(root: Path) -> dict[str, list[Path]]:
     """The annotation files of every split."""
     files: dict[str, list[Path]] = {split: [] for split in _SPLITS}
     for path in _json_files(root):
-        if split := _split(path, root):
+        if split := split_of(path, root):
             files[split].append(path)
     return {split: _narrowed(paths) for split, paths in files.items()}
 
@@ -248,7 +248,7 @@ def _coco_files(paths: Sequence[Path]) -> list[Path]:
 def _json_files(root: Path) -> list[Path]:
     """In a folder, in those of annotations and of splits, and in the former below the latter."""
     below = [folder for folder in _visible(root, "*") if folder.is_dir()]
-    splits = [folder for folder in below if _split(folder, root)]
+    splits = [folder for folder in below if split_of(folder, root)]
     places = [root, *splits, *(folder for folder in below if folder.name in _ANNOTATION_FOLDERS)]
     places += [folder / name for folder in splits for name in _ANNOTATION_FOLDERS]
     return [path for place in dict.fromkeys(places) for path in _visible(place, "*.json")]
@@ -259,7 +259,7 @@ def _visible(folder: Path, pattern: str) -> list[Path]:
     return sorted(path for path in folder.glob(pattern) if not path.name.startswith((".", "__")))
 
 
-def _split(path: Path, root: Path) -> str | None:
+def split_of(path: Path, root: Path) -> str | None:
     """The split that a file's name says, or else the names of its folders below ``root``."""
     for part in reversed(path.relative_to(root).with_suffix("").parts):
         words = re.findall(r"[a-z]+", part.lower())

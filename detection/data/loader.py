@@ -29,11 +29,12 @@ from detection.data.checks import (
     check_same_classes,
     load_records,
 )
-from detection.data.mapper import CheckedDatasetMapper
+from detection.data.mapper import CheckedDatasetMapper, LenientMapper
 from detection.data.proposals import add_proposals
 from detection.engine.accumulation import images_per_pass
 from detection.engine.preemption import loader_start
 from detection.engine.sampler import Augmented, ResumableSampler
+from detection.engine.unreadable import UnreadableImages
 
 _log = logging.getLogger(__name__)
 
@@ -95,10 +96,14 @@ def build_train_loader(cfg: CfgNode) -> DataLoader[Record]:
     """
     records = load_training_records(cfg)
     mapper = CheckedDatasetMapper(cfg, is_train=True)
+    unreadable = UnreadableImages.of(cfg)
     batch = images_per_pass(cfg)
     if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
         loader: DataLoader[Record] = build_detection_train_loader(
-            cfg, mapper=mapper, dataset=records, total_batch_size=batch * comm.get_world_size()
+            cfg,
+            mapper=LenientMapper(mapper, unreadable),
+            dataset=records,
+            total_batch_size=batch * comm.get_world_size(),
         )
         return loader
     wide = [record["width"] > record["height"] for record in records]
@@ -110,8 +115,9 @@ def build_train_loader(cfg: CfgNode) -> DataLoader[Record]:
         cfg.SOLVER.IMS_PER_BATCH,
         cfg.SOLVER.ACCUMULATE,
     )
+    images = MapDataset(DatasetFromList(records, copy=False), mapper)
     return DataLoader(
-        Augmented(MapDataset(DatasetFromList(records, copy=False), mapper), sampler.seed),
+        Augmented(images, sampler.seed, unreadable),
         batch_sampler=batches,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=trivial_batch_collator,

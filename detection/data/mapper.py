@@ -15,6 +15,7 @@ from detectron2.data import transforms as T
 from backbones.errors import UserError
 from detection.data.image_files import read_image
 from detection.data.instances import masked_instances
+from detection.engine.unreadable import UnreadableImageError, UnreadableImages
 
 
 class CheckedDatasetMapper(DatasetMapper):
@@ -70,9 +71,10 @@ class CheckedDatasetMapper(DatasetMapper):
         try:
             classes: np.ndarray = utils.read_image(path, "L").squeeze(2)
         except Exception as error:  # Pillow's parsers raise whatever they stumble over
-            raise UserError(
+            raise UnreadableImageError(
                 f"cannot read the map of classes '{path}' ({error}) of the image "
-                f"'{record['file_name']}'; copy it again or take both out"
+                f"'{record['file_name']}'; copy it again or take both out",
+                path,
             ) from None
         return classes
 
@@ -115,3 +117,24 @@ class CheckedDatasetMapper(DatasetMapper):
         dataset_dict["instances"] = masked_instances(
             moved, image_shape, self.instance_mask_format, self.recompute_boxes
         )
+
+
+class LenientMapper:
+    """A mapper for Detectron2's own loaders, which replace what is None by another image.
+
+    Args:
+        mapper: of records.
+        unreadable: images that are left out.
+    """
+
+    def __init__(self, mapper: CheckedDatasetMapper, unreadable: UnreadableImages) -> None:
+        self.mapper = mapper
+        self.unreadable = unreadable
+
+    def __call__(self, record: dict[str, Any]) -> dict[str, Any] | None:
+        """As the mapper; None for an image that cannot be read."""
+        try:
+            return self.mapper(record)
+        except UnreadableImageError as error:
+            self.unreadable.leave_out(error)
+            return None

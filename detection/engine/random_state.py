@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.utils import comm
+from numpy.random.mtrand import get_bit_generator, set_bit_generator
 
 
 def capture_random_state() -> dict[str, Any]:
@@ -85,18 +86,18 @@ def drawn_by(key: str) -> Iterator[None]:
     Args:
         key: the same gives the same numbers, in any process.
     """
-    before = random.getstate(), np.random.get_bit_generator(), torch.get_rng_state()
+    before = random.getstate(), get_bit_generator(), torch.get_rng_state()
     generator = _spare.pop() if _spare else np.random.MT19937()
     own = seed_of_key(key)
     random.seed(own)
-    np.random.set_bit_generator(generator)
+    set_bit_generator(generator)
     np.random.seed(own)
     torch.default_generator.manual_seed(own)
     try:
         yield
     finally:
         random.setstate(before[0])
-        np.random.set_bit_generator(before[1])
+        set_bit_generator(before[1])
         torch.set_rng_state(before[2])
         _spare.append(generator)
 

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset, Sampler
 
 from backbones.errors import UserError
 from detection.engine.random_state import drawn_by
+from detection.engine.unreadable import UnreadableImageError, UnreadableImages
 
 
 class Draw(int):
@@ -34,24 +35,33 @@ class Augmented(Dataset[Any]):
     """A data set whose random augmentation depends on seed and position in the stream alone.
 
     So a resumed run repeats none, and draws what the run without a break would have drawn, with
-    any number of loader processes.
+    any number of loader processes. The same holds for what takes the place of images that cannot
+    be read: the next one of the data set that can.
 
     Args:
         dataset: augments what it returns.
         seed: of the stream.
+        unreadable: images that are left out; by default the first ends the run.
     """
 
-    def __init__(self, dataset: Any, seed: int) -> None:
+    def __init__(self, dataset: Any, seed: int, unreadable: UnreadableImages | None = None) -> None:
         self.dataset = dataset
         self.seed = seed
+        self.unreadable = unreadable or UnreadableImages()
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, draw: Draw) -> Any:
         """What the data set has at an index, augmented as is due at its position."""
-        with drawn_by(f"{self.seed} {draw.position}"):
-            return self.dataset[int(draw)]
+        count = len(self.dataset)
+        for index in range(int(draw), int(draw) + count):
+            try:
+                with drawn_by(f"{self.seed} {draw.position}"):
+                    return self.dataset[index % count]
+            except UnreadableImageError as error:
+                self.unreadable.leave_out(error)
+        raise UserError(f"none of {count} images can be read; see that the data set is sound")
 
 
 class ResumableSampler(Sampler[int]):

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from backbones.errors import UserError
 from backbones.files import cannot_write, is_of_disk
+from detection.engine.loader_deaths import loader_death
 
 _LOST = ("onnection closed", "onnection reset", "remote process exited")
 """What gloo and NCCL say in a process whose neighbour is gone."""
@@ -36,12 +37,12 @@ def is_lost(error: BaseException) -> bool:
 
 
 def as_user_error(error: BaseException | None) -> UserError | None:
-    """An error as a user's mistake, or as one of a disk, which a user can mend; else None."""
+    """An error as a user's mistake, or as one of the machine that a user can mend; else None."""
     if isinstance(error, UserError):
         return error
     if isinstance(error, OSError) and is_of_disk(error):
         return cannot_write(error.filename or "a file of the run", error)
-    return None
+    return loader_death(error) if error else None
 
 
 @contextlib.contextmanager

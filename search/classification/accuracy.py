@@ -30,6 +30,8 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict
     totals = torch.zeros(4, dtype=torch.float64)
     with inference_context(model):
         for images, targets in batches:
+            if not len(targets):
+                continue
             pixels = normalised(images.to(device, non_blocking=True), expected)
             logits = model(pixels).float().cpu()
             best = logits.topk(min(5, logits.shape[1])).indices == targets[:, None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,9 +21,14 @@ from detection.data.digits import prepare_digits
 from detection.engine.accumulation import images_per_pass
 from detection.engine.preemption import loader_start
 from detection.engine.sampler import Augmented, ResumableSampler
+from detection.engine.unreadable import UnreadableImages
 from search.classification.folder import ClassificationFolder
+from search.classification.readable import Readable, collated
+from search.classification.shard_files import find_shards, has_shards, is_pattern
+from search.classification.shards import ClassificationShards
 
-ImageSet: TypeAlias = "ClassificationFolder | Subset[Any]"
+SplitImages: TypeAlias = "ClassificationFolder | ClassificationShards"
+ImageSet: TypeAlias = "SplitImages | Subset[Any]"
 """Images as bytes, with the index of their class."""
 
 NAMED = ("imagenet", "digits")
@@ -30,6 +36,8 @@ NAMED = ("imagenet", "digits")
 
 def classification_root(dataset: str) -> Path:
     """Folder of a data set: of a named one below ``$DETECTRON2_DATASETS``, or the path given.
+
+    A pattern of tar files is relative to the present folder.
 
     Raises:
         UserError: if it does not exist.
@@ -41,6 +49,8 @@ def classification_root(dataset: str) -> Path:
         )
     if dataset == "digits":
         return prepare_digits() / "classification"
+    if is_pattern(dataset):
+        return Path()
     base = Path(os.environ.get("DETECTRON2_DATASETS") or "datasets").expanduser()
     root = base / dataset if dataset in NAMED else Path(dataset).expanduser()
     if not root.is_dir():
@@ -48,8 +58,8 @@ def classification_root(dataset: str) -> Path:
         hint = f"did you mean '{near[0]}'? " if near and near[0] != dataset else ""
         raise UserError(
             f"CLASSIFICATION.DATASET '{dataset}': no folder '{root}'; {hint}expected "
-            "train/<class>/* and val/<class>/* there ($DETECTRON2_DATASETS sets where named data "
-            "sets are)"
+            "train/<class>/* and val/<class>/* there, or tar files ($DETECTRON2_DATASETS sets "
+            "where named data sets are)"
         )
     return root
 
@@ -81,19 +91,36 @@ def build_transform(cfg: CfgNode, is_training: bool, images: InputSpec = IMAGENE
 
 def build_dataset(
     cfg: CfgNode, split: str, augment: bool, images: InputSpec = IMAGENET
-) -> ClassificationFolder:
+) -> SplitImages:
     """One split of ``CLASSIFICATION.DATASET``, checked; as a network for ``images`` expects it."""
-    return ClassificationFolder(
-        classification_root(cfg.CLASSIFICATION.DATASET),
+    return open_images(
+        cfg.CLASSIFICATION.DATASET,
         split,
-        build_transform(cfg, augment, images),
-        cfg.CLASSIFICATION.NUM_CLASSES,
-        cfg.SEARCH.PROXY_CLASSES,
-        max(cfg.SEED, 0),
+        transform=build_transform(cfg, augment, images),
+        num_classes=cfg.CLASSIFICATION.NUM_CLASSES,
+        classes_kept=cfg.SEARCH.PROXY_CLASSES,
+        seed=max(cfg.SEED, 0),
     )
 
 
-def check_same_classes(train: ClassificationFolder, val: ClassificationFolder) -> None:
+def open_images(dataset: str, split: str, **options: Any) -> SplitImages:
+    """The images of a split, from folders or from tar files.
+
+    Args:
+        dataset: a name, a folder or a pattern of tar files.
+        split: ``train`` or ``val``.
+        **options: of both.
+
+    Raises:
+        UserError: if they are not there, or not as expected.
+    """
+    root = classification_root(dataset)
+    if is_pattern(dataset) or has_shards(root):
+        return ClassificationShards(find_shards(dataset, root)[split], **options)
+    return ClassificationFolder(root, split, **options)
+
+
+def check_same_classes(train: SplitImages, val: SplitImages) -> None:
     """Insists on the same class folders in both splits, since their order numbers the classes.
 
     Raises:
@@ -145,12 +172,12 @@ def resolve_class_count(cfg: CfgNode) -> tuple[CfgNode, list[str]]:
         )
     if cfg.CLASSIFICATION.NUM_CLASSES:
         return cfg, []
-    data = ClassificationFolder(classification_root(cfg.CLASSIFICATION.DATASET), "train")
+    data = open_images(cfg.CLASSIFICATION.DATASET, "train")
     cfg = cfg.clone()
     cfg.defrost()
     cfg.CLASSIFICATION.NUM_CLASSES = len(data.classes)
     cfg.freeze()
-    found = f"{len(data.classes)}, the folders of '{data.root}': {first_of(data.classes)}"
+    found = f"{len(data.classes)}, the classes of '{data.root}': {first_of(data.classes)}"
     return cfg, [f"CLASSIFICATION.NUM_CLASSES is {found}"]
 
 
@@ -218,7 +245,7 @@ def build_train_loader(
         start=start_iter * cfg.SOLVER.IMS_PER_BATCH,
     )
     return DataLoader(
-        Augmented(dataset, sampler.seed),
+        Augmented(dataset, sampler.seed, UnreadableImages.of(cfg)),
         batch_size=batch,
         sampler=sampler,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
@@ -232,8 +259,9 @@ def build_val_loader(cfg: CfgNode, dataset: ImageSet) -> DataLoader[Any]:
     """The validation images of this process, once, in order."""
     indices = range(comm.get_rank(), len(dataset), comm.get_world_size())
     return DataLoader(
-        Subset(dataset, indices),
+        Readable(Subset(dataset, indices), UnreadableImages.of(cfg)),
         batch_size=images_per_pass(cfg),
+        collate_fn=partial(collated, cfg.CLASSIFICATION.INPUT_SIZE),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=loader_start(),

@@ -126,14 +126,17 @@ class ClassificationFolder(ImageFolder):
             if paths
         ]
 
-    def check(self) -> None:
+    def check(self, unreadable: int = 0) -> None:
         """Says what is odd, and insists on images whose headers can be read.
+
+        Args:
+            unreadable: images that may be others.
 
         Raises:
             UserError: with the first kind of fault, its count, first example and way out.
         """
         paths = [path for path, _ in self.samples]
-        check_before_run(self.root, paths, further=self.oddities())
+        check_before_run(self.root, paths, further=self.oddities(), unreadable=unreadable)
 
     def _is_image(self, path: str) -> bool:
         """Whether a file of a class folder is used; asked for each of them once."""

@@ -118,7 +118,7 @@ class ClassificationTrainer(RunTrainer):
         val = build_dataset(self.cfg, "val", augment=False, images=self.images)
         check_same_classes(train, val)
         for dataset in (train, val):
-            dataset.check()
+            dataset.check(self.cfg.DATALOADER.MAX_UNREADABLE_IMAGES)
         counts = len(train), len(val), len(train.classes)
         logger.info("Training on %d images, validation on %d, of %d classes", *counts)
         return train, val

@@ -19,6 +19,7 @@ from search.studies.ablation import ablation_section
 from search.studies.benchmarks.busy_machine import busy_machine_section
 from search.studies.benchmarks.coco_scoring import scoring_section
 from search.studies.benchmarks.data_checks import data_section
+from search.studies.benchmarks.loader import loader_section
 from search.studies.benchmarks.search_step import search_step_section, search_steps_section
 from search.studies.comparison.tables import comparison_section, comparison_summary
 from search.studies.config_keys import keys_table
@@ -117,6 +118,7 @@ SECTIONS: dict[str, Section | CodeSection] = {
     "coco-scoring": Section("coco-scoring", scoring_section),
     "busy-machine": Section("busy-machine", busy_machine_section),
     "check-data": Section("check-data", data_section),
+    "loader": Section("loader", loader_section),
     "data-kinds": CodeSection(kinds_table),
     "kills": Section("kills", kills_section),
     "search-step": Section("search-step", search_step_section),

@@ -274,7 +274,7 @@ def test_the_number_of_classes_is_that_of_the_folders(cfg: CfgNode, folder: Path
     cfg.SEARCH.PROXY_CLASSES = 2
     resolved, notes = resolve_class_count(cfg)
     assert notes == [
-        f"CLASSIFICATION.NUM_CLASSES is 2, the folders of '{folder}/train': n01440764, n01443537"
+        f"CLASSIFICATION.NUM_CLASSES is 2, the classes of '{folder}/train': n01440764, n01443537"
     ]
     assert (resolved.CLASSIFICATION.NUM_CLASSES, cfg.CLASSIFICATION.NUM_CLASSES) == (2, 0)
     assert resolved.is_frozen()

@@ -1,0 +1,92 @@
+"""Images that cannot be read: left out of a run, counted and listed, up to a limit."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+
+from detectron2.config import CfgNode
+
+from backbones.errors import UserError, first_of
+
+UNREADABLE_FILE = "unreadable_images.jsonl"
+"""In the run folder: an image and what is wrong with it in every line."""
+
+KEY = "DATALOADER.MAX_UNREADABLE_IMAGES"
+
+_log = logging.getLogger(__name__)
+
+
+class UnreadableImageError(UserError):
+    """An image that is missing, broken, or of values that nobody can scale.
+
+    Args:
+        message: as of any user's mistake.
+        image: its file.
+    """
+
+    def __init__(self, message: str, image: str = "") -> None:
+        super().__init__(message)
+        self.image = image
+
+
+class UnreadableImages:
+    """The images that a run leaves out.
+
+    All its processes and their loaders add to one file, and look at it when they meet such an
+    image, which is rare: nothing is counted otherwise. A resumed run goes on with the file.
+
+    Args:
+        limit: different images that may be left out; with 0 the first one ends the run.
+        folder: the run folder.
+    """
+
+    def __init__(self, limit: int = 0, folder: str | os.PathLike[str] = "") -> None:
+        self.limit = limit
+        self.file = Path(folder) / UNREADABLE_FILE
+
+    @classmethod
+    def of(cls, cfg: CfgNode) -> UnreadableImages:
+        """As a configuration says.
+
+        Raises:
+            UserError: if its limit is below 0.
+        """
+        limit = cfg.DATALOADER.MAX_UNREADABLE_IMAGES
+        if limit < 0:
+            raise UserError(f"{KEY} is {limit}; expected a number of images, or 0 for none")
+        return cls(limit, cfg.OUTPUT_DIR)
+
+    def leave_out(self, error: UnreadableImageError) -> None:
+        """Lists an image.
+
+        Raises:
+            UserError: if it is one too many.
+        """
+        if not self.limit:
+            raise error
+        if error.image in self.listed():
+            return
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        line = json.dumps({"image": error.image, "error": str(error)}) + "\n"
+        # one system call at the end of the file: lines of several processes do not mix
+        with open(self.file, "ab", buffering=0) as file:
+            file.write(line.encode())
+        found = self.listed()
+        if len(found) > self.limit:
+            raise UserError(
+                f"{len(found)} images cannot be read, such as {first_of(found)}; {KEY} is "
+                f"{self.limit}: mend or remove those listed in '{self.file}' and delete it, "
+                "or set the key higher, and continue with --resume"
+            )
+        _log.warning("%s: left out, %d of %s %d", error, len(found), KEY, self.limit)
+
+    def listed(self) -> list[str]:
+        """The images so far, each once."""
+        try:
+            lines = self.file.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return []
+        return list(dict.fromkeys(json.loads(line)["image"] for line in lines))
