@@ -88,7 +88,8 @@ def test_a_step_of_nan_is_skipped(
     assert first_difference(states[1], states[2]) is None
     assert first_difference(states[0], states[1]) is not None
     assert trainer.finished == trainer.max_iter
-    assert [row["nonfinite_steps"] for row in read_metrics(tmp_path) if "lr" in row][-1] == 1
+    counts = {row["nonfinite_steps"] for row in read_metrics(tmp_path) if "nonfinite_steps" in row}
+    assert counts == {1}
     for value in trainer.checkpointer.model.state_dict().values():
         assert value.isfinite().all()
 
