@@ -85,6 +85,9 @@ def add_spnas_config(cfg: CfgNode) -> None:
     # model_best.pth: "bbox/AP", "segm/AP50", "validation_loss", ... of a detector, of the first
     # test set if there are several; "val/top1", "val/loss", ... of a classifier; "" keeps none.
     cfg.SOLVER.BEST_METRIC = ""
+    # Steps of a run whose loss or gradients may be NaN or infinite: they are skipped and counted.
+    # One more ends the run, and says where in the network it begins; 0 ends it at the first.
+    cfg.SOLVER.MAX_NONFINITE = 10
     # Checkpoints kept beside the final and the best one: the newest of those of the period. 0 keeps
     # three of a classifier or of a search on one, and all of a detector, as Detectron2 does.
     cfg.SOLVER.MAX_TO_KEEP = 0

@@ -29,6 +29,7 @@ from detection.engine.best import BestModel
 from detection.engine.checkpoint_files import number_to_keep
 from detection.engine.compiled import compile_network, eagerly
 from detection.engine.metrics import MetricsHook, has_row
+from detection.engine.nonfinite import SkipNonFinite, checked_limit
 from detection.engine.precision import LRScheduler, MixedPrecisionTrainer, Precision, StepScaler
 from detection.engine.random_state import seeded
 from detection.engine.results import results_part, write_results
@@ -37,6 +38,7 @@ from detection.engine.trainer import ResumableTrainer, unwrap_ddp, wrap_ddp
 from detection.engine.wandb_writer import WandbSettings, WandbWriter
 from detection.engine.writers import build_run_writers
 from detection.evaluation import build_evaluator
+from detection.modeling.finite_proposals import propose_in_any_case
 from detection.modeling.mask_loss import leave_out_objects_without_mask
 from detection.modeling.meta_arch import check_registered_names
 from detection.optimizer import build_optimizer, trunk_of
@@ -97,6 +99,7 @@ class DetectionTrainer(ResumableTrainer, DefaultTrainer):
         check_registered_names(cfg)
         model: nn.Module = super().build_model(cfg)
         leave_out_objects_without_mask(model)
+        propose_in_any_case(model)
         pays = cfg.MODEL.DEVICE == "cpu" or cfg.SOLVER.AMP.ENABLED
         if cfg.MODEL.SPNAS.CHANNELS_LAST and pays:
             model = model.to(memory_format=torch.channels_last)
@@ -150,7 +153,8 @@ class DetectionTrainer(ResumableTrainer, DefaultTrainer):
             patience = self.cfg.SOLVER.EARLY_STOPPING.PATIENCE
             period, model = self.cfg.TEST.EVAL_PERIOD, unwrap_ddp(self.model)
             found.append(BestModel(period, metric, lambda: model, patience))
-        return [*found, FinalReport()]
+        skipping = SkipNonFinite(checked_limit(self.cfg), self.model, self.optimizer)
+        return [skipping, *found, FinalReport()]
 
     def evaluate(self) -> dict[str, Any]:
         """What :meth:`test` returns, and the losses on the test sets where these are asked for."""

@@ -32,9 +32,11 @@ from detection.engine.processes import (
     Place,
     check_processes,
     free_url,
+    is_first_to_fail,
     join_group,
     launched_place,
     leave_group,
+    other_failed,
     was_restarted,
 )
 from detection.engine.user_errors import as_user_error, is_lost, user_message
@@ -171,20 +173,31 @@ def _started(
 
 
 def _call_in_group(main: Main, args: argparse.Namespace, place: Place) -> None:
-    join_group(place, on_gpu=args.num_gpus > 0)
+    store = join_group(place, on_gpu=args.num_gpus > 0)
     try:
         _call(main, args)
         leave_group()
-    except RuntimeError as error:
-        # without a launcher, the process that started this one sees which has failed, and how
-        if place.launcher and is_lost(error):
-            raise UserError(
-                f"process {place.rank} of {place.size} has lost another one, which says why if it "
-                "failed by itself; one that says nothing was killed, as a system without memory "
-                "does: free some, or lower SOLVER.IMS_PER_BATCH (or raise SOLVER.ACCUMULATE) or "
-                "DATALOADER.NUM_WORKERS, and continue with --resume"
-            ) from None
+    except Preempted:
+        if place.launcher and other_failed(store):  # and the launcher ends the rest
+            sys.exit(EXIT_USER_ERROR)
         raise
+    except (UserError, OSError, RuntimeError) as error:
+        mistake = as_user_error(error)
+        # without a launcher, the process that started this one sees which has failed, and how
+        if not place.launcher or not (mistake or is_lost(error)):
+            raise
+        if other_failed(store, wait=mistake is None) or not is_first_to_fail(store):
+            sys.exit(EXIT_USER_ERROR)
+        raise mistake or UserError(_lost_another(place)) from None
+
+
+def _lost_another(place: Place) -> str:
+    return (
+        f"process {place.rank} of {place.size} has lost another one, which says why if it failed "
+        "by itself; one that says nothing was killed, as a system without memory does: free some, "
+        "or lower SOLVER.IMS_PER_BATCH (or raise SOLVER.ACCUMULATE) or DATALOADER.NUM_WORKERS, and "
+        "continue with --resume"
+    )
 
 
 def _call(main: Main, args: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from time import monotonic, sleep
 
 import torch
 import torch.distributed as dist
@@ -22,6 +23,9 @@ MEETING_TIME = timedelta(minutes=5)
 
 COLLECTIVE_TIME = timedelta(minutes=30)
 """Detectron2's: the others wait that long while one evaluates or measures."""
+
+_LAST_WORDS = 3
+"""Seconds that a process which has lost another one waits for what that one says."""
 
 _SLURM_PORTS = 15000, 10000
 """First port, and how many: jobs on one machine rarely share the last four digits of their id."""
@@ -141,12 +145,15 @@ def check_processes(args: argparse.Namespace, place: Place | None) -> int:
     return count if count * args.num_machines > 1 else 0
 
 
-def join_group(place: Place, on_gpu: bool) -> None:
+def join_group(place: Place, on_gpu: bool) -> dist.Store:
     """Makes this process one of a group: of NCCL's on GPUs, else of gloo's.
 
     Args:
         place: of this process.
         on_gpu: its GPU is the one of its local rank, or the only one that it sees.
+
+    Returns:
+        What the processes share a few values in.
 
     Raises:
         UserError: if the others do not come.
@@ -176,6 +183,31 @@ def join_group(place: Place, on_gpu: bool) -> None:
     warnings.filterwarnings("ignore", "TypedStorage is deprecated")
     _set_local_group()
     comm.synchronize()
+    return dist.PrefixStore("spnas_run", store)
+
+
+def other_failed(store: dist.Store, wait: bool = False) -> bool:
+    """Whether another process of the run has failed, and says why.
+
+    Args:
+        store: of :func:`join_group`.
+        wait: gives it some seconds to do so.
+    """
+    deadline = monotonic() + (_LAST_WORDS if wait else 0)
+    try:
+        while not (failed := store.check(["failed"])) and monotonic() < deadline:
+            sleep(0.05)
+    except RuntimeError:  # the process that kept the store is gone
+        return False
+    return bool(failed)
+
+
+def is_first_to_fail(store: dist.Store) -> bool:
+    """Whether it is for this process, which fails, to say why."""
+    try:
+        return bool(store.add("failed", 1) == 1)
+    except RuntimeError:
+        return True
 
 
 def leave_group() -> None:

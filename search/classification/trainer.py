@@ -23,6 +23,7 @@ from detection.engine.best import BestModel, check_best_keys
 from detection.engine.checkpoint_files import number_to_keep
 from detection.engine.compiled import compile_network, eagerly
 from detection.engine.metrics import has_row
+from detection.engine.nonfinite import SkipNonFinite, checked_limit
 from detection.engine.precision import LRScheduler, Precision
 from detection.engine.replicas import mean_over_processes
 from detection.engine.results import results_part, write_results
@@ -103,8 +104,10 @@ class ClassificationTrainer(RunTrainer):
             METRICS,
         )
         scheduler = build_lr_scheduler(cfg, self.optimizer, max_iter)
+        self.skipping = SkipNonFinite(checked_limit(cfg), self.model, self.optimizer)
         self.register_hooks(
             [
+                self.skipping,
                 LRScheduler(self.scaler, self.optimizer, scheduler),
                 hooks.EvalHook(period, eagerly(self.evaluate)),
                 BestModel(period, metric, lambda: averaged, patience) if metric else None,
@@ -185,7 +188,8 @@ class ClassificationTrainer(RunTrainer):
         self.scaler.take(self.optimizer)
         if self.ema and self.scaler.taken:
             self.ema.update(self.unwrapped, step=self.iter - self.scaler.skipped)
-        self._log(figures, data_time)
+        if not self.skipping.bad:
+            self._log(figures, data_time)
 
     def backward(self, images: Tensor, targets: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Adds the gradients of the losses on a batch to those of the weights.
@@ -199,14 +203,16 @@ class ClassificationTrainer(RunTrainer):
         Returns:
             The losses, and the (N, C) logits that they are of.
         """
-        with self.precision.autocast():
-            logits = self.model(images)
+        logits = self._forward(images)
         losses = self.losses(logits.float(), targets)
-        total = torch.stack(list(losses.values())).sum()
-        if not torch.isfinite(total):
-            raise FloatingPointError(f"the loss is {float(total)} at iteration {self.iter}")
+        total = self.skipping.total(losses, lambda: self._forward(images))
         self.scaler.scale(total / self.cfg.SOLVER.ACCUMULATE).backward()
         return losses, logits
+
+    def _forward(self, images: Tensor) -> Tensor:
+        with self.precision.autocast():
+            logits: Tensor = self.model(images)
+        return logits
 
     def after_backward(self) -> None:
         """Called between backward pass and optimizer step; a subclass can clear gradients here."""

@@ -145,6 +145,34 @@ def test_a_killed_process(capfd: Any, two_processes: tuple[str, ...]) -> None:
     assert line.startswith("error: process 1 of 2 was killed (SIGKILL), as a system without memory")
 
 
+FAILING = """
+from detection.engine.cli import argument_parser, run
+from tests.detection.engine.test_cli import _wrong_on_one
+if __name__ == "__main__":
+    run(_wrong_on_one, argument_parser("A test.").parse_args())
+"""
+
+
+def test_of_torchruns_processes_the_one_that_fails_says_why(tmp_path: Path) -> None:
+    """The other one, which loses it, is silent; torchrun reports besides."""
+    script = tmp_path / "tool.py"
+    script.write_text(FAILING)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", *launcher, str(script), "--num-gpus", "0"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"},
+    )
+    assert done.returncode
+    own = done.stderr.partition("torch/distributed/elastic/")[0]
+    assert [line for line in own.splitlines() if "error" in line.lower()] == [
+        "error: no file at 'here'; check the path: a"
+    ]
+    assert "Traceback" not in own and done.stderr.count("error: ") == 1
+
+
 def test_processes_that_are_asked_to_leave(capfd: Any, two_processes: tuple[str, ...]) -> None:
     with pytest.raises(SystemExit) as caught:
         _run(_asked, *two_processes)

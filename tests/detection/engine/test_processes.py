@@ -7,14 +7,23 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from backbones.arguments import argument_parser
 from backbones.errors import UserError
 from detection.engine import cli
-from detection.engine.processes import Place, check_processes, free_url, launched_place
+from detection.engine.processes import (
+    Place,
+    check_processes,
+    free_url,
+    is_first_to_fail,
+    launched_place,
+    other_failed,
+)
 
 ROOT = Path(__file__).parents[3]
 TORCHRUN = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}
@@ -148,3 +157,23 @@ def test_a_tool_of_one_process_is_no_part_of_a_launch(
     with pytest.raises(SystemExit, match="2"):
         cli.run_tool(print, parsed())
     assert "this tool is one process, but torchrun has started 8" in capsys.readouterr().err
+
+
+def test_one_of_the_processes_that_fail_says_why() -> None:
+    store = dist.HashStore()
+    assert not other_failed(store)
+    assert is_first_to_fail(store)
+    assert not is_first_to_fail(store)
+    assert other_failed(store) and other_failed(store, wait=True)
+
+
+def test_a_store_that_is_gone_keeps_nobody_silent() -> None:
+    class Gone:
+        def check(self, keys: list[str]) -> bool:
+            raise RuntimeError("Connection reset by peer")
+
+        add = check
+
+    store: Any = Gone()
+    assert not other_failed(store, wait=True)
+    assert is_first_to_fail(store)
