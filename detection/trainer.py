@@ -71,7 +71,8 @@ class DetectionTrainer(ResumableTrainer, DefaultTrainer):
         check_test_sets(cfg)
         self._writers: list[EventWriter] = []
         self._every_step = Precision("cpu").scaler()
-        mixed = partial(MixedPrecisionTrainer, Precision.of(cfg))
+        self._precision = Precision.of(cfg)
+        mixed = partial(MixedPrecisionTrainer, self._precision)
         # Detectron2's own give every model a GPU, and float16
         with mock.patch.multiple(defaults, create_ddp_model=wrap_ddp, AMPTrainer=mixed):
             super().__init__(cfg)
@@ -196,7 +197,7 @@ class DetectionTrainer(ResumableTrainer, DefaultTrainer):
     def run_step(self) -> None:
         """One step on all processes, in ``SOLVER.ACCUMULATE`` forward passes."""
         self._trainer.iter = self.iter
-        detector_step(self._trainer, self.cfg.SOLVER.ACCUMULATE)
+        detector_step(self._trainer, self._precision, self.scaler, self.cfg.SOLVER.ACCUMULATE)
 
     def before_train(self) -> None:
         """Opens the writers, compiles the backbone where it is to be, then runs the hooks."""

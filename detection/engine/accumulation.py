@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
-import torch
 from detectron2.config import CfgNode
 from detectron2.engine import SimpleTrainer
 from detectron2.utils import comm
 from torch import Tensor, nn
 
 from backbones.errors import UserError
+
+if TYPE_CHECKING:
+    from detection.engine.precision import Precision, StepScaler
 
 
 def images_per_pass(cfg: CfgNode) -> int:
@@ -55,16 +58,19 @@ def forward_passes(model: nn.Module, count: int) -> Iterator[int]:
             yield number
 
 
-def detector_step(trainer: SimpleTrainer, passes: int) -> None:
+def detector_step(
+    trainer: SimpleTrainer, precision: Precision, scaler: StepScaler, passes: int = 1
+) -> None:
     """The step of one of Detectron2's trainers, in several forward passes.
 
     Losses, and so their gradients, are means over the passes.
 
     Args:
-        trainer: a ``SimpleTrainer``, or an ``AMPTrainer``, whose gradient scaler is used.
-        passes: with the next batch of its loader each.
+        trainer: whose model, optimizer and batches they are.
+        precision: of the forward passes.
+        scaler: takes the optimizer's step.
+        passes: with the next batch each.
     """
-    scaler = getattr(trainer, "grad_scaler", None)
     trainer.optimizer.zero_grad()
     means: dict[str, Tensor] = {}
     data_time = 0.0
@@ -72,16 +78,11 @@ def detector_step(trainer: SimpleTrainer, passes: int) -> None:
         start = time.perf_counter()
         batch = next(trainer._data_loader_iter)
         data_time += time.perf_counter() - start
-        with torch.autocast("cuda", enabled=scaler is not None):
+        with precision.autocast():
             found = trainer.model(batch)
         losses = {"total_loss": found} if isinstance(found, Tensor) else found
-        total = sum(losses.values()) / passes
-        (scaler.scale(total) if scaler else total).backward()
+        scaler.scale(sum(losses.values()) / passes).backward()
         for name, loss in losses.items():
             means[name] = means.get(name, 0) + loss.detach() / passes
     trainer._write_metrics(means, data_time)
-    if scaler:
-        scaler.step(trainer.optimizer)
-        scaler.update()
-    else:
-        trainer.optimizer.step()
+    scaler.take(trainer.optimizer)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -11,9 +10,10 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import AMPTrainer, hooks
-from torch import Tensor, nn
+from torch import nn
 
 from backbones.errors import UserError
+from detection.engine.accumulation import detector_step
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 """The types of ``SOLVER.AMP.DTYPE``, beside ``auto``."""
@@ -181,13 +181,4 @@ class MixedPrecisionTrainer(AMPTrainer):
 
     def run_step(self) -> None:
         """One step on the next batch."""
-        start = time.perf_counter()
-        batch = next(self._data_loader_iter)
-        data_time = time.perf_counter() - start
-        with self.mixed_precision.autocast():
-            found = self.model(batch)
-        losses = {"total_loss": found} if isinstance(found, Tensor) else found
-        self.optimizer.zero_grad()
-        self.grad_scaler.scale(torch.stack(list(losses.values())).sum()).backward()
-        self._write_metrics(losses, data_time)
-        self.grad_scaler.take(self.optimizer)
+        detector_step(self, self.mixed_precision, self.grad_scaler)
