@@ -41,6 +41,7 @@ class Place:
         local_rank: its number on its machine, from 0, which is that of its GPU.
         url: where they meet.
         launcher: what started it, for messages; empty for the tool itself.
+        attempt: number of the run's starts before this one.
     """
 
     rank: int
@@ -48,6 +49,7 @@ class Place:
     local_rank: int
     url: str
     launcher: str = ""
+    attempt: int = 0
 
 
 def launched_place(variables: Mapping[str, str], url: str = "auto") -> Place | None:
@@ -64,7 +66,8 @@ def launched_place(variables: Mapping[str, str], url: str = "auto") -> Place | N
     if {"RANK", "WORLD_SIZE"} <= set(variables):
         rank, size = _rank_and_size(variables, "RANK", "WORLD_SIZE", "torchrun")
         local = _number(variables, "LOCAL_RANK", "torchrun", "0")
-        return Place(rank, size, local, "env://", "torchrun") if size > 1 else None
+        attempt = _number(variables, "TORCHELASTIC_RESTART_COUNT", "torchrun", "0")
+        return Place(rank, size, local, "env://", "torchrun", attempt) if size > 1 else None
     # srun alone sets both; a batch script has the first of them, too
     if {"SLURM_PROCID", "SLURM_STEP_NUM_TASKS"} <= set(variables):
         rank, size = _rank_and_size(variables, "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "srun")
@@ -174,7 +177,8 @@ def join_group(place: Place, on_gpu: bool) -> dist.Store:
     store.set_timeout(COLLECTIVE_TIME)
     dist.init_process_group(
         "nccl" if on_gpu else "gloo",
-        store=dist.PrefixStore("spnas", store),
+        # torchrun's store still has the addresses of processes that it has started again
+        store=dist.PrefixStore(f"spnas/{place.attempt}", store),
         rank=place.rank,
         world_size=place.size,
         timeout=COLLECTIVE_TIME,

@@ -16,8 +16,11 @@ from torch import Tensor, nn
 from backbones import UserError
 from detection.data.loader import BatchesByAspectRatio
 from detection.engine.accumulation import detector_step, forward_passes, images_per_pass
+from detection.engine.precision import Precision
 from detection.engine.sampler import ResumableSampler
 from detection.engine.trainer import wrap_ddp
+
+SINGLE = Precision("cpu")
 
 
 def _processes(monkeypatch: pytest.MonkeyPatch, rank: int, count: int) -> None:
@@ -115,7 +118,7 @@ class _Detector(nn.Module):
 def _step(batches: list[Tensor], passes: int, detector: nn.Module) -> dict[str, float]:
     trainer = SimpleTrainer(detector, batches, torch.optim.SGD(detector.parameters(), lr=0.1))
     with EventStorage() as storage:
-        detector_step(trainer, passes)
+        detector_step(trainer, SINGLE, SINGLE.scaler(), passes)
         return {name: value for name, (value, _) in storage.latest().items()}
 
 

@@ -53,6 +53,10 @@ def parsed(*arguments: str) -> argparse.Namespace:
     [
         ({}, None),
         (TORCHRUN, Place(3, 8, 1, "env://", "torchrun")),
+        (
+            {**TORCHRUN, "TORCHELASTIC_RESTART_COUNT": "2"},
+            Place(3, 8, 1, "env://", "torchrun", attempt=2),
+        ),
         ({**SRUN, **TORCHRUN}, Place(3, 8, 1, "env://", "torchrun")),  # srun started torchrun
         ({**TORCHRUN, "RANK": "0", "WORLD_SIZE": "1"}, None),
         (SRUN, Place(5, 8, 2, "tcp://gpu07:19569", "srun")),

@@ -11,15 +11,18 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 from unittest import mock
 
 import torch
 from detectron2.utils import comm
+from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from detection.engine.processes import join_group, launched_place, leave_group, was_restarted
 from detection.engine.resumable import ResumableTrainer
+from detection.engine.user_errors import is_lost
 from tests.search.runs.small_runs import (
     HALF,
     RUNS,
@@ -34,12 +37,26 @@ PASSES = ("SOLVER.ACCUMULATE", "2")
 
 def worker(images: Path, base: Path) -> None:
     """The runs one by one; after a restart, those that are not done, from their checkpoints."""
+    failure = base / "failure"
+    if failure.exists():  # once is enough
+        sys.exit(1)
     torch.set_num_threads(1)
     place = launched_place(os.environ)
     assert place and place.size == 2
     join_group(place, on_gpu=False)
     register(base)
-    restarted = was_restarted(os.environ)
+    try:
+        _train(images, base, was_restarted(os.environ))
+    except SignalException:  # from the launcher, of whose processes one has died
+        raise
+    except Exception as error:
+        if not is_lost(error):
+            failure.write_text(traceback.format_exc())
+        raise
+    leave_group()
+
+
+def _train(images: Path, base: Path, restarted: bool) -> None:
     for name in RUNS:
         done = base / "done" / name
         if comm.all_gather(done.exists())[0]:
@@ -54,7 +71,6 @@ def worker(images: Path, base: Path) -> None:
         if comm.is_main_process():
             done.mkdir(parents=True)
         comm.synchronize()
-    leave_group()
 
 
 def dying_once(mark: Path) -> mock._patch[object]:

@@ -21,7 +21,9 @@ from detectron2.utils.env import seed_all_rng
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from backbones.architecture import HeadSpec, LayerSpec, StemSpec
 from backbones.exported import save_backbone
+from backbones.files import write_json
 from backbones.network import build_classifier
 from detection.engine.checkpoint import Checkpointer
 from detection.trainer import DetectionTrainer
@@ -29,7 +31,7 @@ from search.classification.classifier import ClassifierTrainer
 from search.config import load_search_config
 from search.runs.formulations.registry import FORMULATIONS
 from search.runs.run import run_search
-from search.space import Candidate, Choice, SearchSpace
+from search.space import Candidate, Choice, SearchSpace, Stage
 from tests.search.conftest import SHORT, make_cfg
 from tests.tiny_coco import TINY_MODEL, write_dataset
 
@@ -52,6 +54,7 @@ _SEARCH = (
     *("SEARCH.SENSITIVITY.ROUNDS", "1", "SEARCH.SENSITIVITY.IMAGES", "4", "SEARCH.BUDGET_START"),
     *("0.0", "SEARCH.SENSITIVITY.CALIBRATION_BATCHES", "1", "SEARCH.MEASURE", "False"),
 )
+_NETWORK = ("MODEL.SPNAS.ARCH", "mnasnet_b1", "MODEL.SPNAS.WIDTH_MULT", "0.25")
 _SCENES = (
     *(*TINY_MODEL, "DATASETS.TRAIN", "('same_train',)", "DATASETS.TEST", "('same_val',)"),
     *("SOLVER.IMS_PER_BATCH", "4", "SOLVER.MAX_ITER", str(STEPS), "SOLVER.STEPS", "()"),
@@ -63,22 +66,38 @@ _SCENES = (
     *("0", "SOLVER.BASE_LR", "0.002"),
 )
 _DETECTORS = {
-    "detector": ("detection/mask_rcnn_spnas_fpn_digits.yaml", "MODEL.SPNAS.ARCH", "mnasnet_b1"),
+    "detector": ("detection/mask_rcnn_spnas_fpn_digits.yaml", *_NETWORK),
     "detector search": ("search/mask_rcnn_digits.yaml", "SEARCH.FORMULATION", "sigmoid"),
     "detector taylor": ("search/mask_rcnn_digits.yaml", "SEARCH.FORMULATION", "taylor"),
 }
+
+SPACE = SearchSpace(
+    "small",
+    StemSpec(8),
+    (LayerSpec(8, op="ds"), LayerSpec(12, stride=2), LayerSpec(16, stride=2)),
+    (Stage(24, 2, 2),),
+    (LayerSpec(32, op="ds", stride=2),),
+    HeadSpec(48),
+    kernel_sizes=(3, 5),
+    expansions=(3, 6),
+)
+"""Of the searches on detectors: it has all maps that a pyramid takes."""
+
+TARGET = "0.8"
+"""Millions of multiply-accumulates; networks take 0.66 to 0.95."""
 
 RUNS = (*FORMULATIONS, "classifier", *_DETECTORS)
 """By formulation, or what it is."""
 
 
 def write_data(base: Path) -> None:
-    """The scenes, with three objects on each, and the network to start from."""
+    """The scenes, with three objects on each, the space, and the network to start from."""
     path = write_dataset(base / "scenes")
     content = json.loads(path.read_text())
     for annotation in content["annotations"]:
         annotation["iscrowd"] = 0
     path.write_text(json.dumps(content))
+    write_json(base / "space.json", SPACE.to_dict())
     architecture = SearchSpace.load("digits_small").architecture(OWN, "own")
     torch.manual_seed(1)
     save_backbone(base / "start", architecture, build_classifier(architecture, 2).state_dict())
@@ -104,31 +123,30 @@ def run_of(name: str, images: Path, base: Path, folder: Path, resume: bool, *mor
     """
     seed_all_rng(1 + comm.get_rank())
     if name == "classifier":
-        network = ("MODEL.SPNAS.ARCH", "mnasnet_b1", "MODEL.SPNAS.WIDTH_MULT", "0.25")
-        average = ("CLASSIFICATION.EMA_DECAY", "0.5")
-        options = (*_IMAGES, *network, *average, *more)
+        options = (*_IMAGES, *_NETWORK, "CLASSIFICATION.EMA_DECAY", "0.5", *more)
         classifier = ClassifierTrainer(
             make_cfg("classification/digits.yaml", images, folder, *options)
         )
         classifier.resume_or_load(resume=resume)
         classifier.train()
     elif name == "detector":
-        detector = DetectionTrainer(_detector_cfg(name, folder, *more))
+        detector = DetectionTrainer(_detector_cfg(name, base, folder, *more))
         detector.resume_or_load(resume=resume)
         detector.train()
     elif name in _DETECTORS:
-        run_search(_detector_cfg(name, folder, *more), resume)
+        run_search(_detector_cfg(name, base, folder, *more), resume)
     else:
         start = ("SEARCH.START", str(base / "start")) if name in ("sensitivity", "taylor") else ()
         options = ("SEARCH.FORMULATION", name, *_IMAGES, *_SEARCH, *start, *more)
         run_search(make_cfg("search/digits_small.yaml", images, folder, *options), resume)
 
 
-def _detector_cfg(name: str, folder: Path, *more: str) -> Any:
+def _detector_cfg(name: str, base: Path, folder: Path, *more: str) -> Any:
     config, *own = _DETECTORS[name]
     if name != "detector":
-        table = ("SEARCH.LATENCY_TABLE", "pixel1", "SEARCH.DEPLOY_SIZE", "[224, 224]")
-        own += [*_SEARCH, "SEARCH.TARGET", "80.0", *table]
+        space = ("SEARCH.SPACE", str(base / "space.json"), "SEARCH.TARGET", TARGET)
+        table = ("SEARCH.LATENCY_TABLE", "macs", "SEARCH.DEPLOY_SIZE", "[64, 64]")
+        own += [*_SEARCH, *space, *table]
     return load_search_config(config, [*_SCENES, *own, "OUTPUT_DIR", str(folder), *more])
 
 

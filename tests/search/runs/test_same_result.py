@@ -54,6 +54,8 @@ def base(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pat
             capture_output=True,
             text=True,
         )
+        failure = base / "failure"
+        assert not failure.exists(), failure.read_text()
         assert done.returncode == 0, done.stderr[-3000:]
         for name in RUNS:
             run_of(name, images, base, base / "half of two" / name, True)
