@@ -91,7 +91,7 @@ class DetectorJudge(SupernetJudge):
                     loss = float(self._loss(batch))
                 yield loss
 
-    def gate_gradients(self, choices: Sequence[Choice]) -> list[Tensor]:
+    def gate_gradients(self, choices: Sequence[Choice]) -> Tensor:
         """As of any supernet; the detector's own statistics stay as they are."""
         with statistics_kept(self._detector), EventStorage():
             return super().gate_gradients(choices)

@@ -47,30 +47,24 @@ class SupernetJudge(ABC):
     def image_losses(self) -> Iterator[Tensor]:
         """The loss of one image of this process after the other, for that network."""
 
-    def gate_gradients(self, choices: Sequence[Choice]) -> list[Tensor]:
-        """(G_i,) of every layer: mean magnitude, over images, of the loss's gradient by indicators.
+    def gate_gradients(self, choices: Sequence[Choice]) -> Tensor:
+        """(L, G) of every layer: mean magnitude, over images, of the loss's gradient by indicators.
 
         The magnitude is taken for every image: at an optimum the mean gradient is 0.
         """
         assert isinstance(self.supernet, Supernet)
-        totals: list[Tensor] = []
-        count = 0
+        total, count = torch.zeros_like(self.supernet.thresholds.values), 0
         with statistics_kept(self.supernet), seeded(self.seed):
             with self.supernet.using(choices):
                 self.estimate()
             with self.supernet.gated(choices) as gates:
                 for loss in self.image_losses():
                     # all images share the part of the graph that makes decisions of indicators
-                    grads = torch.autograd.grad(loss, gates, retain_graph=True)
-                    found = [grad.abs() for grad in grads]
-                    totals = (
-                        [a + b for a, b in zip(totals, found, strict=True)] if totals else found
-                    )
+                    total += torch.autograd.grad(loss, gates, retain_graph=True)[0].abs()
                     count += 1
-        parts = comm.all_gather(([total.cpu() for total in totals], count))
-        images = sum(number for _, number in parts)
-        layers = zip(*(found for found, _ in parts), strict=True)
-        return [torch.stack(list(layer)).sum(0) / images for layer in layers]
+        parts = comm.all_gather((total.cpu(), count))
+        found = torch.stack([part for part, _ in parts]).sum(0)
+        return found / sum(number for _, number in parts)
 
 
 class ClassifierJudge(SupernetJudge):

@@ -100,7 +100,7 @@ def check_decisions(supernet: OneShot) -> None:
     Raises:
         UserError: if they differ.
     """
-    drawn = [w for layer in supernet.searchable_layers for w in vars(layer.decision).values()]
+    drawn = [weights for decision in supernet.drawn for weights in vars(decision).values()]
     check_same("the decisions", [*supernet.decision_parameters(), *drawn])
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from backbones.errors import UserError
 from backbones.latency import LatencyTable, layer_runtimes, not_covered
 from search.space import Choice, SearchSpace
-from search.supernets.decisions import Decision, LayerDecision, PathWeights
+from search.supernets.decisions import Decision, Decisions, LayerDecision, PathWeights
 
 
 def runtime_entries(space: SearchSpace, table: LatencyTable) -> Tensor:
@@ -66,10 +66,15 @@ class RuntimeModel(nn.Module):
         """Runtime of what is not searched, in double precision."""
         return self.table.corrected_constant
 
-    def layers(self, decisions: Sequence[Decision]) -> Tensor:
+    def layers(self, decisions: Decisions) -> Tensor:
         """(L,) runtime of every searchable layer."""
-        kernel, expansion, se, keep = _stacked(decisions)
-        return keep * torch.einsum("lkes,lk,le,ls->l", self.entries, kernel, expansion, se)
+        count, kernels, expansions, ratios = self.entries.shape
+        weights = (
+            decisions.kernel.view(count, kernels, 1, 1)
+            * decisions.expansion.view(count, 1, expansions, 1)
+            * decisions.se.view(count, 1, 1, ratios)
+        )
+        return decisions.keep.view(count) * (self.entries * weights).sum((1, 2, 3))
 
     def choice_runtimes(self, index: int) -> list[float]:
         """Runtime of every choice of the layer ``index``, in the order of ``space.choices``."""
@@ -88,10 +93,11 @@ class RuntimeModel(nn.Module):
 
     def forward(self, decisions: Sequence[LayerDecision]) -> Tensor:
         """() runtime of the network."""
+        if isinstance(decisions, Decisions):
+            return self.constant + self.layers(decisions).sum()
         if isinstance(decisions[0], PathWeights):
             return self.constant + self._paths(decisions).sum()
-        factorised = [d for d in decisions if isinstance(d, Decision)]
-        return self.constant + self.layers(factorised).sum()
+        return self(Decisions.of([d for d in decisions if isinstance(d, Decision)]))
 
     def _paths(self, decisions: Sequence[LayerDecision]) -> Tensor:
         """(L,) expected runtime of multi-path layers; the skip-op is the last choice and free."""
@@ -121,9 +127,10 @@ class PaperRuntimeModel(RuntimeModel):
                 "'interpolation'"
             )
 
-    def layers(self, decisions: Sequence[Decision]) -> Tensor:
+    def layers(self, decisions: Decisions) -> Tensor:
         """(L,) runtime of every searchable layer."""
-        kernel, expansion, se, keep = _stacked(decisions)
+        kernel, expansion, se = decisions.kernel, decisions.expansion, decisions.se
+        keep = decisions.keep[:, 0]
         use_5, use_6, use_se = kernel[:, 1], expansion[:, 1], se[:, 1] + se[:, 2]
         plain = self.entries[:, :, :, 0]  # (L, kernel, expansion)
         scale = self.entries[:, :, :, 1] / plain  # Eq. 14
@@ -140,13 +147,3 @@ RUNTIME_MODELS: dict[str, type[RuntimeModel]] = {
     "interpolation": RuntimeModel,
     "paper": PaperRuntimeModel,
 }
-
-
-def _stacked(decisions: Sequence[Decision]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Decisions of L layers → (L, K), (L, E), (L, S) and (L,)."""
-    return (
-        torch.stack([d.kernel for d in decisions]),
-        torch.stack([d.expansion for d in decisions]),
-        torch.stack([d.se for d in decisions]),
-        torch.stack([d.keep for d in decisions]),
-    )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -34,10 +36,6 @@ class Decision:
         if self.keep < 0.5:
             return None
         return Candidate(*(int(w.argmax()) for w in (self.kernel, self.expansion, self.se)))
-
-    def to(self, device: torch.device) -> Decision:
-        """The same on a device."""
-        return Decision(*(weight.to(device) for weight in vars(self).values()))
 
     def log_weights(self, space: SearchSpace, layer: SearchLayer) -> Tensor:
         """(number of choices,) log of every choice's weight, as a product of its options'."""
@@ -77,6 +75,48 @@ class Decision:
 
 
 @dataclass(frozen=True)
+class Decisions(Sequence[Decision]):
+    """The decisions of L layers, in a tensor for every kind of option.
+
+    Attributes:
+        kernel: (L, K) as in :class:`Decision`.
+        expansion: (L, E).
+        se: (L, S).
+        keep: (L, 1).
+    """
+
+    kernel: Tensor
+    expansion: Tensor
+    se: Tensor
+    keep: Tensor
+
+    @classmethod
+    def of(cls, decisions: Sequence[Decision]) -> Decisions:
+        """Stacks those of single layers."""
+        if isinstance(decisions, Decisions):
+            return decisions
+        kernel, expansion, se, keep = zip(*(vars(d).values() for d in decisions), strict=True)
+        return cls(*map(torch.stack, (kernel, expansion, se)), torch.stack(keep)[:, None])
+
+    @overload
+    def __getitem__(self, index: int) -> Decision: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Decisions: ...
+
+    def __getitem__(self, index: int | slice) -> Decision | Decisions:
+        *options, keep = (weights[index] for weights in vars(self).values())
+        return Decision(*options, keep[0]) if isinstance(index, int) else Decisions(*options, keep)
+
+    def __len__(self) -> int:
+        return len(self.keep)
+
+    def cpu(self) -> Decisions:
+        """The same on the host."""
+        return Decisions(*(weights.cpu() for weights in vars(self).values()))
+
+
+@dataclass(frozen=True)
 class PathWeights:
     """What a multi-path layer has decided: one weight per choice (α of Eq. 6).
 
@@ -102,34 +142,40 @@ def _log(weight: Tensor) -> Tensor:
     return weight.clamp(torch.finfo(weight.dtype).tiny, 1).log()
 
 
-def at_least(weights: Tensor) -> Tensor:
-    """(K,) weights of ordered options → (K,) weight of using option i or a larger one.
+def reached(gates: Tensor) -> list[Tensor]:
+    """(…, n) indicators "use the next subset as well" → (…, m) parts of how much each is used.
 
-    Options are nested, so this is how much of subset i is used: for kernels 3 and 5 it is 1 for
-    the inner core and the indicator of Eq. 1 for the outer shell.
+    Options are nested, so a subset is used where all smaller ones are.
     """
-    return weights.flip(0).cumsum(0).flip(0)
-
-
-def nested_weights(gates: Tensor) -> Tensor:
-    """(K-1,) indicators "use the next subset as well" → (K,) weights of the K options.
-
-    ``g1·(1-g2)`` is the weight of the middle option of three, as in Eq. 3 and 4.
-    """
-    reached = torch.cat([gates.new_ones(1), gates.cumprod(0)])
-    return reached - torch.cat([reached[1:], gates.new_zeros(1)])
+    if gates.shape[-1] < 2:
+        return [gates]
+    used = list(gates.split(1, -1))
+    for index in range(1, len(used)):  # cumprod would ask on the host whether a gate is 0
+        used[index] = used[index - 1] * used[index]
+    return used
 
 
 def hard_decision(space: SearchSpace, choice: Choice) -> Decision:
     """The decision that takes ``choice`` alone."""
-    used = choice or Candidate(0, 0, 0)
+    return hard_decisions(space, [choice])[0]
 
-    def one_hot(index: int, size: int) -> Tensor:
-        return torch.eye(size)[index]
 
-    return Decision(
-        one_hot(used.kernel, len(space.kernel_sizes)),
-        one_hot(used.expansion, len(space.expansions)),
-        one_hot(used.se, len(space.se_ratios)),
-        torch.tensor(float(choice is not None)),
-    )
+def hard_decisions(
+    space: SearchSpace, choices: Sequence[Choice], device: torch.device | None = None
+) -> Decisions:
+    """The decisions that take ``choices``, one per layer; a skipped layer has its smallest rest."""
+    sizes = (len(space.kernel_sizes), len(space.expansions), len(space.se_ratios))
+    rows = []
+    for choice in choices:
+        used = choice or Candidate(0, 0, 0)
+        options = zip(sizes, (used.kernel, used.expansion, used.se), strict=True)
+        one_hot = [float(index == i) for size, index in options for i in range(size)]
+        rows.append([*one_hot, float(choice is not None)])
+    return Decisions(*on_device(torch.tensor(rows), device).split((*sizes, 1), 1))
+
+
+def on_device(tensor: Tensor, device: torch.device | None) -> Tensor:
+    """A tensor of the host on a device, to which the host does not wait for it to get."""
+    if device is None or device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

@@ -6,7 +6,8 @@ grows with the number of candidates.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -14,26 +15,37 @@ from torch import Tensor, nn
 
 from backbones.blocks import NormLayer, init_weights, make_layer
 from search.space import Choice, SearchLayer, SearchSpace
-from search.supernets.decisions import Decision, LayerDecision, PathWeights
+from search.supernets.decisions import (
+    Decision,
+    Decisions,
+    LayerDecision,
+    PathWeights,
+    on_device,
+)
 from search.supernets.one_shot import OneShot
+
+Weigh = Callable[[Sequence[Tensor], float, torch.Generator | None], list[Tensor]]
 
 
 def softmax_weights(
-    logits: Tensor, temperature: float, draws: torch.Generator | None = None
-) -> Tensor:
-    """(N,) probabilities: every path is used in part; nothing is drawn."""
-    return (logits / temperature).softmax(0)
+    logits: Sequence[Tensor], temperature: float, draws: torch.Generator | None = None
+) -> list[Tensor]:
+    """(N_i,) of every layer, probabilities: every path is used in part; nothing is drawn."""
+    return [(layer / temperature).softmax(0) for layer in logits]
 
 
 def gumbel_weights(
-    logits: Tensor, temperature: float, draws: torch.Generator | None = None
-) -> Tensor:
-    """(N,) a Gumbel-softmax sample, FBNet's: nearly one path at a low temperature."""
-    noise = -torch.empty(logits.shape).exponential_(generator=draws).log()
-    return ((logits + noise.to(logits)) / temperature).softmax(0)
+    logits: Sequence[Tensor], temperature: float, draws: torch.Generator | None = None
+) -> list[Tensor]:
+    """(N_i,) of every layer, a Gumbel-softmax sample, FBNet's: nearly one path if it is cold."""
+    noise = [-torch.empty(layer.shape).exponential_(generator=draws).log() for layer in logits]
+    # one transfer for all layers
+    moved = on_device(torch.cat(noise), logits[0].device).split([len(layer) for layer in logits])
+    noisy = [layer + part.to(layer) for layer, part in zip(logits, moved, strict=True)]
+    return softmax_weights(noisy, temperature)
 
 
-PATH_WEIGHTS: dict[str, Callable[[Tensor, float, torch.Generator | None], Tensor]] = {
+PATH_WEIGHTS: dict[str, Weigh] = {
     "softmax": softmax_weights,
     "gumbel": gumbel_weights,
 }
@@ -114,9 +126,7 @@ class MultiPathSupernet(OneShot):
 
     def relaxed_decisions(self) -> list[PathWeights]:
         """The probability of every path."""
-        return [
-            PathWeights(softmax_weights(logits, self.temperature)) for logits in self.path_logits
-        ]
+        return [PathWeights(p) for p in softmax_weights(list(self.path_logits), self.temperature)]
 
     def choices(self) -> list[Choice]:
         """The most probable path of every layer."""
@@ -130,14 +140,16 @@ class MultiPathSupernet(OneShot):
         relaxed = self.relaxed_decisions()
         self.confidence = [PathWeights(decision.paths.detach()) for decision in relaxed]
         if self.training:
-            draws = self.draws()
-            self.decisions = [
-                PathWeights(self.weigh(logits, self.temperature, draws))
-                for logits in self.path_logits
-            ]
+            found = self.weigh(list(self.path_logits), self.temperature, self.draws())
         else:
-            self.decisions = [
-                PathWeights(F.one_hot(d.paths.argmax(), len(d.paths)).to(d.paths)) for d in relaxed
-            ]
-        for layer, decision in zip(self.searchable_layers, self.decisions, strict=True):
-            layer.decision = decision
+            found = [F.one_hot(d.paths.argmax(), len(d.paths)).to(d.paths) for d in relaxed]
+        self.decisions = self.drawn = [PathWeights(paths) for paths in found]
+        self._use(self.decisions)
+
+    def force(self, decisions: Decisions) -> None:
+        """Every layer is the path that its decision takes."""
+        self._use(decisions)
+
+    def _use(self, decisions: Sequence[LayerDecision]) -> None:
+        for layer, decision in zip(self.searchable_layers, decisions, strict=True):
+            cast(MultiPathLayer, layer).decision = decision

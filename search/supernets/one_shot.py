@@ -14,16 +14,14 @@ from backbones.architecture import LayerSpec
 from backbones.blocks import NormLayer, make_layer
 from backbones.network import Classifier, batch_norm
 from search.space import Choice, SearchLayer, SearchSpace
-from search.supernets.decisions import LayerDecision, hard_decision
+from search.supernets.decisions import Decisions, LayerDecision, hard_decisions
 
 DECISION_MODULES = ("thresholds", "path_logits")
 """Names of the child modules that hold the architecture parameters."""
 
 
 class SearchableLayer(Protocol):
-    """A layer of a supernet that takes any of its candidates, as its decision says."""
-
-    decision: LayerDecision
+    """A layer of a supernet that takes any of its candidates."""
 
     def choice_state(self, choice: Choice) -> dict[str, Tensor]:
         """The weights of one candidate, named as in ``MBConv``; none for the skip-op."""
@@ -45,6 +43,9 @@ class OneShot(Classifier, ABC):
     Attributes:
         subset_dropout: probability that a subset is dropped for a training step, in supernets
             whose candidates are subsets of each other.
+        decisions: of every layer, for the runtime.
+        confidence: the same relaxed, and without gradient.
+        drawn: what every layer is in this step: ``decisions`` without the subsets dropped.
         draw_seed: of what a training step draws to decide, on the CPU: the same in all processes of
             a run. None draws from PyTorch's global stream.
     """
@@ -68,9 +69,10 @@ class OneShot(Classifier, ABC):
         self.space = space
         self.subset_dropout = 0.0
         self.draw_seed: int | None = None
-        self.forced: list[LayerDecision] | None = None
-        self.decisions: list[LayerDecision] = []
-        self.confidence: list[LayerDecision] = []
+        self.forced: Decisions | None = None
+        self.decisions: Sequence[LayerDecision] = []
+        self.confidence: Sequence[LayerDecision] = []
+        self.drawn: Sequence[LayerDecision] = []
 
     @property
     def searchable_layers(self) -> list[SearchableLayer]:
@@ -93,7 +95,11 @@ class OneShot(Classifier, ABC):
 
     @abstractmethod
     def decide(self) -> None:
-        """Sets ``decisions`` (for the runtime), ``confidence`` and every layer's decision."""
+        """Sets ``decisions``, ``confidence`` and ``drawn``, and what every layer is."""
+
+    @abstractmethod
+    def force(self, decisions: Decisions) -> None:
+        """Makes every layer what ``decisions`` say."""
 
     def draws(self) -> torch.Generator | None:
         """The source of what a training step draws to decide; None is the global stream."""
@@ -103,7 +109,7 @@ class OneShot(Classifier, ABC):
     def using(self, choices: Sequence[Choice]) -> Iterator[None]:
         """Runs the supernet as one network of its space, whatever it has decided."""
         before, device = self.forced, self.stem.conv.weight.device
-        self.forced = [hard_decision(self.space, choice).to(device) for choice in choices]
+        self.forced = hard_decisions(self.space, choices, device)
         try:
             yield
         finally:
@@ -111,16 +117,15 @@ class OneShot(Classifier, ABC):
 
     @torch.compiler.disable
     def prepare(self) -> None:
-        """Sets every searchable layer's decision for the next forward pass.
+        """Decides what every searchable layer is in the next forward pass.
 
         A compiled supernet takes decisions as inputs: it is the same code whatever is decided.
         """
         if self.forced is None:
             self.decide()
             return
-        self.decisions = self.confidence = self.forced
-        for layer, decision in zip(self.searchable_layers, self.forced, strict=True):
-            layer.decision = decision
+        self.decisions = self.confidence = self.drawn = self.forced
+        self.force(self.forced)
 
     def forward_intermediates(self, x: Tensor) -> list[Tensor]:
         """Decides, then computes the five maps at strides 2 to 32."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from backbones.blocks import NormLayer, init_weights, scale_residual_branches
 from backbones.errors import UserError
 from search.space import Choice, SearchSpace
-from search.supernets.decisions import Decision
+from search.supernets.decisions import Decisions, on_device
 from search.supernets.one_shot import OneShot
 from search.supernets.superkernel import SuperMBConv
 from search.supernets.thresholds import GATES, IMPORTANCES, Thresholds
@@ -74,17 +74,13 @@ class Supernet(OneShot):
         init_weights(self, residual_scale=1.0)
         for superkernel in self.superkernels:
             scale_residual_branches(superkernel, residual_scale)
-        self.thresholds = nn.ModuleList(
-            Thresholds(layer, importance, temperature, initial_logit, importance_floor)
-            for layer in self.superkernels
+        self.thresholds = Thresholds(
+            self.superkernels, importance, temperature, initial_logit, importance_floor
         )
-
-    @property
-    def _judged(self) -> list[tuple[SuperMBConv, Thresholds]]:
-        return [
-            (layer, cast(Thresholds, thresholds))
-            for layer, thresholds in zip(self.superkernels, self.thresholds, strict=True)
-        ]
+        # on the host, where subsets are drawn
+        self.known = torch.ones(self.thresholds.values.shape, dtype=torch.bool)
+        self.known[:, -1] = torch.tensor([layer.droppable for layer in space.layers])
+        self._count = int(self.known.sum())
 
     @property
     def superkernels(self) -> list[SuperMBConv]:
@@ -101,64 +97,82 @@ class Supernet(OneShot):
         Args:
             choices: of the network to start at; by default everything is used.
         """
-        for index, (layer, thresholds) in enumerate(self._judged):
-            thresholds.reset(layer, thresholds.gates_of(choices[index]) if choices else None)
+        used = self.thresholds.gates_of(choices) if choices else None
+        self.thresholds.reset(self.superkernels, used)
 
     @contextlib.contextmanager
-    def gated(self, choices: Sequence[Choice]) -> Iterator[list[Tensor]]:
-        """Runs as one network, with its indicators (G_i,) as leaves that gradients reach."""
-        before, self.forced = self.forced, []
-        gates = []
-        for thresholds, choice in zip(self.thresholds, choices, strict=True):
-            assert isinstance(thresholds, Thresholds)
-            gates.append(thresholds.gates_of(choice).requires_grad_())
-            self.forced.append(thresholds.decision(gates[-1]))
+    def gated(self, choices: Sequence[Choice]) -> Iterator[Tensor]:
+        """Runs as one network, with its indicators (L, G) as a leaf that gradients reach."""
+        before = self.forced
+        gates = self.thresholds.gates_of(choices).requires_grad_()
+        (self.forced,) = self.thresholds.decisions(gates)
         try:
             yield gates
         finally:
             self.forced = before
 
-    def logits(self) -> list[Tensor]:
-        """(G_i,) logits of every layer's decisions."""
-        with torch.autocast(self.stem.conv.weight.device.type, enabled=False):
-            return [thresholds.logits(layer, self.gate) for layer, thresholds in self._judged]
+    def logits(self) -> Tensor:
+        """(L, G) logits of every layer's decisions."""
+        with self._single_precision():
+            layers = self.superkernels
+            kernels = self.thresholds.subsets.kernels(layers)
+            return self.thresholds.logits(layers, kernels, self.gate)
 
-    def relaxed_decisions(self) -> list[Decision]:
+    def relaxed_decisions(self) -> Decisions:
         """Decisions with σ instead of the indicator: how sure the supernet is of each option."""
-        return [
-            thresholds.decision(logits.sigmoid())
-            for (_, thresholds), logits in zip(self._judged, self.logits(), strict=True)
-        ]
+        return self.thresholds.decisions(self.logits().sigmoid())[0]
 
+    @torch.no_grad()
     def choices(self) -> list[Choice]:
         """The network of the thresholds' hard decisions."""
-        with torch.no_grad():
-            return [
-                thresholds.decision(_hard(logits)).choice()
-                for (_, thresholds), logits in zip(self._judged, self.logits(), strict=True)
-            ]
+        decisions = self.thresholds.decisions(_hard(self.logits()))[0].cpu()
+        return [decision.choice() for decision in decisions]
 
     def decide(self) -> None:
-        """Sets ``decisions`` (for the runtime) and each layer's decision (with dropout).
+        """Sets ``decisions`` (for the runtime), and with dropout the parts that layers use.
 
         ``confidence`` is :meth:`relaxed_decisions` of the same logits, without gradient.
         """
-        self.decisions, self.confidence = [], []
-        found = self.logits()
-        kept = self._kept([len(logits) for logits in found])
-        for (layer, thresholds), logits, mask in zip(self._judged, found, kept, strict=True):
+        layers, thresholds = self.superkernels, self.thresholds
+        dtype = self._compute_dtype()
+        with self._single_precision():
+            kernels = thresholds.subsets.kernels(layers)
+            logits = thresholds.logits(layers, kernels, self.gate)
             gates = self.gate(logits) if self.training else _hard(logits)
-            self.confidence.append(thresholds.decision(logits.detach().sigmoid()))
-            self.decisions.append(thresholds.decision(gates))
             # a dropped subset is dropped: no rescaling of the others (0 or 1, never between)
-            layer.decision = thresholds.decision(gates if mask is None else gates * mask)
+            dropped = [gates * self._kept()] if self.training and self.subset_dropout else []
+            relaxed = logits.detach().sigmoid()
+            self.confidence, *found = thresholds.decisions(relaxed, gates, *dropped)
+            self.decisions, self.drawn = found[0], found[-1]
+            self._use(kernels, found[-1], dtype)
 
-    def _kept(self, sizes: list[int]) -> Sequence[Tensor | None]:
-        """Of every layer (G_i,) the subsets that are not dropped; None where all are kept."""
-        if not (self.training and self.subset_dropout):
-            return [None] * len(sizes)
-        kept = torch.rand(sum(sizes), generator=self.draws()) >= self.subset_dropout
-        return kept.to(self.stem.conv.weight.device).split(sizes)
+    def force(self, decisions: Decisions) -> None:
+        """Runs as ``decisions`` say."""
+        dtype = self._compute_dtype()
+        with self._single_precision():
+            kernels = self.thresholds.subsets.kernels(self.superkernels)
+            self._use(kernels, decisions, dtype)
+
+    def _use(self, kernels: Tensor, decisions: Decisions, dtype: torch.dtype) -> None:
+        layers = self.superkernels
+        parts = self.thresholds.subsets.parts(layers, kernels, decisions, dtype)
+        for layer, part in zip(layers, parts, strict=True):
+            layer.parts = part
+
+    def _kept(self) -> Tensor:
+        """(L, G) 1 for the subsets that are not dropped."""
+        draws = torch.rand(self._count, generator=self.draws())
+        kept = torch.ones(self.known.shape).masked_scatter_(self.known, draws)
+        return on_device((kept >= self.subset_dropout).float(), self.thresholds.values.device)
+
+    def _single_precision(self) -> torch.autocast:
+        return torch.autocast(self.thresholds.values.device.type, enabled=False)
+
+    def _compute_dtype(self) -> torch.dtype:
+        """Of convolutions: that of mixed precision, or that of the weights."""
+        weight = self.stem.conv.weight
+        kind = weight.device.type
+        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
 
 
 def _hard(logits: Tensor) -> Tensor:

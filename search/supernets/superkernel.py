@@ -4,15 +4,18 @@ Decisions scale weights and pooled vectors, never feature maps, so the layer cos
 candidate costs:
 
 - the kernel decision masks the depthwise kernel's outer shells (Eq. 2);
-- the expansion decision scales the projection's input weights: everything between the depthwise
-  activation and the projection is linear in the channels, so this equals zeroing the channels
-  after normalisation and activation (Eq. 3);
+- the expansion decision scales the pooled vector and the SE gates, or, without SE, the projection's
+  input weights: everything between the depthwise activation and the projection is linear in the
+  channels, so this equals zeroing the channels after normalisation and activation (Eq. 3);
 - the skip decision scales the affine of the last norm, i.e. the whole residual branch (Eq. 3);
 - the SE decision masks the squeeze convolution's channels (Eq. 4), and turns the path into the
   identity when it is off.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -21,16 +24,37 @@ from torch.func import functional_call
 
 from backbones.blocks import ConvNormAct, MBConv, NormLayer, SqueezeExcite
 from search.space import Candidate, Choice, SearchLayer, SearchSpace
-from search.supernets.decisions import Decision, at_least, hard_decision
+from search.supernets.excitation import Excitation
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What decisions leave of a superkernel with C expanded and Q squeeze channels.
+
+    Attributes:
+        kernel: (C, 1, k, k) weights of the depthwise convolution.
+        channels: (C,) weight of every expanded channel.
+        squeeze: (Q,) weight of every squeeze channel.
+        identity: (C,) part of a channel that passes the SE path as it is.
+        excited: (C,) part of a channel that the SE path scales.
+        norm: parameters of the last norm, by name; none where the layer cannot be skipped.
+    """
+
+    kernel: Tensor
+    channels: Tensor
+    squeeze: Tensor
+    identity: Tensor
+    excited: Tensor
+    norm: Mapping[str, Tensor]
 
 
 class SuperMBConv(MBConv):
-    """The largest candidate of a layer, of which a :class:`Decision` uses a part.
+    """The largest candidate of a layer, of which decisions leave a part.
 
-    ``decision`` is set before each forward pass
-    (:class:`search.supernets.single_path.Supernet`); freshly built, the layer is its largest
-    candidate.
+    ``parts`` is set before each forward pass (:class:`search.supernets.single_path.Supernet`).
     """
+
+    parts: Parts
 
     depthwise: ConvNormAct
     project: ConvNormAct
@@ -43,7 +67,6 @@ class SuperMBConv(MBConv):
         super().__init__(layer.in_channels, spec, norm_layer)
         self.layer = layer
         self.space = space
-        self.decision: Decision = hard_decision(space, space.candidates[-1])
         self.register_buffer("kernel_rings", kernel_rings(space), persistent=False)
         narrower = (Candidate(0, index, 0) for index in range(len(space.expansions)))
         channels = [
@@ -79,45 +102,40 @@ class SuperMBConv(MBConv):
         )
         return (torch.arange(int(counts.max())) < counts[..., None]).float()
 
+    def gated_norm(self) -> dict[str, Tensor]:
+        """The parameters of the last norm, which the skip decision scales; none without one."""
+        return dict(self.project.norm.named_parameters()) if self.layer.droppable else {}
+
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) → (N, C_out, H/stride, W/stride)."""
-        decision = self.decision
-        channel_mask = at_least(decision.expansion) @ self.channel_groups  # (C,)
-        y = self._depthwise(self.expand(x), at_least(decision.kernel))
+        parts = self.parts
+        y = self._depthwise(self.expand(x), parts.kernel)
         if self.has_se:
-            y = y * self._excitation(y.mean((2, 3), keepdim=True), decision, channel_mask)
-        y = F.conv2d(y, self.project.conv.weight * channel_mask[:, None, None])
-        y = self._last_norm(y, decision.keep)
+            y = self.project.conv(self._excite(y, parts))
+        else:
+            y = F.conv2d(y, self.project.conv.weight * parts.channels[:, None, None])
+        y = self._last_norm(y, parts.norm)
         return x + y if self.residual else y
 
-    def _depthwise(self, x: Tensor, ring_weights: Tensor) -> Tensor:
+    def _depthwise(self, x: Tensor, weight: Tensor) -> Tensor:
         conv = self.depthwise.conv
-        mask = torch.einsum("k,khw->hw", ring_weights, self.kernel_rings)
         x = self.depthwise.pad(x)
-        x = F.conv2d(
-            x, conv.weight * mask, stride=conv.stride, padding=conv.padding, groups=conv.groups
-        )
+        x = F.conv2d(x, weight, stride=conv.stride, padding=conv.padding, groups=conv.groups)
         return self.depthwise.act(self.depthwise.norm(x))
 
-    def _excitation(self, pooled: Tensor, decision: Decision, channel_mask: Tensor) -> Tensor:
-        """(N, C, 1, 1) → the same shape: off + (1 - off)·σ(·), the identity without SE."""
+    def _excite(self, y: Tensor, parts: Parts) -> Tensor:
+        """(N, C, H, W) → the same, scaled; as it is without SE, and 0 in unused channels."""
         se = self.se
         assert isinstance(se, SqueezeExcite)
-        squeeze_mask = torch.einsum(
-            "e,s,esq->q", decision.expansion, decision.se, self.squeeze_groups
-        )
-        # these maps are 1×1: masking them is cheaper than masking the weights
-        hidden = se.act(se.reduce(pooled * channel_mask[:, None, None]))
-        gate = se.gate(se.expand(hidden * squeeze_mask[:, None, None]))
-        off = decision.se[0] if self.space.se_ratios[0] == 0 else 0.0
-        return off + (1 - off) * gate
+        weights = (se.reduce.weight, se.reduce.bias, se.expand.weight, se.expand.bias)
+        if se.reduce.weight.dtype != y.dtype:  # mixed precision
+            weights = tuple(weight.to(y.dtype) for weight in weights)
+        masks = (parts.channels, parts.squeeze, parts.identity, parts.excited)
+        return Excitation.apply(y, *masks, *weights, self.space.se_gate)
 
-    def _last_norm(self, y: Tensor, keep: Tensor) -> Tensor:
+    def _last_norm(self, y: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
         norm = self.project.norm
-        if not self.layer.droppable:
-            return norm(y)
-        affine = {name: parameter * keep for name, parameter in norm.named_parameters()}
-        return functional_call(norm, affine, (y,))
+        return functional_call(norm, dict(parameters), (y,)) if parameters else norm(y)
 
 
 def kernel_rings(space: SearchSpace) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import TrainerBase
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from backbones import HeadSpec, LatencyTable, LayerSpec, StemSpec, create_model
 from backbones.paths import config_path
@@ -18,6 +18,16 @@ from backbones.weights import save_checkpoint
 from search.config import add_search_config
 from search.space import SearchSpace, Stage
 from search.supernets.single_path import Supernet
+
+
+def nested_weights(gates: Tensor) -> Tensor:
+    """(n,) indicators "use the next subset too" → (n + 1,) weights of the options (Eq. 3, 4)."""
+    weights, used = [], torch.ones((), dtype=gates.dtype)
+    for gate in gates:
+        weights.append(used * (1 - gate))
+        used = used * gate
+    return torch.stack([*weights, used])
+
 
 SHORT = ("SOLVER.WARMUP_EPOCHS", "0.0")
 """For trainings of a few steps."""

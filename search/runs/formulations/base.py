@@ -41,8 +41,8 @@ class Judge(Protocol):
     def hold(self, choices: Sequence[Choice], layers: int) -> None:
         """Prepares for the losses of networks that share the first searchable layers of one."""
 
-    def gate_gradients(self, choices: Sequence[Choice]) -> list[Tensor]:
-        """(G_i,) of every layer: mean magnitude, over images, of the loss's gradient by indicators.
+    def gate_gradients(self, choices: Sequence[Choice]) -> Tensor:
+        """(L, G) of every layer: mean magnitude, over images, of the loss's gradient by indicators.
 
         The magnitude is taken for every image: at an optimum the mean gradient is 0.
         """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import cast
 
 import torch
 from detectron2.utils import comm
@@ -15,7 +14,6 @@ from search.runs.formulations.base import Judge, Search
 from search.runs.sensitivities import Sensitivities, digest_of
 from search.space import Choice
 from search.supernets.single_path import Supernet
-from search.supernets.thresholds import Thresholds
 
 logger = logging.getLogger(__name__)
 
@@ -82,11 +80,9 @@ def gradient_values(search: Search, judge: Judge, around: Sequence[Choice]) -> l
     assert isinstance(supernet, Supernet)
     values = []
     gradients = judge.gate_gradients(around)
-    for module, gradient, own, layer in zip(
-        supernet.thresholds, gradients, around, search.space.layers, strict=True
-    ):
-        thresholds = cast(Thresholds, module)
-        gates = thresholds.gates_of(own).cpu()
+    gates_of = supernet.thresholds.gates_of
+    for gradient, own, layer in zip(gradients, around, search.space.layers, strict=True):
+        gates = gates_of([own]).cpu()
         row = []
         for choice in search.space.choices(layer):
             if own is None:
@@ -94,7 +90,7 @@ def gradient_values(search: Search, judge: Judge, around: Sequence[Choice]) -> l
             elif choice is None:
                 row.append(-float(gradient[-1]))
             else:
-                lost = (gates - thresholds.gates_of(choice).cpu()).clamp(min=0)
+                lost = (gates - gates_of([choice]).cpu()).clamp(min=0)
                 row.append(-float((lost * gradient).sum()))
         values.append(torch.tensor(row, dtype=torch.float64))
     return values

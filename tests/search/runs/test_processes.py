@@ -77,7 +77,7 @@ def trained(make: Callable[[Path], Any], folder: Path, rank: int = 0) -> dict[st
         step()
         supernet = getattr(trainer, "supernet", None)
         if trainer.iter == 0 and supernet is not None:
-            weights = [vars(layer.decision) for layer in supernet.searchable_layers]
+            weights = [vars(decision) for decision in supernet.drawn]
             decided.extend(w.detach().clone() for layer in weights for w in layer.values())
 
     trainer.run_step = run_step

@@ -90,7 +90,7 @@ class CountingJudge:
     def hold(self, choices: Sequence[Choice], layers: int) -> None:
         """Nothing to gain."""
 
-    def gate_gradients(self, choices: Sequence[Choice]) -> list[Tensor]:
+    def gate_gradients(self, choices: Sequence[Choice]) -> Tensor:
         raise AssertionError("not asked for")
 
 
@@ -324,23 +324,23 @@ def test_gradients_by_indicators(trainer: SearchTrainer) -> None:
     supernet.eval()
     image, label = torch.randn(1, 3, 32, 32), torch.tensor([1])
     with supernet.gated(OWN) as gates:
-        assert all(g.is_leaf and g.requires_grad for g in gates)
-        found = torch.autograd.grad(F.cross_entropy(supernet(image), label), gates)
+        assert gates.is_leaf and gates.requires_grad
+        (found,) = torch.autograd.grad(F.cross_entropy(supernet(image), label), gates)
     assert supernet.forced is None
     supernet.double()
 
-    def loss(gates: list[Tensor]) -> Tensor:
-        supernet.forced = [t.decision(g) for t, g in zip(supernet.thresholds, gates, strict=True)]
+    def loss(gates: Tensor) -> Tensor:
+        (supernet.forced,) = supernet.thresholds.decisions(gates)
         return F.cross_entropy(supernet(image.double()), label)
 
     step = 1e-5
-    fixed = [t.gates_of(c).double() for t, c in zip(supernet.thresholds, OWN, strict=True)]
+    fixed = supernet.thresholds.gates_of(OWN)
     for layer, gradient in enumerate(found):
         for index in range(len(gradient)):
             sides = []
             for sign in (1, -1):
-                moved = [gates.clone() for gates in fixed]
-                moved[layer][index] += sign * step
+                moved = fixed.clone()
+                moved[layer, index] += sign * step
                 with torch.no_grad():
                     sides.append(float(loss(moved)))
             slope = (sides[0] - sides[1]) / (2 * step)
@@ -364,18 +364,17 @@ def test_mean_magnitudes_over_images(trainer: SearchTrainer) -> None:
             for image, target in zip(as_expected(batch), targets, strict=True):
                 with supernet.gated(OWN) as gates:
                     F.cross_entropy(supernet(image[None]), target[None]).backward()
-                magnitudes.append([g.grad.abs() for g in gates if g.grad is not None])
-    for index, gradient in enumerate(found):
-        expected = torch.stack([m[index] for m in magnitudes]).mean(0)
-        torch.testing.assert_close(gradient, expected)
+                assert gates.grad is not None
+                magnitudes.append(gates.grad.abs())
+    torch.testing.assert_close(found, torch.stack(magnitudes).mean(0))
 
 
 def test_gradients_value_what_is_given_up(trainer: SearchTrainer) -> None:
     """Of the start's own choice nothing, and of growth nothing either."""
-    made = [torch.tensor([1.0, 10.0]), torch.tensor([2.0, 20.0]), torch.tensor([3.0, 30.0, 300.0])]
+    made = torch.tensor([[1.0, 10.0, 0.0], [2.0, 20.0, 0.0], [3.0, 30.0, 300.0]])
 
     class Gradients(CountingJudge):
-        def gate_gradients(self, choices: Sequence[Choice]) -> list[Tensor]:
+        def gate_gradients(self, choices: Sequence[Choice]) -> Tensor:
             return made
 
     values = gradient_values(trainer, Gradients(lambda _: 0.0), OWN)
@@ -405,8 +404,8 @@ def test_a_layer_with_a_single_choice_has_no_gradient(
     trainer = SearchTrainer(cfg)
     trainer.resume_or_load(resume=False)
     gradients = trainer.judge.gate_gradients(only)
-    assert [len(g) for g in gradients] == [0, 0, 1]
-    assert gradients[2] > 0
+    assert gradients.shape == (3, 1)
+    assert gradients[:2].tolist() == [[0.0], [0.0]] and gradients[2] > 0
 
 
 def test_steps_take_turns(config: Callable[..., CfgNode]) -> None:

@@ -16,7 +16,8 @@ from backbones.layer_types import LayerType
 from search.profiling.counting import counted_table
 from search.selection.runtime import PaperRuntimeModel, RuntimeModel
 from search.space import Candidate, Choice, SearchLayer, SearchSpace
-from search.supernets.decisions import Decision, hard_decision, nested_weights
+from search.supernets.decisions import Decision, hard_decision
+from tests.search.conftest import nested_weights
 
 
 @pytest.fixture(scope="module")

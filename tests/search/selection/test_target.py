@@ -17,7 +17,8 @@ from search.selection.runtime import RuntimeModel
 from search.selection.target import runtime_range, select_at_target
 from search.selection.tradeoff import FixedTradeOff, TargetTradeOff
 from search.space import Choice, SearchSpace, Stage
-from search.supernets.decisions import Decision, nested_weights
+from search.supernets.decisions import Decision
+from tests.search.conftest import nested_weights
 
 
 @pytest.fixture(scope="module")

@@ -63,12 +63,11 @@ def test_three_options_an_axis_under_thresholds(wide_space: SearchSpace) -> None
     assert isinstance(supernet, Supernet)
     images = torch.randn(1, 3, 32, 64)
     for index, layer in enumerate(wide_space.layers):
-        thresholds = supernet.thresholds[index]
         for choice in wide_space.choices(layer):
             used = [2, 2, 2] if choice is None else [choice.kernel, choice.expansion, choice.se]
             signs = [1.0 if step < level else -1.0 for level in used for step in range(2)]
-            signs += [1.0 if choice else -1.0] * layer.droppable
-            thresholds.values.data.copy_(torch.tensor(signs) * -100)
+            signs += [1.0 if choice else -1.0]
+            supernet.thresholds.values.data[index] = torch.tensor(signs) * -100
             chosen = supernet.choices()
             assert chosen[index] == choice
             with torch.no_grad():

@@ -102,7 +102,7 @@ def test_gumbel_samples_follow_the_probabilities() -> None:
     """The largest weight falls on a path as often as the softmax says (Gumbel-max)."""
     torch.manual_seed(0)
     logits = torch.tensor([0.0, 1.0, 2.0])
-    hits = torch.stack([gumbel_weights(logits, 0.5).argmax() for _ in range(4000)])
+    hits = torch.stack([gumbel_weights([logits], 0.5)[0].argmax() for _ in range(4000)])
     torch.testing.assert_close(
         torch.bincount(hits, minlength=3) / 4000, logits.softmax(0), atol=0.03, rtol=0
     )

@@ -34,9 +34,8 @@ def small(space: SearchSpace) -> SearchSpace:
 
 def choices_in(supernet: OneShot) -> list[object]:
     """What the searchable layers are at the moment."""
-    decisions = [layer.decision for layer in supernet.searchable_layers]
-    assert all(isinstance(decision, Decision) for decision in decisions)
-    return [decision.choice() for decision in decisions if isinstance(decision, Decision)]
+    assert all(isinstance(decision, Decision) for decision in supernet.drawn)
+    return [decision.choice() for decision in supernet.drawn if isinstance(decision, Decision)]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -19,7 +19,6 @@ from search.supernets.superkernel import SuperMBConv
 from search.supernets.thresholds import (
     sigmoid_gate,
     straight_through_gate,
-    subset_energy,
 )
 from tests.search.conftest import randomized_supernet
 
@@ -66,25 +65,22 @@ def test_eval_mode_is_the_decided_network(supernet: Supernet, rng: random.Random
     space = supernet.space
     wanted = space.sample(rng)
     with torch.no_grad():
-        for (layer, thresholds), choice in zip(supernet._judged, wanted, strict=True):
-            thresholds.values.copy_(torch.tensor(threshold_signs(layer, choice)) * -100.0)
+        signs = [threshold_signs(choice) for choice in wanted]
+        supernet.thresholds.values.copy_(torch.tensor(signs) * -100.0)
     assert supernet.choices() == wanted
     images = torch.randn(2, 3, 64, 64)
     network = export_network(supernet, wanted, space.architecture(wanted, "decided"))
     with torch.no_grad():
         torch.testing.assert_close(supernet(images), network(images), rtol=1e-5, atol=1e-5)
-    for _, thresholds in supernet._judged:
-        thresholds.values.data.zero_()
+    supernet.thresholds.values.data.zero_()
 
 
-def threshold_signs(layer: SuperMBConv, choice: Choice) -> list[float]:
+def threshold_signs(choice: Choice) -> list[float]:
     """+1 for every decision that ``choice`` uses, -1 for the others."""
     if choice is None:
-        signs = [1.0, 1.0, 1.0, 1.0, -1.0]
-    else:
-        used = [choice.kernel >= 1, choice.expansion >= 1, choice.se >= 1, choice.se >= 2]
-        signs = [1.0 if use else -1.0 for use in used] + [1.0] * layer.layer.droppable
-    return signs
+        return [1.0, 1.0, 1.0, 1.0, -1.0]
+    used = [choice.kernel >= 1, choice.expansion >= 1, choice.se >= 1, choice.se >= 2]
+    return [1.0 if use else -1.0 for use in used] + [1.0]
 
 
 def test_exported_types_and_shapes(supernet: Supernet, rng: random.Random) -> None:
@@ -114,12 +110,16 @@ def test_exported_types_and_shapes(supernet: Supernet, rng: random.Random) -> No
 def test_energy_equals_a_loop(space: SearchSpace) -> None:
     """Subsets and sizes of Eq. 2-4, summed element by element."""
     torch.manual_seed(3)
-    layer = Supernet(space, 2).superkernels[1]
+    supernet = Supernet(space, 2)
+    layers, subsets = supernet.superkernels, supernet.thresholds.subsets
+    layer = layers[1]
+    energies = subsets.energies(layers, subsets.kernels(layers)).detach()
+    kernel = subsets.kernel_energy(energies)
     weight = layer.depthwise.conv.weight.detach()
     squeeze = layer.se.reduce.weight.detach()
     half, quarter = weight.shape[0] // 2, squeeze.shape[0] // 2
     for use5 in (0.0, 1.0):
-        energy = subset_energy(layer, torch.tensor([1 - use5, use5]))
+        other = subsets.other_energy(energies, torch.tensor([[1.0, use5]]).repeat(20, 1))
         sums, sizes = dict.fromkeys("krgh", 0.0), dict.fromkeys("krgh", 0.0)
         for (channel, _, row, column), value in zip(
             ((c, 0, i, j) for c in range(weight.shape[0]) for i in range(5) for j in range(5)),
@@ -136,25 +136,29 @@ def test_energy_equals_a_loop(space: SearchSpace) -> None:
                 sizes[key] += 1
         squeezes = [squeeze[:quarter].square().sum(), squeeze[quarter:].square().sum()]
         expected = [sums["r"], sums["h"], *map(float, squeezes), sums["g"]]
-        torch.testing.assert_close(energy.subset, torch.tensor(expected), rtol=1e-4, atol=1e-4)
+        squares = torch.cat([kernel.squares.view(20, 2, -1), other.squares.view(20, 2, -1)], 2)[1]
+        counts = torch.cat([kernel.sizes.view(20, 2, -1), other.sizes.view(20, 2, -1)], 2)[1]
+        torch.testing.assert_close(squares[0], torch.tensor(expected), rtol=1e-4, atol=1e-4)
         size = squeeze[:quarter].numel()
-        assert energy.subset_size.tolist() == [sizes["r"], sizes["h"], size, size, sizes["g"]]
+        assert counts[0].tolist() == [sizes["r"], sizes["h"], size, size, sizes["g"]]
+        total_size = sizes["g"] + sizes["h"]
+        assert counts[1].tolist() == [sizes["k"], sizes["g"], 2 * size, size, total_size]
         total, squeezed = sums["g"] + sums["h"], float(squeezes[0] + squeezes[1])
         reference = [sums["k"], sums["g"], squeezed, float(squeezes[0]), total]
-        torch.testing.assert_close(energy.reference, torch.tensor(reference), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(squares[1], torch.tensor(reference), rtol=1e-4, atol=1e-4)
 
 
 def test_relative_importance_ignores_scale_and_width(space: SearchSpace) -> None:
     supernet = Supernet(space, 2)
-    layer, thresholds = supernet._judged[5]
-    before = thresholds.logits(layer, sigmoid_gate).detach()
+    layer = supernet.superkernels[5]
+    before = supernet.logits()[5].detach()
     with torch.no_grad():
         layer.depthwise.conv.weight.mul_(7)
         layer.se.reduce.weight.mul_(0.1)
-    torch.testing.assert_close(thresholds.logits(layer, sigmoid_gate), before, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(supernet.logits()[5], before, rtol=1e-4, atol=1e-4)
     with torch.no_grad():
         layer.depthwise.conv.weight.mul_(1 - 0.9 * layer.kernel_rings[1])
-    weaker = thresholds.logits(layer, sigmoid_gate).detach()
+    weaker = supernet.logits()[5].detach()
     assert float(weaker[0] - before[0]) == pytest.approx(2 * math.log(0.1), rel=1e-3)
 
 
@@ -165,11 +169,11 @@ def test_every_threshold_has_a_gradient_at_full_width(space: SearchSpace, import
     supernet = Supernet(space, 10, importance=importance).train()
     images, targets = torch.randn(4, 3, 64, 64), torch.tensor([1, 2, 3, 4])
     F.cross_entropy(supernet(images), targets).backward()
-    gradients = [t.values.grad for _, t in supernet._judged]
-    assert sum(gradient.numel() for gradient in gradients if gradient is not None) == 95
+    gradients = supernet.thresholds.values.grad
+    assert gradients is not None
+    assert int(supernet.known.sum()) == 95
+    assert torch.equal(gradients != 0, supernet.known)
     for index, gradient in enumerate(gradients, 1):
-        assert gradient is not None
-        assert (gradient != 0).all(), index
         # the squeeze decisions of the last layers see 2 x 2 maps of 4 images: small, but not dead
         assert gradient.abs().max() > 1e-5, index
 
@@ -184,14 +188,14 @@ def test_the_runtime_pulls_thresholds_by_what_options_cost(
     RuntimeModel(space, table)(supernet.decisions).log().backward()
     sigmoid = 1 / (1 + math.exp(-2))
     scale = -sigmoid * (1 - sigmoid) / predict_runtime(space.largest(), table)
-    assert len(supernet._judged) == 20
-    for (layer, thresholds), row in zip(supernet._judged, table.layers, strict=True):
-        assert thresholds.values.grad is not None
-        kernel, expansion, *se_and_keep = thresholds.values.grad.tolist()
+    gradients = supernet.thresholds.values.grad
+    assert gradients is not None and len(gradients) == 20
+    for layer, gradient, row in zip(supernet.superkernels, gradients, table.layers, strict=True):
+        kernel, expansion, *se_and_keep = gradient.tolist()
         cost = {str(layer_type): runtime for layer_type, runtime in row.runtimes.items()}
         added = cost["5x5-6"] - cost["5x5-3"]
         # the table has no SE factors: these cost nothing
-        expected = [added, 0, 0] + [cost["5x5-6"]] * layer.layer.droppable
+        expected = [added, 0, 0, cost["5x5-6"] * layer.layer.droppable]
         expected = [scale * value for value in expected]
         assert [expansion, *se_and_keep] == pytest.approx(expected, rel=1e-3, abs=1e-8)
         if importance == "none":  # else the kernel also decides what the expansion is judged by
@@ -203,8 +207,8 @@ def test_the_literal_formula_is_dead_at_full_width(space: SearchSpace) -> None:
     """Why it is not the default: σ′(‖w‖²) is 0 in single precision for wide layers."""
     supernet = Supernet(space, 10, importance="literal").train()
     F.cross_entropy(supernet(torch.randn(2, 3, 32, 32)), torch.tensor([1, 2])).backward()
-    kernel = [float(t.values.grad[0]) for _, t in supernet._judged]  # type: ignore[union-attr,index]
-    assert kernel[1:] == [0.0] * 19
+    assert supernet.thresholds.values.grad is not None
+    assert supernet.thresholds.values.grad[1:, 0].tolist() == [0.0] * 19
 
 
 @pytest.mark.parametrize(
@@ -231,15 +235,15 @@ def test_subset_dropout_drops_and_never_rescales(space: SearchSpace) -> None:
     with torch.no_grad():
         for _ in range(40):
             supernet.decide()
-            for layer, decision in zip(supernet.superkernels, supernet.decisions, strict=True):
-                for weight in vars(layer.decision).values():
+            for drawn, decision in zip(supernet.drawn, supernet.decisions, strict=True):
+                for weight in vars(drawn).values():
                     assert set(weight.flatten().tolist()) <= {0.0, 1.0}
-                kept.append(float(layer.decision.kernel[1]))
+                kept.append(float(drawn.kernel[1]))
                 assert float(decision.kernel[1]) == 1.0  # the runtime sees the decision itself
     assert sum(kept) / len(kept) == pytest.approx(0.6, abs=0.06)
     supernet.eval()
     supernet.decide()
-    assert all(float(layer.decision.kernel[1]) == 1.0 for layer in supernet.superkernels)
+    assert all(float(drawn.kernel[1]) == 1.0 for drawn in supernet.drawn)
 
 
 @pytest.mark.parametrize("argument", ["relaxation", "importance"])
@@ -283,7 +287,8 @@ def test_what_twice_the_weights_mean(space: SearchSpace) -> None:
             for parameter in supernet.superkernels[3].parameters():
                 parameter.mul_(2)
         found[importance] = supernet.logits()[3][:2].tolist()
-    assert found["relative"] == found["none"] == pytest.approx([2.0, 2.0], abs=1e-4)
+    assert found["relative"] == pytest.approx([2.0, 2.0], abs=1e-4)
+    assert found["none"] == pytest.approx([2.0, 2.0], abs=1e-4)
     assert found["norm"] == pytest.approx([4 - 1 + 2] * 2, rel=1e-4)
     literal = Supernet(space.scaled(0.5), 2, importance="literal")
     weight = literal.superkernels[3].depthwise.conv.weight.detach()[:, 0]
@@ -295,19 +300,17 @@ def test_a_kernel_is_weighed_with_the_gate_that_it_passed(space: SearchSpace) ->
     """w_k of Eq. 3: without its shell, the kernel's core alone judges the expansion."""
     torch.manual_seed(0)
     supernet = Supernet(space, 2)
-    layer, thresholds = supernet._judged[1]
+    layer, values = supernet.superkernels[1], supernet.thresholds.values
     with torch.no_grad():
-        thresholds.values[0] = 100.0  # off
+        values[1, 0] = 100.0  # off
         layer.depthwise.conv.weight[:, :, 1:4, 1:4].mul_(
             torch.linspace(1, 9, 144)[:, None, None, None]
         )
     core = layer.depthwise.conv.weight.detach()[:, 0, 1:4, 1:4].double().square().mean((1, 2))
     halves = core[:72].mean(), core[72:].mean()
-    threshold = float(thresholds.values.detach()[1])
+    threshold = float(values.detach()[1, 1])
     expected = math.log(float(halves[1] / halves[0])) - threshold
-    assert float(thresholds.logits(layer, sigmoid_gate).detach()[1]) == pytest.approx(
-        expected, abs=1e-4
-    )
+    assert float(supernet.logits().detach()[1, 1]) == pytest.approx(expected, abs=1e-4)
 
 
 def test_decisions_are_made_in_single_precision(space: SearchSpace) -> None:
@@ -316,8 +319,7 @@ def test_decisions_are_made_in_single_precision(space: SearchSpace) -> None:
     expected = supernet.logits()
     with torch.autocast("cpu", torch.bfloat16):
         found = supernet.logits()
-    for ours, theirs in zip(found, expected, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
 def test_softmax_uses_options_in_part_and_exports_whole_ones(space: SearchSpace) -> None:
@@ -325,16 +327,14 @@ def test_softmax_uses_options_in_part_and_exports_whole_ones(space: SearchSpace)
     torch.manual_seed(0)
     supernet = Supernet(space, 10, relaxation="softmax", importance="none", initial_logit=0.0)
     with torch.no_grad():
-        for thresholds in supernet.thresholds:
-            thresholds.values.uniform_(-2, 2)
+        supernet.thresholds.values.uniform_(-2, 2)
     supernet.train()
     supernet(torch.randn(2, 3, 96, 96)).sum().backward()
-    for index, layer in enumerate(supernet.superkernels):
-        tau = -supernet.thresholds[index].values.detach()
+    for index, tau in enumerate(-supernet.thresholds.values.detach()):
         expected = torch.stack([torch.zeros(()), tau[0]]).softmax(0)
-        torch.testing.assert_close(layer.decision.kernel.detach(), expected)
-        torch.testing.assert_close(supernet.decisions[index].kernel.detach(), expected)
-        assert (supernet.thresholds[index].values.grad.abs() > 0).all()
+        for decisions in (supernet.drawn, supernet.decisions):
+            torch.testing.assert_close(decisions[index].kernel.detach(), expected)
+    assert torch.equal(supernet.thresholds.values.grad != 0, supernet.known)
     supernet.eval()
     choices = supernet.choices()
     assert {None} < set(choices)

@@ -12,8 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search.space import Candidate, SearchLayer, SearchSpace
-from search.supernets.decisions import Decision, at_least, hard_decision, nested_weights
-from search.supernets.superkernel import SuperMBConv
+from search.supernets.decisions import Decision, Decisions, hard_decision
+from search.supernets.subsets import Subsets
+from search.supernets.superkernel import Parts, SuperMBConv
+from tests.search.conftest import nested_weights
 
 LAYERS = [SearchLayer(8, 8, 1), SearchLayer(8, 12, 2)]
 INDICATORS = [
@@ -32,6 +34,14 @@ def make_layer(space: SearchSpace, layer: SearchLayer) -> SuperMBConv:
             if value.is_floating_point():
                 value.uniform_(0.5, 1.5) if value.min() > 0 else value.normal_(0, 0.5)
     return module.eval()
+
+
+def parts_of(module: SuperMBConv, decision: Decision) -> Parts:
+    """What a decision leaves of a layer."""
+    weight = module.depthwise.conv.weight
+    subsets = Subsets([module]).to(weight.dtype)
+    decisions = Decisions.of([decision])
+    return subsets.parts([module], subsets.kernels([module]), decisions, weight.dtype)[0]
 
 
 def by_hand(module: SuperMBConv, x: Tensor, use5: Any, use3x: Any, use6: Any,
@@ -75,12 +85,13 @@ def test_every_decision_equals_the_equations(
     use5, use3x, use6, use25, use50 = indicators
     module = make_layer(space, layer)
     keep = use3x if layer.droppable else 1.0
-    module.decision = Decision(
+    decision = Decision(
         nested_weights(torch.tensor([use5])),
         nested_weights(torch.tensor([use6])),
         nested_weights(torch.tensor([use25, use50])),
         torch.tensor(keep),
     )
+    module.parts = parts_of(module, decision)
     x = torch.randn(2, layer.in_channels, 9, 9)
     with torch.no_grad():
         expected = by_hand(module, x, *indicators)
@@ -91,18 +102,19 @@ def test_relaxed_kernel_is_equation_18(space: SearchSpace) -> None:
     """Between 0 and 1 the layer computes with the weighted sum of the kernels of Eq. 18."""
     module, fixed = make_layer(space, LAYERS[0]), make_layer(space, LAYERS[0])
     whole = hard_decision(space, space.candidates[-1])
-    module.decision = dataclasses.replace(whole, kernel=torch.tensor([0.3, 0.7]))
+    module.parts = parts_of(module, dataclasses.replace(whole, kernel=torch.tensor([0.3, 0.7])))
     with torch.no_grad():
         weight = fixed.depthwise.conv.weight
         inner = F.pad(weight[:, :, 1:4, 1:4], (1, 1, 1, 1))
         weight.copy_(0.3 * inner + 0.7 * weight)
+        fixed.parts = parts_of(fixed, whole)
         x = torch.randn(2, 8, 9, 9)
         torch.testing.assert_close(module(x), fixed(x), rtol=1e-5, atol=1e-5)
 
 
 def test_skipped_layer_is_the_identity(space: SearchSpace) -> None:
     module = make_layer(space, LAYERS[0])
-    module.decision = hard_decision(space, None)
+    module.parts = parts_of(module, hard_decision(space, None))
     x = torch.randn(2, 8, 7, 7)
     assert torch.equal(module(x), x)
 
@@ -110,12 +122,9 @@ def test_skipped_layer_is_the_identity(space: SearchSpace) -> None:
 def test_se_off_is_the_identity(space: SearchSpace) -> None:
     """Ratio 0 must not scale: σ(bias) would halve the maps."""
     module = make_layer(space, LAYERS[0])
-    module.decision = hard_decision(space, Candidate(1, 1, 0))
-    channels = module.channel_groups.shape[1]
-    scale = module._excitation(
-        torch.randn(2, channels, 1, 1), module.decision, torch.ones(channels)
-    )
-    torch.testing.assert_close(scale, torch.ones_like(scale), rtol=0, atol=0)
+    parts = parts_of(module, hard_decision(space, Candidate(1, 1, 0)))
+    y = torch.randn(2, module.channel_groups.shape[1], 5, 5)
+    torch.testing.assert_close(module._excite(y, parts), y, rtol=0, atol=0)
 
 
 def test_gradients_equal_those_of_masked_maps(space: SearchSpace) -> None:
@@ -125,23 +134,15 @@ def test_gradients_equal_those_of_masked_maps(space: SearchSpace) -> None:
     values = torch.tensor([0.6, 0.4, 0.8, 0.7, 0.9], dtype=torch.float64)
     ours, theirs = values.clone().requires_grad_(), values.clone().requires_grad_()
     use5, use3x, use6, use25, use50 = ours
-    module.decision = Decision(
+    decision = Decision(
         nested_weights(use5[None]),
         nested_weights(use6[None]),
         nested_weights(torch.stack([use25, use50])),
         use3x,
     )
+    module.parts = parts_of(module, decision)
     (module(x) * target).sum().backward()
     (by_hand(module, x, *theirs) * target).sum().backward()
     assert ours.grad is not None and theirs.grad is not None
     assert theirs.grad.abs().min() > 1e-3
     torch.testing.assert_close(ours.grad, theirs.grad)
-
-
-@pytest.mark.parametrize("count", [0, 1, 2, 3])
-def test_nested_weights_are_products_of_indicators(count: int) -> None:
-    for gates in itertools.product((0.0, 1.0), repeat=count):
-        weights = nested_weights(torch.tensor(gates))
-        reached = next((i for i, gate in enumerate(gates) if not gate), count)
-        assert weights.tolist() == [float(i == reached) for i in range(count + 1)]
-        assert at_least(weights).tolist() == [float(i <= reached) for i in range(count + 1)]

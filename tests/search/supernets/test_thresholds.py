@@ -9,7 +9,8 @@ import torch
 
 from search.space import Candidate, Choice, SearchSpace
 from search.supernets.single_path import Supernet
-from search.supernets.thresholds import IMPORTANCES, Thresholds
+from search.supernets.thresholds import IMPORTANCES
+from tests.search.conftest import nested_weights
 
 
 @pytest.mark.parametrize("importance", [name for name in IMPORTANCES if name != "literal"])
@@ -22,25 +23,37 @@ def test_they_begin_at_a_network(space: SearchSpace, rng: random.Random, importa
         wanted = space.sample(rng)
         supernet.reset_thresholds(wanted)
         assert supernet.choices() == wanted
-        for logits, thresholds, choice in zip(
-            supernet.logits(), supernet.thresholds, wanted, strict=True
-        ):
-            assert isinstance(thresholds, Thresholds)
-            expected = 4 * thresholds.gates_of(choice) - 2  # 2 temperatures above or below
-            torch.testing.assert_close(logits, expected, atol=1e-3, rtol=0)
+        expected = 4 * supernet.thresholds.gates_of(wanted) - 2  # 2 temperatures above or below
+        torch.testing.assert_close(supernet.logits(), expected, atol=1e-3, rtol=0)
     supernet.reset_thresholds()
     assert supernet.choices() == [space.candidates[-1]] * len(space.layers)
 
 
 def test_indicators_of_a_choice(wide_space: SearchSpace) -> None:
     """Decided by them, a layer takes that choice: the inverse of a decision's ``choice``."""
-    supernet = Supernet(wide_space, 2)
-    for thresholds, layer in zip(supernet.thresholds, wide_space.layers, strict=True):
-        assert isinstance(thresholds, Thresholds)
+    thresholds = Supernet(wide_space, 2).thresholds
+    for index, layer in enumerate(wide_space.layers):
         for choice in wide_space.choices(layer):
-            assert thresholds.decision(thresholds.gates_of(choice)).choice() == choice
-    assert supernet.thresholds[1].gates_of(Candidate(1, 2, 0)).tolist() == [1, 0, 1, 1, 0, 0, 1]
-    assert supernet.thresholds[1].gates_of(None).tolist() == [0] * 7
+            choices = [wide_space.candidates[3], wide_space.candidates[5]]
+            choices[index] = choice
+            (decisions,) = thresholds.decisions(thresholds.gates_of(choices))
+            assert [decision.choice() for decision in decisions] == choices
+    assert thresholds.gates_of([Candidate(1, 2, 0)]).tolist() == [[1, 0, 1, 1, 0, 0, 1]]
+    assert thresholds.gates_of([None]).tolist() == [[0] * 7]
+
+
+def test_decisions_are_products_of_indicators(wide_space: SearchSpace) -> None:
+    """Of several sets at once; a layer that cannot be skipped is kept whatever its row says."""
+    torch.manual_seed(0)
+    thresholds = Supernet(wide_space, 2).thresholds
+    gates = torch.rand(2, 2, 7)
+    for rows, decisions in zip(gates, thresholds.decisions(*gates), strict=True):
+        for row, decision, layer in zip(rows, decisions, wide_space.layers, strict=True):
+            kernel, expansion, se = row[:6].split(2)
+            torch.testing.assert_close(decision.kernel, nested_weights(kernel))
+            torch.testing.assert_close(decision.expansion, nested_weights(expansion))
+            torch.testing.assert_close(decision.se, nested_weights(se))
+            assert float(decision.keep) == (float(row[6]) if layer.droppable else 1.0)
 
 
 @pytest.mark.parametrize(("floor", "low", "high"), [(0.1, 0.0, 0.1), (0.0, 1.0, 100.0)])
