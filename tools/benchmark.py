@@ -85,6 +85,13 @@ def _add_gpu(command: argparse.ArgumentParser) -> None:
         "--only", nargs="+", default=(), metavar="PART", help="some of a b c d e f (default: all)"
     )
     command.add_argument(
+        "--precisions",
+        nargs="+",
+        default=(),
+        metavar="PRECISION",
+        help="some of float32 float16 bfloat16, for b, c and d (default: all that the device has)",
+    )
+    command.add_argument(
         "--folder", type=Path, default=Path("output/gpu"), help="for runs (default: output/gpu)"
     )
     command.add_argument(
@@ -95,9 +102,11 @@ def _add_gpu(command: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> None:
     if args.command == "gpu":
         from search.studies.benchmarks.gpu.report import gpu_report
+        from search.studies.benchmarks.gpu.setting import Setting
 
         output = args.output or args.folder / "gpu.json"
-        gpu_report(args.device, args.tiny, args.only, args.folder, output)
+        setting = Setting(args.device, args.tiny, args.folder, tuple(args.precisions))
+        gpu_report(setting, args.only, output)
         print(f"Wrote {output}")
         return
     _measure(args)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,18 +44,14 @@ CPU_SECONDS = 20
 """How many times as long a part may take on a CPU."""
 
 
-def gpu_report(
-    device: str, tiny: bool, names: Sequence[str], folder: Path, output: Path
-) -> dict[str, Any]:
+def gpu_report(setting: Setting, names: Sequence[str], output: Path) -> dict[str, Any]:
     """Runs parts and writes what is measured after each measurement.
 
     Parts that ``output`` has already and that are not named stay in it.
 
     Args:
-        device: ``cpu`` or ``cuda``.
-        tiny: small networks, images and counts.
+        setting: of all parts.
         names: of ``PARTS``; empty takes all.
-        folder: for data and runs.
         output: JSON file.
 
     Returns:
@@ -66,11 +64,15 @@ def gpu_report(
     check_checkout()
     if unknown := sorted(set(names) - set(PARTS)):
         raise UserError(f"--only has '{unknown[0]}'; expected some of {' '.join(PARTS)}")
+    known = replace(setting, only=()).precisions
+    if strange := [name for name in setting.only if name not in known]:
+        raise UserError(f"--precisions has '{strange[0]}'; expected some of {' '.join(known)}")
+    device, tiny = setting.device, setting.tiny
     check_device(device)
     origin = provenance(device)
     kept = _parts_of(output) if output.exists() else {}
     report: dict[str, Any] = {**origin, "tiny": tiny, "parts": dict(kept)}
-    folder.mkdir(parents=True, exist_ok=True)
+    setting.folder.mkdir(parents=True, exist_ok=True)
     end = time.monotonic()
     with listening():
         for name in names or PARTS:
@@ -79,7 +81,7 @@ def gpu_report(
             print(f"{name}: {part.title}", flush=True)
             entry = {**origin, "tiny": tiny, "title": part.title}
             report["parts"][name] = entry
-            _run_part(name, Setting(device, tiny, folder), end, output, report)
+            _run_part(name, setting, end, output, report)
             report["parts"] = dict(sorted(report["parts"].items()))
             write_json(output, report)
             print(part_lines(entry), flush=True)
@@ -101,7 +103,7 @@ def _run_part(
     entry = report["parts"][name]
     path, log = setting.folder / f"{name}.json", setting.folder / f"{name}.log"
     path.unlink(missing_ok=True)
-    words = [name, setting.device, str(int(setting.tiny)), str(setting.folder), str(path)]
+    words = [name, json.dumps(vars(setting), default=str), str(path)]
     start = time.monotonic()
     with log.open("w", encoding="utf-8") as file:
         process = subprocess.Popen(
@@ -183,5 +185,7 @@ def measure_part(name: str, setting: Setting, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    part, device, tiny, folder, path = sys.argv[1:]
-    measure_part(part, Setting(device, tiny == "1", Path(folder)), Path(path))
+    part, words, path = sys.argv[1:]
+    chosen = json.loads(words)
+    chosen.update(folder=Path(chosen["folder"]), only=tuple(chosen["only"]))
+    measure_part(part, Setting(**chosen), Path(path))

@@ -25,16 +25,19 @@ class Setting:
         device: ``cpu`` or ``cuda``.
         tiny: small networks, images and counts, to try everything on a CPU.
         folder: for data and runs.
+        only: precisions to measure; empty takes all.
     """
 
     device: str
     tiny: bool
     folder: Path
+    only: tuple[str, ...] = ()
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """Those that a training has on the device, PyTorch's own first."""
-        return ("float32", *(("float16",) if self.device == "cuda" else ()), "bfloat16")
+        """Those to measure that a training has on the device, PyTorch's own first."""
+        known = ("float32", *(("float16",) if self.device == "cuda" else ()), "bfloat16")
+        return tuple(name for name in known if name in self.only or not self.only)
 
     @property
     def processes(self) -> tuple[str, ...]:

@@ -17,11 +17,13 @@ from search.studies.benchmarks.gpu.setting import Measurement, Part, Setting
 
 PROCESS = """#!{python}
 import json, os, pathlib, subprocess, sys, time
-part, device, tiny, folder, path = sys.argv[3:]
-pathlib.Path(path).write_text(json.dumps(dict(first=dict(seconds=1.5, device=device, tiny=tiny))))
+part, setting, path = sys.argv[3:]
+setting = json.loads(setting)
+first = dict(seconds=1.5, device=setting['device'], only=setting['only'])
+pathlib.Path(path).write_text(json.dumps(dict(first=first)))
 if part == 'a':
     child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])
-    pathlib.Path(folder, 'child').write_text(str(child.pid))
+    pathlib.Path(setting['folder'], 'child').write_text(str(child.pid))
     time.sleep(60)
 if part == 'b':
     print('no such operator')
@@ -52,7 +54,8 @@ def test_a_part_has_a_time_limit_and_an_error_of_its_own(
     processes: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = processes / "gpu.json"
-    report = gpu_report("cpu", True, ["a", "b", "c"], processes, output)
+    setting = Setting("cpu", True, processes, ("bfloat16",))
+    report = gpu_report(setting, ["a", "b", "c"], output)
     assert json.loads(output.read_text()) == report
     parts = report["parts"]
     assert [*parts] == ["a", "b", "c"]
@@ -60,20 +63,20 @@ def test_a_part_has_a_time_limit_and_an_error_of_its_own(
     assert parts["b"]["error"] == "exit code 1: no such operator"
     assert parts["c"]["error"] is None
     for part in parts.values():
-        assert part["figures"] == {"first": {"seconds": 1.5, "device": "cpu", "tiny": "1"}}
+        assert part["figures"] == {"first": {"seconds": 1.5, "device": "cpu", "only": ["bfloat16"]}}
         assert {"command", "commit", "hardware", "torch", "seconds"} <= part.keys()
     if sys.platform == "linux":
         assert not is_running(int((processes / "child").read_text()))
     printed = capsys.readouterr().out
-    assert "c: part c\n   first: seconds 1.5, device cpu, tiny 1\n" in printed
+    assert "c: part c\n   first: seconds 1.5, device cpu, only bfloat16\n" in printed
     assert "error: exit code 1: no such operator" in printed
 
 
 def test_parts_measured_before_stay(processes: Path) -> None:
     output = processes / "gpu.json"
-    gpu_report("cpu", True, ["c"], processes, output)
+    gpu_report(Setting("cpu", True, processes), ["c"], output)
     first = json.loads(output.read_text())["parts"]["c"]
-    gpu_report("cpu", True, ["d"], processes, output)
+    gpu_report(Setting("cpu", True, processes), ["d"], output)
     parts = json.loads(output.read_text())["parts"]
     assert [*parts] == ["c", "d"]
     assert parts["c"] == first
@@ -93,7 +96,13 @@ def test_mistakes_are_answered_at_once(
     if content is not None:
         output.write_text(content)
     with pytest.raises(UserError, match=message):
-        gpu_report("cpu", True, names, tmp_path, output)
+        gpu_report(Setting("cpu", True, tmp_path), names, output)
+
+
+def test_a_precision_that_the_device_lacks_is_answered_at_once(tmp_path: Path) -> None:
+    setting = Setting("cpu", True, tmp_path, ("float32", "float16"))
+    with pytest.raises(UserError, match="has 'float16'; expected some of float32 bfloat16"):
+        gpu_report(setting, [], tmp_path / "gpu.json")
 
 
 def test_a_measurement_that_fails_does_not_end_the_part(
