@@ -23,6 +23,7 @@ def parse() -> argparse.Namespace:
     step.add_argument("--batch", type=int, default=32, help="images per step (default: 32)")
     step.add_argument("--size", type=int, default=224, help="side in pixels (default: 224)")
     step.add_argument("--repeats", type=int, default=5, help="timed steps of each (default: 5)")
+    step.add_argument("--threads", type=int, help="of the CPU (default: as many as PyTorch takes)")
     scoring = commands.add_parser(
         "coco-scoring", help="AP by faster-coco-eval against AP by pycocotools, on one made-up set"
     )
@@ -113,6 +114,8 @@ def main(args: argparse.Namespace) -> None:
 
 
 def _measure(args: argparse.Namespace) -> None:
+    import torch
+
     from search.studies.benchmarks.busy_machine import busy_machine_report
     from search.studies.benchmarks.classifier_step import classifier_step_report
     from search.studies.benchmarks.coco_scoring import scoring_report
@@ -140,6 +143,8 @@ def _measure(args: argparse.Namespace) -> None:
     elif args.command == "loader":
         report = loader_report(args.images, args.repeats)
     else:
+        if args.threads:
+            torch.set_num_threads(args.threads)
         report = search_step_report(
             args.space, args.table, args.device, args.batch, args.size, args.repeats
         )

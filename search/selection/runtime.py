@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from backbones.errors import UserError
 from backbones.latency import LatencyTable, layer_runtimes, not_covered
 from search.space import Choice, SearchSpace
-from search.supernets.decisions import Decision, Decisions, LayerDecision, PathWeights
+from search.supernets.decisions import Decisions, LayerDecision, PathWeights
 
 
 def runtime_entries(space: SearchSpace, table: LatencyTable) -> Tensor:
@@ -97,7 +97,7 @@ class RuntimeModel(nn.Module):
             return self.constant + self.layers(decisions).sum()
         if isinstance(decisions[0], PathWeights):
             return self.constant + self._paths(decisions).sum()
-        return self(Decisions.of([d for d in decisions if isinstance(d, Decision)]))
+        return self.forward(Decisions.of(decisions))
 
     def _paths(self, decisions: Sequence[LayerDecision]) -> Tensor:
         """(L,) expected runtime of multi-path layers; the skip-op is the last choice and free."""

@@ -91,11 +91,12 @@ class Decisions(Sequence[Decision]):
     keep: Tensor
 
     @classmethod
-    def of(cls, decisions: Sequence[Decision]) -> Decisions:
-        """Stacks those of single layers."""
+    def of(cls, decisions: Sequence[LayerDecision]) -> Decisions:
+        """Stacks those of single layers, unless they are stacked."""
         if isinstance(decisions, Decisions):
             return decisions
-        kernel, expansion, se, keep = zip(*(vars(d).values() for d in decisions), strict=True)
+        weights = [vars(d).values() for d in decisions if isinstance(d, Decision)]
+        kernel, expansion, se, keep = zip(*weights, strict=True)
         return cls(*map(torch.stack, (kernel, expansion, se)), torch.stack(keep)[:, None])
 
     @overload

@@ -17,7 +17,6 @@ from backbones.blocks import NormLayer, init_weights, make_layer
 from search.space import Choice, SearchLayer, SearchSpace
 from search.supernets.decisions import (
     Decision,
-    Decisions,
     LayerDecision,
     PathWeights,
     on_device,
@@ -144,12 +143,10 @@ class MultiPathSupernet(OneShot):
         else:
             found = [F.one_hot(d.paths.argmax(), len(d.paths)).to(d.paths) for d in relaxed]
         self.decisions = self.drawn = [PathWeights(paths) for paths in found]
-        self._use(self.decisions)
 
-    def force(self, decisions: Decisions) -> None:
-        """Every layer is the path that its decision takes."""
-        self._use(decisions)
-
-    def _use(self, decisions: Sequence[LayerDecision]) -> None:
-        for layer, decision in zip(self.searchable_layers, decisions, strict=True):
+    def set_layers(self) -> None:
+        """Every layer weighs its paths, or is the one path that it is forced to be."""
+        if self.forced is None:
+            self.decide()
+        for layer, decision in zip(self.searchable_layers, self.drawn, strict=True):
             cast(MultiPathLayer, layer).decision = decision

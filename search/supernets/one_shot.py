@@ -95,11 +95,11 @@ class OneShot(Classifier, ABC):
 
     @abstractmethod
     def decide(self) -> None:
-        """Sets ``decisions``, ``confidence`` and ``drawn``, and what every layer is."""
+        """Sets ``decisions``, ``confidence`` and ``drawn``."""
 
     @abstractmethod
-    def force(self, decisions: Decisions) -> None:
-        """Makes every layer what ``decisions`` say."""
+    def set_layers(self) -> None:
+        """Decides, unless a network is forced, and makes every layer what is drawn."""
 
     def draws(self) -> torch.Generator | None:
         """The source of what a training step draws to decide; None is the global stream."""
@@ -121,11 +121,9 @@ class OneShot(Classifier, ABC):
 
         A compiled supernet takes decisions as inputs: it is the same code whatever is decided.
         """
-        if self.forced is None:
-            self.decide()
-            return
-        self.decisions = self.confidence = self.drawn = self.forced
-        self.force(self.forced)
+        if self.forced is not None:
+            self.decisions = self.confidence = self.drawn = self.forced
+        self.set_layers()
 
     def forward_intermediates(self, x: Tensor) -> list[Tensor]:
         """Decides, then computes the five maps at strides 2 to 32."""

@@ -129,35 +129,32 @@ class Supernet(OneShot):
         return [decision.choice() for decision in decisions]
 
     def decide(self) -> None:
-        """Sets ``decisions`` (for the runtime), and with dropout the parts that layers use.
+        """Sets ``decisions`` (for the runtime), and ``drawn``, where subsets are dropped.
 
         ``confidence`` is :meth:`relaxed_decisions` of the same logits, without gradient.
         """
-        layers, thresholds = self.superkernels, self.thresholds
-        dtype = self._compute_dtype()
         with self._single_precision():
-            kernels = thresholds.subsets.kernels(layers)
-            logits = thresholds.logits(layers, kernels, self.gate)
-            gates = self.gate(logits) if self.training else _hard(logits)
-            # a dropped subset is dropped: no rescaling of the others (0 or 1, never between)
-            dropped = [gates * self._kept()] if self.training and self.subset_dropout else []
-            relaxed = logits.detach().sigmoid()
-            self.confidence, *found = thresholds.decisions(relaxed, gates, *dropped)
-            self.decisions, self.drawn = found[0], found[-1]
-            self._use(kernels, found[-1], dtype)
+            self._decide(self.thresholds.subsets.kernels(self.superkernels))
 
-    def force(self, decisions: Decisions) -> None:
-        """Runs as ``decisions`` say."""
-        dtype = self._compute_dtype()
+    def set_layers(self) -> None:
+        """Decides, unless a network is forced, and gives every layer its part of the weights."""
+        layers, subsets, dtype = self.superkernels, self.thresholds.subsets, self._compute_dtype()
         with self._single_precision():
-            kernels = self.thresholds.subsets.kernels(self.superkernels)
-            self._use(kernels, decisions, dtype)
-
-    def _use(self, kernels: Tensor, decisions: Decisions, dtype: torch.dtype) -> None:
-        layers = self.superkernels
-        parts = self.thresholds.subsets.parts(layers, kernels, decisions, dtype)
+            kernels = subsets.kernels(layers)
+            if self.forced is None:
+                self._decide(kernels)
+            parts = subsets.parts(layers, kernels, Decisions.of(self.drawn), dtype)
         for layer, part in zip(layers, parts, strict=True):
             layer.parts = part
+
+    def _decide(self, kernels: Tensor) -> None:
+        logits = self.thresholds.logits(self.superkernels, kernels, self.gate)
+        gates = self.gate(logits) if self.training else _hard(logits)
+        # a dropped subset is dropped: no rescaling of the others (0 or 1, never between)
+        dropped = [gates * self._kept()] if self.training and self.subset_dropout else []
+        relaxed = logits.detach().sigmoid()
+        self.confidence, *found = self.thresholds.decisions(relaxed, gates, *dropped)
+        self.decisions, self.drawn = found[0], found[-1]
 
     def _kept(self) -> Tensor:
         """(L, G) 1 for the subsets that are not dropped."""

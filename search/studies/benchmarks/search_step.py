@@ -23,6 +23,7 @@ from detection.engine.provenance import provenance
 from search.selection.runtime import RuntimeModel
 from search.space import SearchSpace
 from search.studies.benchmarks.costs import precision_of
+from search.studies.benchmarks.operations import count_operations
 from search.studies.markdown import beside
 from search.studies.markdown import table as markdown_table
 from search.supernets.multi_path import MultiPathSupernet
@@ -41,6 +42,12 @@ LABELS = {
     "largest": "largest fixed network",
 }
 
+MAKERS: dict[str, Callable[[SearchSpace], nn.Module]] = {
+    "supernet": Supernet,
+    "multi_path": lambda space: MultiPathSupernet(space.scaled(0.5)),
+    "largest": lambda space: build_classifier(space.largest()),
+}
+
 
 @dataclass(frozen=True)
 class StepCost:
@@ -50,10 +57,12 @@ class StepCost:
         seconds: median over the timed steps.
         peak_bytes: highest memory during a step, above what the process holds before the network
             is built: resident set on a CPU, allocated memory on a GPU.
+        operations: that its forward and backward pass launch (:func:`operations_of`).
     """
 
     seconds: float
     peak_bytes: int
+    operations: int
 
 
 def make_step(
@@ -81,13 +90,7 @@ def make_step(
     """
     torch.manual_seed(0)
     runtime_model = RuntimeModel(space, table).to(device)
-    makers: dict[str, Callable[[], nn.Module]] = {
-        "supernet": lambda: Supernet(space),
-        "multi_path": lambda: MultiPathSupernet(space.scaled(0.5)),
-        "largest": lambda: build_classifier(space.largest()),
-    }
-    model = makers[network]()
-    model = model.to(device).to(memory_format=torch.channels_last).train()
+    model = MAKERS[network](space).to(device).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
     images = torch.randn(batch, 3, size, size, device=device)
     images = images.to(memory_format=torch.channels_last)
@@ -109,6 +112,28 @@ def make_step(
             torch.cuda.synchronize(device)
 
     return step
+
+
+def operations_of(network: str, space: SearchSpace, table: LatencyTable) -> int:
+    """Operations of a step of training on a CPU, forward and backward, whatever the images' size.
+
+    Args:
+        network: one of ``NETWORKS``.
+        space: the search space.
+        table: for the runtime term of supernets.
+    """
+    model, runtime_model = MAKERS[network](space).train(), RuntimeModel(space, table)
+    images, targets = torch.randn(2, 3, 32, 32), torch.randint(1000, (2,))
+
+    def step() -> None:
+        loss: Tensor = F.cross_entropy(model(images), targets)
+        if isinstance(model, OneShot):
+            loss = loss + 0.1 * runtime_model(model.decisions).log()
+        loss.backward()
+
+    step()
+    model.zero_grad(set_to_none=True)
+    return count_operations(step)
 
 
 def interleaved_seconds(steps: Sequence[Callable[[], None]], repeats: int) -> list[float]:
@@ -189,7 +214,8 @@ def search_step_report(
     peaks = [peak_bytes(name, space, table, device, batch, size) for name in NETWORKS]
     steps = [make_step(name, *loaded, batch, size) for name in NETWORKS]
     seconds = interleaved_seconds(steps, repeats)
-    costs = [StepCost(s, p) for s, p in zip(seconds, peaks, strict=True)]
+    operations = [operations_of(name, *loaded[:2]) for name in NETWORKS]
+    costs = [StepCost(*cost) for cost in zip(seconds, peaks, operations, strict=True)]
     largest = costs[-1]
     return {
         **provenance(device),
@@ -201,6 +227,7 @@ def search_step_report(
                 **asdict(cost),
                 "time_ratio": cost.seconds / largest.seconds,
                 "memory_ratio": cost.peak_bytes / largest.peak_bytes,
+                "operations_ratio": cost.operations / largest.operations,
             }
             for name, cost in zip(NETWORKS, costs, strict=True)
         },
@@ -209,6 +236,7 @@ def search_step_report(
 
 def search_step_section(study: Mapping[str, Any]) -> str:
     """A training step of the supernets beside one of the largest fixed network."""
+    counted = all("operations" in study[name] for name in LABELS)
     rows = [
         [
             label,
@@ -216,11 +244,13 @@ def search_step_section(study: Mapping[str, Any]) -> str:
             f"{study[name]['peak_bytes'] / 2**30:.2f} GiB",
             f"{study[name]['time_ratio']:.3f}",
             f"{study[name]['memory_ratio']:.3f}",
+            *([f"{study[name]['operations']:,}"] if counted else []),
         ]
         for name, label in LABELS.items()
     ]
     setting = f"training step, {study['size']} px, batch {study['batch']}"
     headers = [setting, "time", "peak memory", "time, ratio", "memory, ratio"]
+    headers += ["operations"] if counted else []
     return f"{markdown_table(headers, rows)}\n\n{beside(study)}"
 
 

@@ -17,6 +17,7 @@ from search.studies.benchmarks.search_step import (
     make_step,
     peak_bytes,
     search_step_report,
+    search_step_section,
 )
 
 
@@ -72,6 +73,8 @@ def test_report_has_both_ratios(monkeypatch: pytest.MonkeyPatch) -> None:
     peaks = {"supernet": 105, "multi_path": 300, "largest": 100}
     seconds = {"supernet": 1.5, "multi_path": 6.0, "largest": 0.5}
     monkeypatch.setattr(search_step, "peak_bytes", lambda network, *_: peaks[network])
+    operations = {"supernet": 48, "multi_path": 320, "largest": 40}
+    monkeypatch.setattr(search_step, "operations_of", lambda network, *_: operations[network])
     monkeypatch.setattr(search_step, "make_step", lambda network, *_: network)
     monkeypatch.setattr(
         search_step, "interleaved_seconds", lambda steps, repeats: [seconds[s] for s in steps]
@@ -87,6 +90,14 @@ def test_report_has_both_ratios(monkeypatch: pytest.MonkeyPatch) -> None:
         "multi_path": 12,
         "largest": 1,
     }
+    assert [report[name]["operations"] for name in NETWORKS] == [48, 320, 40]
+    assert [report[name]["operations_ratio"] for name in NETWORKS] == [1.2, 8, 1]
+    table = search_step_section(report)
+    for text in ("| operations", "| 320 ", "1.050", "3.000"):
+        assert text in table
+    for name in NETWORKS:  # a study of the time before they were counted
+        del report[name]["operations"]
+    assert "| operations" not in search_step_section(report)
     assert (report["batch"], report["size"], report["repeats"]) == (2, 32, 1)
 
 

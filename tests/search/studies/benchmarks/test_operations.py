@@ -1,0 +1,65 @@
+"""A step of the supernet launches about as many operations as the largest network's."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from backbones import LatencyTable
+from search.selection.runtime import RuntimeModel
+from search.space import SearchSpace
+from search.studies.benchmarks.operations import count_operations
+from search.studies.benchmarks.search_step import operations_of
+from search.supernets.single_path import Supernet
+
+
+def test_operations_are_those_that_call_no_other() -> None:
+    x, y = torch.ones(3, requires_grad=True), torch.ones(3)
+    products = (x * y).sum()  # made before, so not counted
+    assert count_operations(lambda: None) == 0
+    assert count_operations(lambda: torch.add(y, y)) == 1
+    assert count_operations(lambda: torch.mul(torch.add(y, y), y)) == 2
+    # a linear layer is a transposition and a product, neither of which is counted twice
+    linear = count_operations(lambda: F.linear(y[None], torch.ones(2, 3)))
+    assert 2 < linear < 10
+    backward = count_operations(products.backward)
+    assert backward >= 2  # the backward pass is counted, too: of the sum, and of the products
+
+
+def test_a_whole_step(space: SearchSpace, table: LatencyTable) -> None:
+    """Forward and backward, at most 1.2 times the largest network's."""
+    fixed = operations_of("largest", space, table)
+    assert fixed > 3000
+    assert fixed < operations_of("supernet", space, table) <= 1.2 * fixed
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_deciding_and_the_runtime_term(
+    space: SearchSpace, table: LatencyTable, dropout: float
+) -> None:
+    """Forward and backward, at most 400, whatever the number of layers."""
+    runtime_model = RuntimeModel(space, table)
+    supernet = Supernet(space, 2).train()
+    supernet.subset_dropout = dropout
+
+    def decide() -> None:
+        supernet.decide()
+        runtime_model(supernet.decisions).log().backward()
+
+    decide()
+    supernet.zero_grad()
+    assert 100 < count_operations(decide) <= 400
+
+
+def test_layers_add_views_alone(space: SearchSpace) -> None:
+    """What is decided is in tensors over all layers: a further layer is a few views of them."""
+    counts = []
+    for layers in (2, 4):
+        stages = tuple(dataclasses.replace(stage, num_layers=layers) for stage in space.stages)
+        supernet = Supernet(dataclasses.replace(space, stages=stages).scaled(0.5), 2).train()
+        supernet.prepare()
+        counts.append(count_operations(supernet.prepare))
+    assert 0 < counts[1] - counts[0] <= 10 * 10
