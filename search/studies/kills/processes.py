@@ -100,6 +100,8 @@ def _kill_group(leader: int) -> None:
 
 def _run(words: list[str], log: str) -> None:
     os.setsid()
+    # its own processes start as those of a tool that nothing else has started
+    multiprocessing.set_start_method(None, force=True)
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
