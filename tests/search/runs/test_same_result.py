@@ -115,7 +115,7 @@ def test_a_step_is_more_than_rounding(base: Path, name: str) -> None:
         read_checkpoint(file)["model"] for file in (middle, middle.with_name("model_final.pth"))
     )
     moved = [key for key in before if not _is_close(before[key], after[key])]
-    assert len(moved) > len(before) / 4
+    assert len(moved) > len(before) / 5  # statistics, half of all, stay
 
 
 @pytest.mark.slow
