@@ -116,7 +116,8 @@ def demo_repeats(
     for index in run_beside([stages for stages in missing if stages], workers):
         print(f"{index + 1} of {sum(map(bool, missing))} has ended", flush=True)
     rows = [repeat.row(folder) for repeat in wanted]
-    hardware = str(workers.cluster) if workers.cluster else device_name("cpu")
+    cluster = workers.cluster
+    hardware = str(cluster) if cluster and cluster.elsewhere else device_name("cpu")
     return {**origin, "hardware": hardware, "repeats": rows}
 
 

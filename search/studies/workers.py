@@ -42,10 +42,10 @@ class Workers:
         Args:
             threads: of each process on this machine; by default those of :func:`run_calls`.
         """
-        if self.cluster:
+        if self.cluster and self.cluster.elsewhere:
             return {**provenance(), "hardware": str(self.cluster)}
-        threads = threads or worker_threads(self.count)
-        return provenance(workers=self.count, threads=threads)
+        own = self.cluster.threads if self.cluster else threads or worker_threads(self.count)
+        return provenance(workers=self.count, threads=own)
 
 
 HERE = Workers()

@@ -105,7 +105,7 @@ def _jobs(calls: Sequence[Call], most: int, queue: _Queue) -> Iterator[tuple[int
                     logger.warning("%s: %s; see '%s'", calls[index].name, found["error"], job.log)
                 else:
                     yield index, found["result"]
-                queue.forget(calls[index])
+                queue.forget(calls[index], job)
             if not ended:
                 time.sleep(_LOOK_S)
     except BaseException:
@@ -183,6 +183,7 @@ class _Job:
         if time.monotonic() < self.gone + patience:
             return None
         state = self.handle.state
+        self.handle.cancel(check=False)  # what comes back later would come to nobody
         shown = "" if state in ("FINISHED", "INTERRUPTED") else f" ({state})"  # of local jobs
         return _outcome(self.outcome) or {"error": f"ended without a result{shown}"}
 
@@ -195,7 +196,7 @@ class _Queue:
         import submitit
 
         self.cluster = cluster
-        self._follow = claim if cluster.kind == "local" else None
+        self._follow = None if cluster.elsewhere else claim
         self._executor = submitit.AutoExecutor(cluster.folder, cluster=cluster.kind)
         self._executor.update_parameters(**submitit_parameters(cluster))
         kinds = {"slurm": submitit.SlurmJob, "local": submitit.LocalJob}
@@ -226,17 +227,20 @@ class _Queue:
         job = self._job(call, self._kind(self.cluster.folder, known))
         if "result" in (_outcome(job.outcome) or {}) or job.alive():
             return job
-        self.forget(call)
+        job.handle.cancel(check=False)
+        self.forget(call, job)
         return None
 
-    def forget(self, call: Call) -> None:
+    def forget(self, call: Call, job: _Job) -> None:
         """What a job has left has been taken, or is of no use."""
-        self._outcome(call).unlink(missing_ok=True)
+        # of jobs on this machine, a later one may have the same number
+        for file in (self._outcome(call), job.handle.paths.submitted_pickle):
+            file.unlink(missing_ok=True)
         self._remember({key: job for key, job in self._sent.items() if key != call.digest})
 
     def leave(self, jobs: Sequence[_Job]) -> None:
         """Ends jobs on this machine; those of a cluster go on."""
-        if self.cluster.kind == "local":
+        if not self.cluster.elsewhere:
             for job in jobs:
                 job.handle.cancel()
         elif jobs:
@@ -255,7 +259,7 @@ class _Queue:
         return self.cluster.folder / f"{call.digest}.json"
 
     def _job(self, call: Call, handle: Any) -> _Job:
-        patience = _VISIBLE_S if self.cluster.kind == "slurm" else 0.0
+        patience = _VISIBLE_S if self.cluster.elsewhere else 0.0
         return _Job(handle, self._outcome(call), patience)
 
 

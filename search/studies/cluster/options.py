@@ -38,7 +38,7 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
 """Of the jobs of each kind of cluster: those of sbatch, two of submitit's names for them
 (``timeout_min``, ``mem_gb``), and ``setup``, a shell command before each job."""
 
-_PROGRAMS = ("sbatch", "srun", "sacct")
+_PROGRAMS = ("sbatch", "srun", "sacct", "scancel")
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,11 @@ class Cluster:
     def threads(self) -> int:
         """Of every job."""
         return int(self.options.get("cpus_per_task", 1))
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether its machines are others than this one."""
+        return self.kind != "local"
 
     def __str__(self) -> str:
         """Kind and options, as the hardware of a study."""

@@ -44,6 +44,10 @@ def work(call: bytes, outcome: str, threads: int, follow: tuple[str, str] | None
 
 
 def _in_one_line(error: Exception) -> str:
+    from submitit.core.utils import UncompletedJobError
+
+    if isinstance(error, UncompletedJobError):  # raised by submitit's handler of the last signal
+        return "its time is over; the next job has as much, or raise timeout_min"
     if isinstance(error, UserError):
         return " ".join(str(error).split())
     (first, *_) = [*str(error).splitlines(), ""]

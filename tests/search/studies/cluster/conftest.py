@@ -44,13 +44,18 @@ exit 0
 """
 
 
+SCANCEL = """#!/bin/sh
+echo "$1" >> "$SLURM_FAKE/cancelled"
+"""
+
+
 @pytest.fixture
 def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """On the PATH; the folder has a script, a state and a process of every job."""
     programs, folder = tmp_path / "bin", tmp_path / "slurm"
     for made in (programs, folder):
         made.mkdir()
-    for name, text in (("sbatch", SBATCH), ("srun", SRUN), ("sacct", SACCT)):
+    for name, text in (("sbatch", SBATCH), ("srun", SRUN), ("sacct", SACCT), ("scancel", SCANCEL)):
         (programs / name).write_text(text)
         (programs / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")

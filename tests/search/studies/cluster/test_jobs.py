@@ -169,6 +169,8 @@ def test_a_job_that_slurm_ended(
     with pytest.raises(UserError, match="1 of 1 jobs failed"):
         list(on_cluster(calls(tmp_path, 0), 9, cluster))
     assert f"trial 0: ended without a result ({state}); see '" in caplog.text
+    # it does not come back beside the one that the next command sends
+    assert (slurm / "cancelled").read_text().split() == [states(slurm)[0].stem]
 
 
 def test_a_preempted_job_that_is_started_again(
