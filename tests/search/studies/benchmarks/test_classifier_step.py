@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from backbones.errors import UserError
 from search.studies.benchmarks.classifier_step import (
+    LABELS,
+    classifier_step_report,
     classifier_step_section,
     make_our_step,
     make_timm_step,
@@ -64,6 +68,15 @@ def test_our_step_is_the_trainers_own(tmp_path: Path) -> None:
         step()
         losses.append(trainer.storage.latest()["total_loss"][0])
     assert losses[-1] < losses[0]
+
+
+def test_a_report_goes_into_its_table() -> None:
+    report = classifier_step_report("cpu", 2, 32, "float32", 1)
+    assert {*report["steps"]} == {*LABELS}
+    table = classifier_step_section(report)
+    assert all(label in table for label in LABELS.values())
+    with pytest.raises(UserError, match="--batch is 0; expected 1 or more"):
+        classifier_step_report("cpu", 0, 32, "float32", 1)
 
 
 def test_the_table_has_time_and_ratio() -> None:

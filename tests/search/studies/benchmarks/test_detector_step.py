@@ -10,12 +10,15 @@ import torch
 from detectron2 import model_zoo
 from detectron2.config import CfgNode
 
+from backbones.errors import UserError
 from search.studies.benchmarks import detector_step
 from search.studies.benchmarks.detector_step import (
     DETECTORS,
+    KINDS,
     OBJECTS,
     build_detector,
     detector_config,
+    detector_step_report,
     detector_step_section,
     made_up_batch,
     make_inference_step,
@@ -113,6 +116,19 @@ def test_random_features_are_of_a_trained_ones_size(detector: str) -> None:
         maps = model.backbone(torch.randn(1, 3, 64, 64))
     for name, found in maps.items():
         assert 1e-2 < found.std() < 1e2, name
+
+
+@pytest.mark.usefixtures("small")
+def test_a_report_goes_into_its_table() -> None:
+    report = detector_step_report("cpu", 2, SIZE, "float32", 1)
+    table = detector_step_section(report)
+    for kind in KINDS:
+        costs = report["steps"][kind]
+        assert {*costs} == {*DETECTORS}
+        assert costs["R50-FPN"]["time_ratio"] == 1
+        assert all(f"{kind}, {name}" in table for name in DETECTORS)
+    with pytest.raises(UserError, match="--size is 0; expected 1 or more"):
+        detector_step_report("cpu", 2, (64, 0), "float32", 1)
 
 
 def test_the_table_has_both_kinds() -> None:
