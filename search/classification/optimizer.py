@@ -64,6 +64,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     if name == "rmsproptf":
         options["alpha"] = 0.9  # MnasNet's decay of the squared gradients
     kind = get_optimizer_class(name, bind_defaults=False)
+    options.update(update_options(kind, Precision.of(cfg)))
     optimizer: torch.optim.Optimizer = create_optimizer_v2(
         parameter_groups(cfg, model),
         opt=name,
@@ -71,7 +72,6 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         weight_decay=0.0,
         momentum=cfg.SOLVER.MOMENTUM,
         **options,
-        **update_options(kind, Precision.of(cfg)),
     )
     return keep_update_options(optimizer)
 
