@@ -26,7 +26,7 @@ STEPS, DETECTOR_STEPS = 30, 40
 """Of a run; a detector's rows of metrics are 20 iterations apart."""
 
 BATCH = 32
-"""Images per step of a classification, in the digits' configurations."""
+"""Images per step of a classification."""
 
 LIMIT = 60
 """Seconds that a run, or its second half, may take on a GPU."""
@@ -159,7 +159,8 @@ def _words(setting: Setting, chosen: Check, run: Path) -> list[str]:
     if not detector:
         epochs = BATCH * STEPS / setting.digits.images_train
         options += (
-            *("CLASSIFICATION.EPOCHS", f"{epochs:.5f}", "SOLVER.WARMUP_EPOCHS", "0.0"),
+            *("SOLVER.IMS_PER_BATCH", str(BATCH), "SOLVER.WARMUP_EPOCHS", "0.0"),
+            *("CLASSIFICATION.EPOCHS", f"{epochs:.5f}"),
             *("CLASSIFICATION.CHECKPOINT_EPOCHS", f"{epochs / 3:.5f}", "VIS_PERIOD", "5"),
         )
     if setting.tiny:

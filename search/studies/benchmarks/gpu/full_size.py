@@ -160,13 +160,13 @@ def _started(setting: Setting, name: str) -> Figures:
         raise UserError(f"the losses in '{run}/metrics.json' are not finite")
     row = read_metrics(run)[1]
     seconds = (rows.times[1] - rows.times[0]) / period
-    busy = row["time"] - row["data_time"]
+    hours = seconds * recipe.steps / 3600
     return {
         "batch": batch,
         "seconds": seconds,
         "median_seconds": row["time"],
         "data_seconds": row["data_time"],
         "peak_bytes": peak_bytes(ended.output),
-        "hours": seconds * recipe.steps / 3600,
-        "hours_without_waiting": busy * recipe.steps / 3600,
+        "hours": hours,
+        "hours_without_waiting": hours * (1 - row["data_time"] / row["time"]),
     }
