@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -71,16 +72,41 @@ def index_shards(paths: Sequence[Path]) -> ShardIndex:
 
 @lru_cache(maxsize=8)
 def _loaded(paths: tuple[Path, ...], file: Path) -> ShardIndex:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(f"{file}.lock"):  # the other processes of a run wait for it
+    with contextlib.ExitStack() as held:
         try:
-            with np.load(file, allow_pickle=False) as saved:
-                return ShardIndex(*(saved[name] for name in ShardIndex._fields))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            index = _made(paths)
-        with atomic_path(file) as temporary, open(temporary, "wb") as opened:
-            np.savez(opened, **index._asdict())
-    return index
+            file.parent.mkdir(parents=True, exist_ok=True)
+            # the other processes of a run wait for it
+            held.enter_context(filelock.FileLock(f"{file}.lock"))
+        except OSError as error:
+            _warn_of_cache(file, error)
+            return _made(paths)
+        if (kept := _kept(file)) is not None:
+            return kept
+        index = _made(paths)
+        try:
+            with atomic_path(file) as temporary, open(temporary, "wb") as opened:
+                np.savez(opened, **index._asdict())
+        except (UserError, OSError) as error:
+            _warn_of_cache(file, error)
+        return index
+
+
+def _kept(file: Path) -> ShardIndex | None:
+    """What an earlier run left; None where there is nothing, or nothing whole."""
+    try:
+        with np.load(file, allow_pickle=False) as saved:
+            return ShardIndex(*(saved[name] for name in ShardIndex._fields))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def _warn_of_cache(file: Path, error: Exception) -> None:
+    _log.warning(
+        "the contents of tar files cannot be kept in '%s' (%s), so that every process lists them "
+        "anew; set FVCORE_CACHE to a folder that can be written",
+        file.parent,
+        getattr(error, "strerror", None) or error,
+    )
 
 
 def _stamp(path: Path) -> tuple[int, int]:

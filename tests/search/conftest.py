@@ -11,8 +11,10 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import TrainerBase
 from PIL import Image
 from torch import Tensor, nn
+from torchvision.transforms.functional import normalize
 
 from backbones import HeadSpec, LatencyTable, LayerSpec, StemSpec, create_model
+from backbones.architecture import IMAGENET
 from backbones.paths import config_path
 from backbones.weights import save_checkpoint
 from search.config import add_search_config
@@ -89,6 +91,12 @@ def randomized_supernet(space: SearchSpace, num_classes: int = 10) -> Supernet:
     supernet = Supernet(space, num_classes)
     randomize(supernet)
     return supernet.eval()
+
+
+def as_expected(images: Tensor) -> Tensor:
+    """Bytes as networks expect them, by torchvision's own function."""
+    found: Tensor = normalize(images / 255, IMAGENET.mean, IMAGENET.std)
+    return found
 
 
 @torch.no_grad()

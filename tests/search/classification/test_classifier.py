@@ -17,7 +17,7 @@ from backbones.exported import save_backbone
 from backbones.weights import read_checkpoint
 from search.classification.classifier import ClassifierTrainer
 from tests.made_images import spoil_pixels
-from tests.search.conftest import SHORT, interrupt_at, make_cfg, write_classifier
+from tests.search.conftest import SHORT, as_expected, interrupt_at, make_cfg, write_classifier
 
 
 @pytest.mark.slow
@@ -95,7 +95,8 @@ def test_a_complete_run_makes_up_for_a_failed_evaluation(images: Path, tmp_path:
     assert (folder / "results.json").read_bytes() == marked
     model, val = second.unwrapped.eval(), second.val_data
     with torch.no_grad():
-        right = [int(model(val[index][0][None]).argmax()) == val[index][1] for index in range(16)]
+        pairs = [(as_expected(val[index][0][None]), val[index][1]) for index in range(16)]
+        right = [int(model(image).argmax()) == label for image, label in pairs]
     assert json.loads(results)["classification"]["val"]["top1"] == 100 * sum(right) / 16
 
 

@@ -168,6 +168,28 @@ def test_the_index_is_made_once(shards: Path, cache: Path, monkeypatch: pytest.M
     assert len(list(cache.glob("*.npz"))) == 2
 
 
+@pytest.mark.parametrize("in_the_way", ["cache", "cache/shards/index.npz"])
+def test_without_a_place_for_the_index(
+    shards: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    in_the_way: str,
+) -> None:
+    """A file where its folder should be, and a folder where it should be itself."""
+    file = tmp_path / "cache" / "shards" / "index.npz"
+    if in_the_way == "cache":
+        (tmp_path / "cache").write_text("")
+    else:
+        file.mkdir(parents=True)
+    paths = find_shards(str(shards), shards)["train"]
+    index = shard_index._loaded(tuple(paths), file)
+    assert len(index.labels) == 16
+    (message,) = caplog.messages
+    assert f"cannot be kept in '{file.parent}' (" in message
+    assert "set FVCORE_CACHE" in message
+
+
 def test_the_kept_classes_are_those_of_the_folder(tmp_path: Path) -> None:
     for split, name in itertools.product(("train", "val"), "abcdef"):
         (tmp_path / "folder" / split / name).mkdir(parents=True)

@@ -15,10 +15,8 @@ import torch.nn.functional as F
 from detectron2.config import CfgNode
 from fvcore.nn.precise_bn import update_bn_stats
 from torch import Tensor
-from torchvision.transforms.functional import normalize
 
 from backbones import Architecture, UserError
-from backbones.architecture import IMAGENET
 from backbones.exported import save_backbone
 from backbones.latency import predict_runtime
 from search.runs.build import build_latency_table
@@ -32,7 +30,7 @@ from search.selection.target import select_by_value
 from search.space import Candidate, Choice, SearchSpace
 from search.supernets.export import export_network
 from search.supernets.single_path import Supernet
-from tests.search.conftest import SHORT, make_cfg
+from tests.search.conftest import SHORT, as_expected, make_cfg
 from tests.search.start.conftest import random_network
 
 OWN: list[Choice] = [Candidate(1, 1, 0), Candidate(1, 1, 0), Candidate(0, 1, 0)]
@@ -249,12 +247,6 @@ def test_losses_that_were_measured_otherwise_are_dropped(
     assert Sensitivities(file, more, digest(more, 4), OWN).layers == []
     assert Sensitivities(file, space, digest(space, 5), OWN).loss is None
     assert Sensitivities(file, space, digest(space, 4), OWN).layers == known.layers
-
-
-def as_expected(images: Tensor) -> Tensor:
-    """Bytes as the network expects them."""
-    found: Tensor = normalize(images / 255, IMAGENET.mean, IMAGENET.std)
-    return found
 
 
 def test_a_loss_is_that_of_the_network_on_its_own(trainer: SearchTrainer) -> None:

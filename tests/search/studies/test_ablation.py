@@ -16,10 +16,8 @@ import torch.nn.functional as F
 from detectron2.config import CfgNode, get_cfg
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
-from torchvision.transforms.functional import normalize
 
 from backbones import UserError
-from backbones.architecture import IMAGENET
 from backbones.files import read_json
 from backbones.network import build_classifier
 from backbones.paths import config_path
@@ -34,6 +32,7 @@ from search.studies.ablation import (
     run_ablation,
 )
 from search.supernets.single_path import Supernet
+from tests.search.conftest import as_expected
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -106,7 +105,7 @@ def test_a_step_sums_the_gradients_of_fixed_networks(
     with double_precision():
         randomize_norms(supernet)
         pixels, targets = torch.randint(256, (8, 3, 64, 64)).byte(), torch.arange(8) % 2
-        batch = normalize(pixels / 255, IMAGENET.mean, IMAGENET.std)
+        batch = as_expected(pixels)
         expected = {name: torch.zeros_like(p) for name, p in supernet.named_parameters()}
         for kernel in kernels:
             network = network_by_hand(supernet, kernel)
@@ -145,7 +144,7 @@ def test_each_kernel_is_judged_as_a_network_of_its_own(
     scores = trainer.evaluate()
     assert list(results) == list(scores) == ["3x3", "5x5"]
     data = [trainer.train_data[index] for index in range(16)]
-    batch = torch.stack([image for image, _ in data])
+    batch = as_expected(torch.stack([image for image, _ in data]))
     targets = torch.tensor([target for _, target in data])
     seen = []
     for name, kernel in (("3x3", 3), ("5x5", 5)):

@@ -29,6 +29,7 @@ from search.studies.methods.study import (
 )
 from search.studies.methods.tables import study_table
 from search.studies.trials import check_recipe, recipe, trial_config
+from tests.search.conftest import as_expected
 
 TRIALS = [
     (METHODS[name], target, seed)
@@ -164,7 +165,7 @@ def check_trained(record: dict[str, Any], trainer: ClassifierTrainer, seed: int)
     model, right, losses = trainer.averaged_model.eval(), 0, []
     for image, target in (trainer.val_data[index] for index in range(16)):
         with torch.no_grad():
-            logits = model(image[None])
+            logits = model(as_expected(image[None]))
         right += int(logits.argmax()) == target
         losses.append(float(logits.logsumexp(1)) - float(logits[0, target]))
     assert record["top1"] == pytest.approx(100 * right / 16)
