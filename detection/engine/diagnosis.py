@@ -47,6 +47,14 @@ def first_nonfinite(model: nn.Module, forward: Callable[[], Any]) -> str:
     return found[0] if found else "no layer's output is so when the batch is repeated"
 
 
+def bad_gradient(model: nn.Module) -> str:
+    """Of finite losses, the parameter nearest to them whose gradient is not finite."""
+    named = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
+    bad = [name for name, gradient in named if not _finite(gradient)]
+    nearest = f", nearest to the loss that of '{bad[-1]}'" if bad else ""
+    return f"the losses are finite and gradients are not{nearest}"
+
+
 def _finite(tensor: Tensor) -> bool:
     return not tensor.is_floating_point() or bool(tensor.isfinite().all())
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from backbones.errors import UserError
-from detection.engine.diagnosis import first_nonfinite
+from detection.engine.diagnosis import bad_gradient, first_nonfinite
 from detection.engine.selection import Kept, tensors_of
 from detection.engine.trainer import unwrap_ddp
 
@@ -142,7 +142,7 @@ class SkipNonFinite(HookBase):
         self.skipped = int(state["skipped"])
 
     def _start_step(self) -> None:
-        self.bad = False
+        self.bad = self._undecided = False
         self._total: Tensor | None = None
         self._passes: list[tuple[dict[str, Tensor], Callable[[], Any]]] = []
 
@@ -199,15 +199,17 @@ class SkipNonFinite(HookBase):
         gradients = [parameter.grad for parameter in parameters]
         known = self._settle(torch.stack(torch._foreach_norm(gradients, 1)).sum())
         if known is None:
-            self._updated = Kept(tensors_of(optimizer, parameters))
+            tensors = list(tensors_of(optimizer, parameters))
+            if self._updated is None or not self._updated.holds(tensors):
+                self._updated = Kept(tensors)
             self._updated.take()
+            self._undecided = True
         elif known:
             optimizer.zero_grad(set_to_none=True)  # what has no gradient is left alone
 
     def _after_update(self, *_: Any) -> None:
-        if self._updated is not None:
+        if self._undecided and self._updated is not None:
             self._updated.put_back(self._nonfinite)
-            self._updated = None
 
     def _settle(self, figure: Tensor) -> bool | None:
         """Undoes what a step with a figure that is not finite did to the statistics.
@@ -269,7 +271,7 @@ class SkipNonFinite(HookBase):
             if not place and any(_read(loss - loss) != 0 for loss in named.values()):
                 place = first_nonfinite(self._model, forward)
         if not losses:
-            place = "the losses are finite and gradients are not" + _bad_gradient(self._model)
+            place = bad_gradient(self._model)
         reasons = comm.all_gather((losses, place))
         losses, place = next((reason for reason in reasons if reason[0]), reasons[0])
         raise NonFiniteError(
@@ -278,13 +280,6 @@ class SkipNonFinite(HookBase):
             f"{losses + ', ' if losses else ''}{place}. Lower SOLVER.BASE_LR, lengthen the "
             "warm-up, or raise that key; --resume continues from the last checkpoint"
         )
-
-
-def _bad_gradient(model: nn.Module) -> str:
-    """The parameter nearest to the loss whose gradient is not finite."""
-    named = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
-    bad = [name for name, gradient in named if not _read(gradient.isfinite().all())]
-    return f", nearest to the loss that of '{bad[-1]}'" if bad else ""
 
 
 def _read(value: Tensor) -> Any:

@@ -187,7 +187,7 @@ def join_group(place: Place, on_gpu: bool) -> dist.Store:
     warnings.filterwarnings("ignore", "TypedStorage is deprecated")
     _set_local_group()
     comm.synchronize()
-    return dist.PrefixStore("spnas_run", store)
+    return dist.PrefixStore(f"spnas_run/{place.attempt}", store)
 
 
 def other_failed(store: dist.Store, wait: bool = False) -> bool:

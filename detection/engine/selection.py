@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from operator import is_
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +22,15 @@ class Kept:
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
         by_type: dict[torch.dtype, list[Tensor]] = {}
-        for tensor in tensors:
+        self._tensors = list(tensors)
+        for tensor in self._tensors:
             by_type.setdefault(tensor.dtype, []).append(tensor.detach())
         self._groups = list(by_type.values())
         self._copies: list[list[Tensor]] = []
+
+    def holds(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether it is made of these tensors."""
+        return len(tensors) == len(self._tensors) and all(map(is_, tensors, self._tensors))
 
     def take(self) -> None:
         """Remembers the present content."""
