@@ -200,6 +200,7 @@ def test_threads_of_a_command_are_its_own() -> None:
     assert threads == ["2", "4"]
 
 
+@pytest.mark.slow
 def test_commands_as_jobs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

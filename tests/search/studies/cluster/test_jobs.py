@@ -61,6 +61,7 @@ def study(folder: Path, workers: Workers, trials: int) -> dict[str, Any]:
     return run_trials(pending, folder / "study.json", {"recipe": "one"}, summary, workers)
 
 
+@pytest.mark.slow
 def test_a_study_whose_jobs_fail_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     workers = Workers(2, Cluster("local", tmp_path / "jobs", {"cpus_per_task": 2}))
     ask(tmp_path, "0.kill", "1.fail", "2.mistake")
