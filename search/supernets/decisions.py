@@ -96,8 +96,8 @@ class Decisions(Sequence[Decision]):
         if isinstance(decisions, Decisions):
             return decisions
         weights = [vars(d).values() for d in decisions if isinstance(d, Decision)]
-        kernel, expansion, se, keep = zip(*weights, strict=True)
-        return cls(*map(torch.stack, (kernel, expansion, se)), torch.stack(keep)[:, None])
+        kernel, expansion, se, keep = map(torch.stack, zip(*weights, strict=True))
+        return cls(kernel, expansion, se, keep[:, None])
 
     @overload
     def __getitem__(self, index: int) -> Decision: ...
@@ -106,8 +106,10 @@ class Decisions(Sequence[Decision]):
     def __getitem__(self, index: slice) -> Decisions: ...
 
     def __getitem__(self, index: int | slice) -> Decision | Decisions:
-        *options, keep = (weights[index] for weights in vars(self).values())
-        return Decision(*options, keep[0]) if isinstance(index, int) else Decisions(*options, keep)
+        kernel, expansion, se, keep = (weights[index] for weights in vars(self).values())
+        if isinstance(index, int):
+            return Decision(kernel, expansion, se, keep[0])
+        return Decisions(kernel, expansion, se, keep)
 
     def __len__(self) -> int:
         return len(self.keep)

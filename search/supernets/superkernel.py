@@ -127,11 +127,14 @@ class SuperMBConv(MBConv):
         """(N, C, H, W) → the same, scaled; as it is without SE, and 0 in unused channels."""
         se = self.se
         assert isinstance(se, SqueezeExcite)
-        weights = (se.reduce.weight, se.reduce.bias, se.expand.weight, se.expand.bias)
+        assert se.reduce.bias is not None
+        assert se.expand.bias is not None
+        weights = [se.reduce.weight, se.reduce.bias, se.expand.weight, se.expand.bias]
         if se.reduce.weight.dtype != y.dtype:  # mixed precision
-            weights = tuple(weight.to(y.dtype) for weight in weights)
+            weights = [weight.to(y.dtype) for weight in weights]
         masks = (parts.channels, parts.squeeze, parts.identity, parts.excited)
-        return Excitation.apply(y, *masks, *weights, self.space.se_gate)
+        excited: Tensor = Excitation.apply(y, *masks, *weights, self.space.se_gate)
+        return excited
 
     def _last_norm(self, y: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
         norm = self.project.norm
