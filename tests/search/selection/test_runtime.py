@@ -16,7 +16,7 @@ from backbones.layer_types import LayerType
 from search.profiling.counting import counted_table
 from search.selection.runtime import PaperRuntimeModel, RuntimeModel
 from search.space import Candidate, Choice, SearchLayer, SearchSpace
-from search.supernets.decisions import Decision, hard_decision
+from search.supernets.decisions import Decision, Decisions, hard_decision
 from tests.search.conftest import nested_weights
 
 
@@ -39,8 +39,8 @@ def by_name(row: LayerRuntimes) -> dict[str, float]:
     return {str(layer_type): runtime for layer_type, runtime in row.runtimes.items()}
 
 
-def decisions(space: SearchSpace, choices: list[Choice]) -> list[Decision]:
-    return [hard_decision(space, choice) for choice in choices]
+def decisions(space: SearchSpace, choices: list[Choice]) -> Decisions:
+    return Decisions.of([hard_decision(space, choice) for choice in choices])
 
 
 def test_all_types_at_all_layers_equal_the_table(
@@ -90,15 +90,17 @@ def test_paper_model_equals_the_equations(
             for _ in range(20)
         ]
         runtimes = model.layers(
-            [
-                Decision(
-                    nested_weights(torch.tensor([use5])),
-                    nested_weights(torch.tensor([use6])),
-                    nested_weights(torch.tensor([use25, use50])),
-                    torch.tensor(use3),
-                )
-                for use5, use3, use6, use25, use50 in values
-            ]
+            Decisions.of(
+                [
+                    Decision(
+                        nested_weights(torch.tensor([use5])),
+                        nested_weights(torch.tensor([use6])),
+                        nested_weights(torch.tensor([use25, use50])),
+                        torch.tensor(use3),
+                    )
+                    for use5, use3, use6, use25, use50 in values
+                ]
+            )
         )
         expected = [
             paper_by_hand(by_name(row), use5, use3, use6, use25)
