@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from detection.engine.compiled import eagerly
+
 
 @torch.no_grad()
 def first_nonfinite(model: nn.Module, forward: Callable[[], Any]) -> str:
@@ -40,7 +42,7 @@ def first_nonfinite(model: nn.Module, forward: Callable[[], Any]) -> str:
     handles = [module.register_forward_hook(look) for module in names]
     try:
         with suppress(FloatingPointError, RuntimeError, ValueError, AssertionError):
-            forward()
+            eagerly(forward)()  # compiled code would call no hooks
     finally:
         for handle in handles:
             handle.remove()

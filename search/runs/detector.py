@@ -226,7 +226,7 @@ class DetectorSearchTrainer(DetectionTrainer):
         if not detector.training:
             return None
         # a runtime in half precision would be off by as much as λ answers to
-        with torch.autocast(self.cfg.MODEL.DEVICE, enabled=False):
+        with torch.autocast(torch.device(self.cfg.MODEL.DEVICE).type, enabled=False):
             return {**losses, **self.formulation.losses(self)}
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from backbones.errors import UserError
 from backbones.latency import LatencyTable
 from backbones.network import build_classifier
+from detection.engine.fused import update_options
 from detection.engine.provenance import provenance
 from search.selection.runtime import RuntimeModel
 from search.space import SearchSpace
@@ -91,12 +92,13 @@ def make_step(
     torch.manual_seed(0)
     runtime_model = RuntimeModel(space, table).to(device)
     model = MAKERS[network](space).to(device).to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+    computed = precision_of(precision, device.type)
+    update = update_options(torch.optim.SGD, computed)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, **update)
     images = torch.randn(batch, 3, size, size, device=device)
     images = images.to(memory_format=torch.channels_last)
     targets = torch.randint(1000, (batch,), device=device)
     forward = torch.compile(model, backend=backend) if backend else model
-    computed = precision_of(precision, device.type)
     scaler = computed.scaler()
 
     def step() -> None:

@@ -19,6 +19,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from backbones.network import build_classifier
 from detection.engine import compiled
 from detection.engine.compiled import compile_network, eagerly
+from detection.engine.diagnosis import first_nonfinite
 from detection.trainer import DetectionTrainer
 from search.classification.classifier import ClassifierTrainer
 from search.runs.classification import SearchTrainer
@@ -149,6 +150,23 @@ def test_copies_and_evaluations_run_eagerly(
     assert graphs.frame_count == before
     network(images)
     assert graphs.frame_count > before
+
+
+def test_the_layer_of_a_number_that_is_not_finite(
+    graphs: CompileCounterWithBackend, wide_space: SearchSpace
+) -> None:
+    """Compiled code does not call the hooks that look for it."""
+    network = fixed(wide_space).train()
+    compile_network(network)
+    step(network, 0)
+    before = graphs.frame_count
+    head = network.get_submodule("head.conv")
+    assert isinstance(head, nn.Conv2d)
+    nn.init.constant_(head.weight, 3e38)
+    images = torch.randn(4, 3, 32, 32).to(memory_format=torch.channels_last)
+    found = first_nonfinite(network, lambda: network(images))
+    assert found.startswith("first in the output of 'head.conv' (Conv2d)")
+    assert graphs.frame_count == before
 
 
 def states(path: Path) -> dict[str, Tensor]:
