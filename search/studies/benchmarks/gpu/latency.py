@@ -114,4 +114,6 @@ def _searched(setting: Setting) -> Figures:
     (row,) = measure_architectures(
         [architecture], _engine(setting), deployment, rounds, table, space
     )
-    return {"target": target, "seconds": ended.seconds, **row}
+    names = {"error": "error_percent", "error_then": "error_percent_then"}  # `error` is a failure
+    measured = {names.get(key, key): value for key, value in row.items()}
+    return {"target": target, "seconds": ended.seconds, **measured}

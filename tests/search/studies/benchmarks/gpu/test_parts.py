@@ -104,7 +104,9 @@ def test_a_table_and_a_search_on_it(setting: Setting) -> None:
     smallest, largest = figures["table"]["range"]
     assert figures["search"]["target"] == pytest.approx((smallest + largest) / 2, abs=1e-3)
     assert 0 < figures["search"]["predicted"] <= figures["search"]["target"] * 1.001
-    assert figures["search"]["measured"] > 0
+    found = figures["search"]
+    error = 100 * (found["predicted"] / found["measured"] - 1)
+    assert found["error_percent"] == pytest.approx(error)
     assert figures["table"]["scores"]["all"]["networks"] == 2
     assert "searched for" in TABLES["e"](figures)
 
