@@ -17,6 +17,8 @@ _SIGNS = ("::", "{", "*", "?", "[")
 
 def is_pattern(dataset: str) -> bool:
     """Whether a data set is named by a pattern of tar files, and not by a folder."""
+    if Path(dataset).expanduser().is_dir():  # whatever letters are in its name
+        return False
     return dataset.endswith(".tar") or any(sign in dataset for sign in _SIGNS)
 
 

@@ -6,6 +6,7 @@ import io
 import itertools
 import pickle
 import runpy
+import shutil
 import sys
 import tarfile
 from pathlib import Path
@@ -235,6 +236,11 @@ def test_a_folder_of_images_stays_one(images: Path, tmp_path: Path) -> None:
     write_tar(root / "ILSVRC2012_img_train.tar", {"n01440764.tar": b"x"})
     write_tar(root / "train" / "n01440764.tar", {"n01440764_1.JPEG": png()})
     assert not has_shards(root)
+
+
+def test_a_folder_may_be_called_like_a_pattern(images: Path, tmp_path: Path) -> None:
+    shutil.copytree(images, tmp_path / "photos[1].tar")
+    assert len(open_images(str(tmp_path / "photos[1].tar"), "train")) == 16
 
 
 @pytest.mark.parametrize(
