@@ -133,9 +133,10 @@ class SkipNonFinite(HookBase):
 
     def state_dict(self) -> dict[str, Any]:
         """The steps skipped; nothing without any."""
-        if self._counted is not None:
-            self._look()
-        return {"skipped": self.skipped} if self.skipped else {}
+        # of the first process, which is to know no more than the others, and to do what they do
+        counted = 0 if self._counted is None else int(_read(self._counted))
+        skipped = self.skipped + counted
+        return {"skipped": skipped} if skipped else {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes over what :meth:`state_dict` returned."""
@@ -190,7 +191,8 @@ class SkipNonFinite(HookBase):
         return self._total
 
     def _before_update(self, optimizer: Optimizer, *_: Any) -> None:
-        if self._scaled:  # whose scaler has come before
+        # a scaler has come before; and Detectron2's clipping is a step around the step
+        if self._scaled or self._undecided:
             return
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         parameters = [parameter for parameter in parameters if parameter.grad is not None]

@@ -131,6 +131,8 @@ def _ignore_signals(worker: int) -> None:
 
 def _end_loaders() -> None:
     """``multiprocessing`` ends them by SIGTERM, which they ignore, and waits for that."""
+    if hasattr(signal, "SIGCHLD"):  # by which PyTorch takes their end for a failure of the run
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for child in multiprocessing.active_children():
         if child.daemon:
             child.kill()

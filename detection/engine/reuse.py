@@ -15,7 +15,10 @@ from backbones.errors import UserError
 from backbones.files import differing, leaves
 from detection.engine.run_folder import run_traces
 
-FREE_KEYS = ("OUTPUT_DIR", "WANDB.", "DATALOADER.NUM_WORKERS", "MODEL.DEVICE")
+FREE_KEYS = (
+    *("OUTPUT_DIR", "WANDB.", "DATALOADER.NUM_WORKERS", "MODEL.DEVICE"),
+    *("SOLVER.MAX_TO_KEEP", "SOLVER.MAX_NONFINITE"),
+)
 """Keys, or beginnings of keys, that change where a run works and not what it comes to."""
 
 

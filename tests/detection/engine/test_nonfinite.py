@@ -207,6 +207,25 @@ def test_a_run_with_too_many_stops_and_says_where(
     again.train()
 
 
+def test_a_checkpoint_knows_what_the_host_does_not(tmp_path: Path) -> None:
+    """Nor does the first process learn of it, which alone saves."""
+    run = Run(tmp_path, with_nan(3))
+    run.skipping._on_gpu = True
+    known: list[int] = []
+    step = run.run_step
+
+    def run_step() -> None:
+        known.append(run.skipping.skipped)
+        step()
+
+    run.run_step = run_step  # type: ignore[method-assign]
+    run.train()
+    assert known == [0] * STEPS
+    for name in ("model_0000003", "model_0000005", "model_final"):
+        content = torch.load(tmp_path / f"{name}.pth", weights_only=True)
+        assert content["trainer"]["hooks"] == {"SkipNonFinite": {"skipped": 1}}
+
+
 def test_no_step_may_be_skipped(tmp_path: Path) -> None:
     run = Run(tmp_path, with_nan(5), limit=0)
     run.skipping._on_gpu = True

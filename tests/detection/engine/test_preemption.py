@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,9 +107,9 @@ from torch.utils.data import DataLoader
 from detection.engine.preemption import listening, loader_start
 here = listening()
 here.__enter__()
-loader = iter(DataLoader(range(10**9), num_workers=1, worker_init_fn=loader_start()))
+loader = iter(DataLoader(range(10**9), num_workers=4, worker_init_fn=loader_start()))
 first = next(loader)
-(worker,) = loader._workers
+worker, *_ = loader._workers
 for number in (signal.SIGTERM, signal.SIGUSR1):
     os.kill(worker.pid, number)
 taken = [next(loader) for _ in range(100)]
@@ -121,6 +122,26 @@ def test_loader_processes_stay_with_their_run_and_end_with_it() -> None:
     command = [sys.executable, "-W", "ignore", "-c", LOADING]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)
     assert (done.returncode, done.stdout) == (0, "goes on 100 True\n"), done.stderr
+
+
+CHILD = """
+import multiprocessing
+def load():
+    global kept
+{}
+child = multiprocessing.get_context("fork").Process(target=load)
+child.start()
+child.join()
+raise SystemExit(child.exitcode)
+"""
+
+
+def test_the_end_of_loader_processes_is_no_failure_of_one_process_of_several() -> None:
+    """Whose exit code is that of all that it does on its way out."""
+    program = CHILD.format(textwrap.indent(LOADING, "    "))
+    command = [sys.executable, "-W", "ignore", "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "goes on 100 True\n", "")
 
 
 def _two_ranks(rank: int, folder: str) -> None:

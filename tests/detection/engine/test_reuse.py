@@ -47,7 +47,8 @@ def test_what_changes_no_result_may_differ(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     options = ("OUTPUT_DIR", "x", "WANDB.ENABLED", "False", "DATALOADER.NUM_WORKERS", "0")
     device = ("MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "a.pth")
-    check_same_run(tmp_path, config(*options, *device), WAY_OUT)
+    faults = ("SOLVER.MAX_TO_KEEP", "2", "SOLVER.MAX_NONFINITE", "20")
+    check_same_run(tmp_path, config(*options, *device, *faults), WAY_OUT)
     with pytest.raises(UserError, match="MODEL.WEIGHTS is"):
         check_same_run(tmp_path, config("MODEL.WEIGHTS", "b.pth"), WAY_OUT)
 
