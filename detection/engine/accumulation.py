@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from functools import reduce
 from typing import TYPE_CHECKING
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.engine import SimpleTrainer
 from detectron2.utils import comm
@@ -52,9 +54,10 @@ def forward_passes(model: nn.Module, count: int) -> Iterator[int]:
         count: of passes.
     """
     for number in range(count):
-        last = number == count - 1
-        parallel = isinstance(model, nn.parallel.DistributedDataParallel)
-        with nullcontext() if last or not parallel else model.no_sync():
+        exchange: AbstractContextManager[None] = nullcontext()
+        if number < count - 1 and isinstance(model, nn.parallel.DistributedDataParallel):
+            exchange = model.no_sync()
+        with exchange:
             yield number
 
 
@@ -81,7 +84,7 @@ def detector_step(
         with precision.autocast():
             found = trainer.model(batch)
         losses = {"total_loss": found} if isinstance(found, Tensor) else found
-        scaler.scale(sum(losses.values()) / passes).backward()
+        scaler.scale(reduce(torch.add, losses.values()) / passes).backward()
         for name, loss in losses.items():
             means[name] = means.get(name, 0) + loss.detach() / passes
     trainer._write_metrics(means, data_time)

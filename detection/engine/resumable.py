@@ -205,11 +205,16 @@ class ResumableTrainer(TrainerBase):
         self._stop_if_asked(state)
 
     def after_train(self) -> None:
-        """Runs the hooks; of a run that leaves, only what closes its files."""
+        """Runs the hooks; of a run that leaves, only what closes its files.
+
+        One that fails in its last step is not evaluated, as Detectron2 would.
+        """
         defer(False)
         if not self._leaving:
             if self.iter >= self.max_iter and (signal := asked()):
                 raise Preempted(signal, " behind the last iteration")
+            if self.iter < self.max_iter:
+                self._hooks = [hook for hook in self._hooks if not isinstance(hook, hooks.EvalHook)]
             super().after_train()
             return
         for hook in self._hooks:

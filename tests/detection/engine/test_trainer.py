@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -172,6 +173,26 @@ def test_resume_without_a_checkpoint_starts(tmp_path: Path) -> None:
     run.train()
     assert len(run.losses) == 3
     assert last_iteration(tmp_path) == 2
+
+
+class Judged(Run):
+    """Remembers after how many steps it was evaluated."""
+
+    def _evaluate(self) -> dict[str, float]:
+        self.evaluated = [*getattr(self, "evaluated", []), len(self.losses)]
+        return super()._evaluate()
+
+
+@pytest.mark.parametrize(("fail_at", "expected"), [(2, [2]), (3, [2]), (None, [2, 4])])
+def test_a_run_that_fails_is_not_evaluated(
+    tmp_path: Path, fail_at: int | None, expected: list[int]
+) -> None:
+    """In its last step neither, where Detectron2 takes it for complete."""
+    run = Judged(tmp_path, 4)
+    run.fail_at = fail_at
+    with contextlib.nullcontext() if fail_at is None else pytest.raises(UserError, match="a hole"):
+        run.train()
+    assert run.evaluated == expected
 
 
 def test_old_checkpoints_go_also_after_resuming(tmp_path: Path) -> None:

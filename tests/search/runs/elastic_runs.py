@@ -17,7 +17,6 @@ from unittest import mock
 
 import torch
 from detectron2.utils import comm
-from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from detection.engine.processes import join_group, launched_place, leave_group, was_restarted
@@ -47,10 +46,9 @@ def worker(images: Path, base: Path) -> None:
     register(base)
     try:
         _train(images, base, was_restarted(os.environ))
-    except SignalException:  # from the launcher, of whose processes one has died
-        raise
     except Exception as error:
-        if not is_lost(error):
+        # the other process has died, and the launcher ends this one
+        if not (is_lost(error) or "got signal" in str(error)):
             failure.write_text(traceback.format_exc())
         raise
     leave_group()
