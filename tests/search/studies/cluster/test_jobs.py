@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -140,9 +142,22 @@ def test_a_command_finds_the_jobs_of_the_one_before(
     assert len(processes(tmp_path, 0)) == 2
 
 
+def between_looks(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], None]) -> None:
+    """What happens while the command waits for its jobs."""
+
+    def sleep(seconds: float) -> None:
+        time.sleep(seconds)
+        happens()
+
+    clock = SimpleNamespace(sleep=sleep, monotonic=time.monotonic)
+    monkeypatch.setattr(jobs, "time", clock)
+
+
 def until_gone(process: int) -> None:
-    while Path(f"/proc/{process}").exists():
-        time.sleep(0.05)
+    with contextlib.suppress(ProcessLookupError):
+        while True:
+            os.kill(process, 0)
+            time.sleep(0.05)
 
 
 @pytest.mark.parametrize("state", ["OUT_OF_MEMORY", "TIMEOUT", "PREEMPTED"])
@@ -158,15 +173,12 @@ def test_a_job_that_slurm_ended(
     ask(tmp_path, "0.wait")
     cluster = Cluster("slurm", tmp_path / "jobs")
 
-    def end(seconds: float) -> None:
-        """In place of the wait between two looks."""
-        sleep(seconds)
+    def end() -> None:
         if (found := processes(tmp_path, 0)) and "RUNNING" in states(slurm)[0].read_text():
             states(slurm)[0].write_text(state)
             os.kill(found[0], signal.SIGKILL)
 
-    sleep = time.sleep
-    monkeypatch.setattr(jobs.time, "sleep", end)
+    between_looks(monkeypatch, end)
     with pytest.raises(UserError, match="1 of 1 jobs failed"):
         list(on_cluster(calls(tmp_path, 0), 9, cluster))
     assert f"trial 0: ended without a result ({state}); see '" in caplog.text
@@ -181,9 +193,7 @@ def test_a_preempted_job_that_is_started_again(
     ask(tmp_path, "0.wait")
     seen: list[str] = []
 
-    def preempt(seconds: float) -> None:
-        """In place of the wait between two looks."""
-        sleep(seconds)
+    def preempt() -> None:
         found = processes(tmp_path, 0)
         if found and not seen:
             seen.append("preempted")
@@ -200,8 +210,7 @@ def test_a_preempted_job_that_is_started_again(
             script = states(slurm)[0].with_suffix(".sh")
             subprocess.run(["sh", script], env={**environment, "SLURM_PROCID": "0"}, check=True)
 
-    sleep = time.sleep
-    monkeypatch.setattr(jobs.time, "sleep", preempt)
+    between_looks(monkeypatch, preempt)
     cluster = Cluster("slurm", tmp_path / "jobs")
     assert dict(on_cluster(calls(tmp_path, 0), 9, cluster)) == {0: {"score": 0.0, "threads": "1"}}
     assert seen == ["preempted", "started again"]
