@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from backbones.architecture import Architecture
 from backbones.network import Classifier, build_classifier
-from backbones.weights import load_weights
 from search.space import Choice
 from search.supernets.one_shot import DECISION_MODULES, OneShot
 
@@ -34,7 +34,12 @@ def exported_state(supernet: OneShot, choices: Sequence[Choice]) -> dict[str, Te
 def export_network(
     supernet: OneShot, choices: Sequence[Choice], architecture: Architecture
 ) -> Classifier:
-    """A fixed network with the supernet's weights; in eval mode both compute the same."""
-    model = build_classifier(architecture, supernet.num_classes, supernet.dropout.p)
-    load_weights(model, exported_state(supernet, choices), "the supernet")
-    return model.to(supernet.stem.conv.weight.device).train(supernet.training)
+    """A fixed network with the supernet's weights; in eval mode both compute the same.
+
+    It is built without values of its own, and takes the copies as they are: searches cut out
+    thousands, and on a GPU every look at a value waits.
+    """
+    with torch.device("meta"):
+        model = build_classifier(architecture, supernet.num_classes, supernet.dropout.p)
+    model.load_state_dict(exported_state(supernet, choices), assign=True)
+    return model.train(supernet.training)

@@ -57,6 +57,24 @@ def test_three_options_an_axis(
         assert disagreement(supernet, choices, seed) < 1e-5, choices
 
 
+@pytest.mark.parametrize("make", SUPERNETS)
+def test_a_network_is_a_copy(
+    make: Callable[[SearchSpace, int], OneShot], wide_space: SearchSpace, rng: random.Random
+) -> None:
+    """With values of its own for everything, which can be trained and changed."""
+    supernet = randomized(make, wide_space)
+    before = {name: value.clone() for name, value in supernet.state_dict().items()}
+    choices = wide_space.sample(rng)
+    network = export_network(supernet, choices, wide_space.architecture(choices, "copy"))
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    with torch.no_grad():
+        for value in network.state_dict().values():
+            assert not value.is_meta and value.is_contiguous()
+            value.fill_(7)
+    for name, value in supernet.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
 def test_three_options_an_axis_under_thresholds(wide_space: SearchSpace) -> None:
     """Every choice is reached by thresholds, and eval mode runs as its network."""
     supernet = randomized(Supernet, wide_space)
