@@ -103,7 +103,7 @@ def main(args: argparse.Namespace) -> None:
     if not trials:
         raise UserError("no trials: --rows, --parts, --seeds or --controls ask for none")
     facts = {
-        **workers.facts(),
+        **workers.facts(device=search_cfg.MODEL.DEVICE),
         "unit": build_latency_table(search_cfg, search_space(search_cfg)).unit,
     }
     study = run_study(

@@ -214,7 +214,7 @@ class ResumableTrainer(TrainerBase):
             if self.iter >= self.max_iter and (signal := asked()):
                 raise Preempted(signal, " behind the last iteration")
             if self.iter < self.max_iter:
-                self._hooks = [hook for hook in self._hooks if not isinstance(hook, hooks.EvalHook)]
+                self._hooks[:] = [h for h in self._hooks if not isinstance(h, hooks.EvalHook)]
             super().after_train()
             return
         for hook in self._hooks:

@@ -19,6 +19,7 @@ from search.studies.ablation import ablation_section
 from search.studies.benchmarks.busy_machine import busy_machine_section
 from search.studies.benchmarks.coco_scoring import scoring_section
 from search.studies.benchmarks.data_checks import data_section
+from search.studies.benchmarks.gpu.tables import gpu_section
 from search.studies.benchmarks.loader import loader_section
 from search.studies.benchmarks.search_step import search_step_section, search_steps_section
 from search.studies.comparison.tables import comparison_section, comparison_summary
@@ -107,6 +108,7 @@ SECTIONS: dict[str, Section | CodeSection] = {
     "keys-detector-pretrained": CodeSection(keys_table("search/mask_rcnn_pretrained.yaml")),
     "pretrained-classes": Section("pretrained-classes", pretrained_section),
     "pretrained-parts": Section("pretrained-parts", pretrained_section),
+    "pretrained-parts-short": Section("pretrained-parts-short", pretrained_section),
     "known-answer-measured": Section("known-answer-measured", known_answer_section),
     "importance": Section("importance", importance_section),
     "ablation": Section("ablation", ablation_section),
@@ -123,6 +125,7 @@ SECTIONS: dict[str, Section | CodeSection] = {
     "kills": Section("kills", kills_section),
     "search-step": Section("search-step", search_step_section),
     "search-step-gpu": Section("search-step-gpu", search_steps_section),
+    "gpu": Section("gpu", gpu_section),
     "weights": Section("weights", weights_section),
 }
 """By name. Every one stands in one page."""

@@ -36,16 +36,17 @@ class Workers:
         """Whether all run in this process."""
         return self.count == 1 and self.cluster is None
 
-    def facts(self, threads: int | None = None) -> dict[str, str | None]:
+    def facts(self, threads: int | None = None, device: str = "cpu") -> dict[str, str | None]:
         """Command, code, hardware and versions of a study, for its file.
 
         Args:
             threads: of each process on this machine; by default those of :func:`run_calls`.
+            device: ``cpu`` or ``cuda``, that it computes on.
         """
         if self.cluster and self.cluster.elsewhere:
             return {**provenance(), "hardware": str(self.cluster)}
         own = self.cluster.threads if self.cluster else threads or worker_threads(self.count)
-        return provenance(workers=self.count, threads=own)
+        return provenance(device, self.count, own)
 
 
 HERE = Workers()
