@@ -31,7 +31,7 @@ def main(args: argparse.Namespace) -> None:
     options = ["CLASSIFICATION.EPOCHS", str(args.epochs), *args.opts]
     cfg = load_search_config(args.config_file, options)
     recipe = " ".join([f"--epochs {args.epochs:g} --config-file {args.config_file}", *args.opts])
-    facts = {**workers.facts(), "recipe": recipe}
+    facts = {**workers.facts(device=cfg.MODEL.DEVICE), "recipe": recipe}
     print(ablation_table(run_ablation(cfg, args.seeds, args.output, facts, workers)))
 
 

@@ -75,7 +75,7 @@ def main(args: argparse.Namespace) -> None:
         raise UserError("no trials: --methods, --targets, --seeds or --random-seeds ask for none")
     space = search_space(search_cfg)
     facts = {
-        **workers.facts(),
+        **workers.facts(device=search_cfg.MODEL.DEVICE),
         "unit": build_latency_table(search_cfg, space).unit,
         "live_thresholds": {name: live_thresholds(space, name) for name in IMPORTANCES},
     }

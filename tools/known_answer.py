@@ -61,10 +61,10 @@ def main(args: argparse.Namespace) -> None:
     check_counts(args, seeds=1)
     output = args.truth if args.step == "train" else args.output
     workers = workers_of(args, output, default=os.cpu_count() or 1)
-    facts = workers.facts()
     if args.step == "train":
         search_cfg = load_search_config(args.search_config_file)
         train_cfg = load_search_config(args.classifier_config_file, args.opts)
+        facts = workers.facts(device=train_cfg.MODEL.DEVICE)
         truth = train_truth(search_cfg, train_cfg, args.seeds, workers, args.truth, facts)
         if args.seeds > 1:  # one training of each has no spread to show
             print(reliability_table(truth_facts(truth)))
@@ -72,6 +72,7 @@ def main(args: argparse.Namespace) -> None:
     # the accuracy of the supernet's own weights is not looked at
     options = ["SEARCH.CALIBRATION_BATCHES", "1", *args.opts]
     search_cfg = load_search_config(args.search_config_file, options)
+    facts = workers.facts(device=search_cfg.MODEL.DEVICE)
     trials = [
         (method, target, seed)
         for seed in range(args.first_seed, args.first_seed + args.seeds)
