@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
-from detectron2.engine import DefaultTrainer, TrainerBase, hooks
+from detectron2.engine import DefaultTrainer, TrainerBase, hooks, train_loop
 from detectron2.engine.train_loop import HookBase
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
@@ -17,6 +18,7 @@ from torch import nn
 
 from detection.engine.best import BestModel
 from detection.engine.checkpoint_files import adopt_checkpoints
+from detection.engine.deferred import DeferredStorage
 from detection.engine.metrics import has_row, is_due, recent_scalars, restore_scalars
 from detection.engine.preemption import Preempted, asked, defer
 from detection.engine.random_state import capture_random_state, restore_random_state
@@ -73,7 +75,9 @@ class ResumableTrainer(TrainerBase):
             if start < end and self._has_stopped(start):
                 end = self.max_iter = start
             if not 0 < start >= end:
-                with contextlib.suppress(_Stopped):
+                # whose name the loop of Detectron2's trainer looks up
+                deferred = mock.patch.object(train_loop, "EventStorage", DeferredStorage)
+                with deferred, contextlib.suppress(_Stopped):
                     return super().train(*args, **kwargs)
                 return None
             logger.info("All %d iterations are done: nothing to train", end)

@@ -223,8 +223,8 @@ class ClassificationTrainer(RunTrainer):
         storage.put_scalar("data_time", data_time)
         storage.put_scalar("epoch", self.progress * self.cfg.CLASSIFICATION.EPOCHS)
         passes = [torch.stack([value.detach().float() for value in f.values()]) for f in figures]
-        *values, top1 = mean_over_processes(torch.stack(passes).mean(0)).tolist()
-        storage.put_scalar("total_loss", sum(values))
+        *values, top1 = mean_over_processes(torch.stack(passes).mean(0)).unbind()
+        storage.put_scalar("total_loss", torch.stack(values).sum())
         if len(values) > 1:
             storage.put_scalars(**dict(zip(list(figures[0])[:-1], values, strict=True)))
         storage.put_scalar("train/top1", top1)

@@ -15,7 +15,7 @@ from detection.engine.replicas import check_same
 from search.selection.runtime import RuntimeModel
 from search.selection.tradeoff import FixedTradeOff, TargetTradeOff
 from search.space import SearchLayer, SearchSpace
-from search.supernets.decisions import LayerDecision, PathWeights
+from search.supernets.decisions import Decisions, LayerDecision, PathWeights
 from search.supernets.one_shot import OneShot
 
 
@@ -38,8 +38,8 @@ def runtime_loss(
     """
     runtime = runtime_model(supernet.decisions)
     with torch.no_grad():
-        relaxed = float(runtime_model(supernet.confidence))
-    weight = tradeoff.update(relaxed, progress)
+        relaxed = runtime_model(supernet.confidence)
+        weight = tradeoff.update(relaxed, progress)
     budget = {}
     if isinstance(tradeoff, TargetTradeOff):
         budget["search/budget"] = tradeoff.budget(progress)
@@ -47,12 +47,13 @@ def runtime_loss(
         **{
             **budget,
             "search/lambda": weight,
-            "search/runtime": float(runtime.detach()),
+            "search/runtime": runtime,
             "search/relaxed_runtime": relaxed,
         },
         smoothing_hint=False,
     )
-    return weight * runtime.log()
+    # λ is in double precision
+    return (weight * runtime.log()).to(runtime.dtype)
 
 
 @contextlib.contextmanager
@@ -65,10 +66,10 @@ def unmoved_if_skipped(
         tradeoff: the controller.
         scaler: which takes the step, or not.
     """
-    before = tradeoff.state_dict() if scaler.is_enabled() else {}
+    before = dict(vars(tradeoff))  # whose tensors are never changed in place
     yield
     if not scaler.taken:
-        tradeoff.load_state_dict(before)
+        vars(tradeoff).update(before)
 
 
 def seed_draws(supernet: OneShot, seed: int, iteration: int) -> None:
@@ -108,17 +109,15 @@ def check_decisions(supernet: OneShot) -> None:
 def log_decisions(supernet: OneShot, space: SearchSpace) -> None:
     """How sure every option of every layer is, and how strong the thresholds' gradients."""
     storage = get_event_storage()
-    for index, decision in enumerate(supernet.relaxed_decisions(), start=1):
+    decisions = supernet.relaxed_decisions()
+    if isinstance(decisions, Decisions):
+        decisions = decisions.cpu()  # at once
+    for index, decision in enumerate(decisions, start=1):
         for name, value in _weights(decision, space, space.layers[index - 1]).items():
             storage.put_scalar(f"decisions/layer{index:02d}_{name}", value, smoothing_hint=False)
-    gradients = [
-        parameter.grad.abs().mean()
-        for parameter in supernet.decision_parameters()
-        if parameter.grad is not None
-    ]
-    if gradients:
-        mean = float(torch.stack(gradients).mean())
-        storage.put_scalar("search/threshold_gradient", mean, smoothing_hint=False)
+    gradient = supernet.decision_gradient()
+    if gradient is not None:
+        storage.put_scalar("search/threshold_gradient", gradient, smoothing_hint=False)
 
 
 def _weights(decision: LayerDecision, space: SearchSpace, layer: SearchLayer) -> dict[str, float]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
 
 
 @dataclass
@@ -12,7 +15,7 @@ class FixedTradeOff:
 
     weight: float
 
-    def update(self, runtime: float, progress: float) -> float:
+    def update(self, runtime: Tensor, progress: float) -> float:
         """Returns λ, whatever the runtime."""
         return self.weight
 
@@ -33,6 +36,8 @@ class TargetTradeOff:
     least 0. A falling budget keeps λ from winding up while the thresholds lag behind it, which is
     what makes a plain dual ascent overshoot.
 
+    It lives where the runtime is computed: a step does not wait for it.
+
     Attributes:
         target: runtime in the table's unit.
         start: progress at which the budget starts to fall.
@@ -47,37 +52,41 @@ class TargetTradeOff:
     end: float = 0.7
     proportional: float = 10.0
     integral: float = 0.1
-    summed_error: float = 0.0
-    first_runtime: float = math.nan
+    summed_error: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    first_runtime: Tensor | None = None
     updated: float = math.nan
 
-    def budget(self, progress: float) -> float:
-        """The runtime asked for at ``progress`` (0 to 1)."""
+    def budget(self, progress: float) -> Tensor:
+        """() the runtime asked for at ``progress`` (0 to 1), after the first update."""
+        assert self.first_runtime is not None
         fraction = min(max((progress - self.start) / (self.end - self.start), 0.0), 1.0)
-        start = max(self.first_runtime, self.target)
+        start = self.first_runtime.clamp(min=self.target)
         return start * (self.target / start) ** fraction
 
-    def update(self, runtime: float, progress: float) -> float:
-        """Returns λ for the next step.
+    def update(self, runtime: Tensor, progress: float) -> Tensor:
+        """Returns () λ for the next step.
 
         Args:
-            runtime: of the supernet, with relaxed decisions, in the table's unit.
+            runtime: () of the supernet, with relaxed decisions, in the table's unit.
             progress: of the search, from 0 to 1.
         """
-        if math.isnan(self.first_runtime):
-            self.first_runtime = runtime
-        error = math.log(runtime / self.budget(progress))
+        runtime = runtime.detach().double()
+        first = runtime if self.first_runtime is None else self.first_runtime
+        self.first_runtime = first.to(runtime.device)
+        error = (runtime / self.budget(progress)).log()
         if progress != self.updated:
-            self.summed_error = max(self.summed_error + error, 0.0)
-            self.updated = progress
-        return max(self.proportional * error + self.integral * self.summed_error, 0.0)
+            summed = self.summed_error.to(runtime.device) + error
+            self.summed_error, self.updated = summed.clamp(min=0), progress
+        return (self.proportional * error + self.integral * self.summed_error).clamp(min=0)
 
     def state_dict(self) -> dict[str, float]:
         """What changes during a search."""
-        return {"summed_error": self.summed_error, "first_runtime": self.first_runtime}
+        first = math.nan if self.first_runtime is None else float(self.first_runtime)
+        return {"summed_error": float(self.summed_error), "first_runtime": first}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
         """Restores :meth:`state_dict`."""
-        self.summed_error = state["summed_error"]
-        self.first_runtime = state["first_runtime"]
+        first = torch.tensor(state["first_runtime"], dtype=torch.float64)
+        self.first_runtime = None if first.isnan() else first
+        self.summed_error = torch.tensor(state["summed_error"], dtype=torch.float64)
         self.updated = math.nan

@@ -123,6 +123,11 @@ class MultiPathSupernet(OneShot):
         """The logits of the paths."""
         return list(self.path_logits)
 
+    def decision_gradient(self) -> Tensor | None:
+        """() mean over layers."""
+        found = [logits.grad.abs().mean() for logits in self.path_logits if logits.grad is not None]
+        return torch.stack(found).mean() if found else None
+
     def relaxed_decisions(self) -> list[PathWeights]:
         """The probability of every path."""
         return [PathWeights(p) for p in softmax_weights(list(self.path_logits), self.temperature)]

@@ -86,6 +86,10 @@ class OneShot(Classifier, ABC):
         """The architecture parameters (thresholds or path logits), apart from the weights."""
 
     @abstractmethod
+    def decision_gradient(self) -> Tensor | None:
+        """() mean magnitude of the gradients of decisions; None where there is none."""
+
+    @abstractmethod
     def relaxed_decisions(self) -> Sequence[LayerDecision]:
         """Relaxed decisions: the weight of every option, one decision per layer."""
 

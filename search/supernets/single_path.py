@@ -39,6 +39,9 @@ class Supernet(OneShot):
         importance_floor: see :func:`search.supernets.thresholds.relative_importance`.
         norm_layer: normalisation; batch norm by default.
 
+    Attributes:
+        known: (L, G) whether a layer has the decision, on the host.
+
     Raises:
         UserError: if the relaxation or the importance is unknown.
     """
@@ -77,7 +80,6 @@ class Supernet(OneShot):
         self.thresholds = Thresholds(
             self.superkernels, importance, temperature, initial_logit, importance_floor
         )
-        # on the host, where subsets are drawn
         self.known = torch.ones(self.thresholds.values.shape, dtype=torch.bool)
         self.known[:, -1] = torch.tensor([layer.droppable for layer in space.layers])
         self._count = int(self.known.sum())
@@ -90,6 +92,11 @@ class Supernet(OneShot):
     def decision_parameters(self) -> list[nn.Parameter]:
         """The thresholds."""
         return list(self.thresholds.parameters())
+
+    def decision_gradient(self) -> Tensor | None:
+        """() mean over the thresholds of all layers."""
+        gradient = self.thresholds.values.grad
+        return None if gradient is None else gradient[self.known].abs().mean()
 
     def reset_thresholds(self, choices: Sequence[Choice] | None = None) -> None:
         """Resets every threshold to its initial logit, for the present weights.

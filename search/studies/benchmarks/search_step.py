@@ -24,7 +24,7 @@ from detection.engine.provenance import provenance
 from search.selection.runtime import RuntimeModel
 from search.space import SearchSpace
 from search.studies.benchmarks.costs import precision_of
-from search.studies.benchmarks.operations import count_operations
+from search.studies.benchmarks.operations import operations
 from search.studies.markdown import beside
 from search.studies.markdown import table as markdown_table
 from search.supernets.multi_path import MultiPathSupernet
@@ -135,7 +135,7 @@ def operations_of(network: str, space: SearchSpace, table: LatencyTable) -> int:
 
     step()
     model.zero_grad(set_to_none=True)
-    return count_operations(step)
+    return operations(step).total()
 
 
 def interleaved_seconds(steps: Sequence[Callable[[], None]], repeats: int) -> list[float]:
@@ -216,8 +216,8 @@ def search_step_report(
     peaks = [peak_bytes(name, space, table, device, batch, size) for name in NETWORKS]
     steps = [make_step(name, *loaded, batch, size) for name in NETWORKS]
     seconds = interleaved_seconds(steps, repeats)
-    operations = [operations_of(name, *loaded[:2]) for name in NETWORKS]
-    costs = [StepCost(*cost) for cost in zip(seconds, peaks, operations, strict=True)]
+    counts = [operations_of(name, *loaded[:2]) for name in NETWORKS]
+    costs = [StepCost(*cost) for cost in zip(seconds, peaks, counts, strict=True)]
     largest = costs[-1]
     return {
         **provenance(device),
