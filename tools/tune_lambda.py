@@ -111,7 +111,12 @@ def main(args: argparse.Namespace) -> None:
         settings = [asdict(task) for task in tasks]
         calls = [Call(f"worker {index}", share, settings) for index in range(workers.count)]
         list(run_calls(calls, workers))
-    facts = {**workers.facts(device=cfg.MODEL.DEVICE), "target": args.target, "unit": unit, "budget": args.budget}
+    facts = {
+        **workers.facts(device=cfg.MODEL.DEVICE),
+        "target": args.target,
+        "unit": unit,
+        "budget": args.budget,
+    }
     records = []
     for task in tasks:
         study = work(task, storage, search_outcome(cfg, SOLVERS[task.solver].stops_early))
