@@ -17,13 +17,17 @@ def parse() -> argparse.Namespace:
         "search-step",
         help="a training step of the supernet against one of the largest fixed network",
     )
-    step.add_argument("--space", default="imagenet", help="search space (default: imagenet)")
-    step.add_argument("--table", default="pixel1", help="latency table (default: pixel1)")
     step.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     step.add_argument("--batch", type=int, default=32, help="images per step (default: 32)")
     step.add_argument("--size", type=int, default=224, help="side in pixels (default: 224)")
     step.add_argument("--repeats", type=int, default=5, help="timed steps of each (default: 5)")
     step.add_argument("--threads", type=int, help="of the CPU (default: as many as PyTorch takes)")
+    launches = commands.add_parser(
+        "operations", help="how many operations a search step launches, and deciding alone"
+    )
+    for command in (step, launches):
+        command.add_argument("--space", default="imagenet", help="search space (default: imagenet)")
+        command.add_argument("--table", default="pixel1", help="latency table (default: pixel1)")
     scoring = commands.add_parser(
         "coco-scoring", help="AP by faster-coco-eval against AP by pycocotools, on one made-up set"
     )
@@ -66,7 +70,7 @@ def parse() -> argparse.Namespace:
     )
     loader.add_argument("--images", type=int, default=200, help="a round (default: 200)")
     loader.add_argument("--repeats", type=int, default=5, help="rounds (default: 5)")
-    for command in (step, scoring, data, helps, busy, classifier, detector, loader):
+    for command in (step, launches, scoring, data, helps, busy, classifier, detector, loader):
         command.add_argument("--output", help="also write the figures to this JSON file")
     _add_gpu(commands.add_parser("gpu", help="all that a GPU is to be asked, in eight minutes"))
     return parser.parse_args()
@@ -122,11 +126,14 @@ def _measure(args: argparse.Namespace) -> None:
     from search.studies.benchmarks.data_checks import data_report
     from search.studies.benchmarks.detector_step import detector_step_report
     from search.studies.benchmarks.loader import loader_report
+    from search.studies.benchmarks.operations import operations_report
     from search.studies.benchmarks.search_step import search_step_report
     from search.studies.benchmarks.tool_help import help_report
 
     if args.command == "coco-scoring":
         report = scoring_report(args.images, args.detections)
+    elif args.command == "operations":
+        report = operations_report(args.space, args.table)
     elif args.command == "check-data":
         report = data_report(args.images, args.annotations)
     elif args.command == "help":

@@ -21,6 +21,7 @@ from search.studies.benchmarks.coco_scoring import scoring_section
 from search.studies.benchmarks.data_checks import data_section
 from search.studies.benchmarks.gpu.tables import gpu_section
 from search.studies.benchmarks.loader import loader_section
+from search.studies.benchmarks.operations import operations_section
 from search.studies.benchmarks.search_step import search_step_section, search_steps_section
 from search.studies.comparison.tables import comparison_section, comparison_summary
 from search.studies.config_keys import keys_table
@@ -123,6 +124,7 @@ SECTIONS: dict[str, Section | CodeSection] = {
     "loader": Section("loader", loader_section),
     "data-kinds": CodeSection(kinds_table),
     "kills": Section("kills", kills_section),
+    "operations": Section("operations", operations_section),
     "search-step": Section("search-step", search_step_section),
     "search-step-gpu": Section("search-step-gpu", search_steps_section),
     "gpu": Section("gpu", gpu_section),

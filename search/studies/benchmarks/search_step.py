@@ -14,40 +14,21 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from backbones.errors import UserError
 from backbones.latency import LatencyTable
-from backbones.network import build_classifier
 from detection.engine.fused import update_options
 from detection.engine.provenance import provenance
 from search.selection.runtime import RuntimeModel
 from search.space import SearchSpace
 from search.studies.benchmarks.costs import precision_of
-from search.studies.benchmarks.operations import operations
+from search.studies.benchmarks.operations import LABELS, MAKERS, NETWORKS, operations_of
 from search.studies.markdown import beside
 from search.studies.markdown import table as markdown_table
-from search.supernets.multi_path import MultiPathSupernet
 from search.supernets.one_shot import OneShot
-from search.supernets.single_path import Supernet
 
 _STATUS = Path("/proc/self/status")
-
-NETWORKS = ("supernet", "multi_path", "largest")
-"""The single-path supernet; the multi-path one at half width, as in the paper (Sec. VII-A), since
-at full width it needs several times the memory of most machines; and the largest fixed network."""
-
-LABELS = {
-    "supernet": "single-path supernet",
-    "multi_path": "multi-path supernet, half width",
-    "largest": "largest fixed network",
-}
-
-MAKERS: dict[str, Callable[[SearchSpace], nn.Module]] = {
-    "supernet": Supernet,
-    "multi_path": lambda space: MultiPathSupernet(space.scaled(0.5)),
-    "largest": lambda space: build_classifier(space.largest()),
-}
 
 
 @dataclass(frozen=True)
@@ -58,7 +39,7 @@ class StepCost:
         seconds: median over the timed steps.
         peak_bytes: highest memory during a step, above what the process holds before the network
             is built: resident set on a CPU, allocated memory on a GPU.
-        operations: that its forward and backward pass launch (:func:`operations_of`).
+        operations: that its forward and backward pass launch.
     """
 
     seconds: float
@@ -114,28 +95,6 @@ def make_step(
             torch.cuda.synchronize(device)
 
     return step
-
-
-def operations_of(network: str, space: SearchSpace, table: LatencyTable) -> int:
-    """Operations of a step of training on a CPU, forward and backward, whatever the images' size.
-
-    Args:
-        network: one of ``NETWORKS``.
-        space: the search space.
-        table: for the runtime term of supernets.
-    """
-    model, runtime_model = MAKERS[network](space).train(), RuntimeModel(space, table)
-    images, targets = torch.randn(2, 3, 32, 32), torch.randint(1000, (2,))
-
-    def step() -> None:
-        loss: Tensor = F.cross_entropy(model(images), targets)
-        if isinstance(model, OneShot):
-            loss = loss + 0.1 * runtime_model(model.decisions).log()
-        loss.backward()
-
-    step()
-    model.zero_grad(set_to_none=True)
-    return operations(step).total()
 
 
 def interleaved_seconds(steps: Sequence[Callable[[], None]], repeats: int) -> list[float]:

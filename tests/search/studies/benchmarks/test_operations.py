@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from backbones import LatencyTable
-from search.selection.runtime import RuntimeModel
 from search.space import SearchSpace
-from search.studies.benchmarks.operations import operations
-from search.studies.benchmarks.search_step import operations_of
+from search.studies.benchmarks import operations as module
+from search.studies.benchmarks.operations import (
+    deciding,
+    operations,
+    operations_of,
+    operations_report,
+    operations_section,
+)
 from search.supernets.single_path import Supernet
 
 
@@ -41,19 +48,22 @@ def test_deciding_and_the_runtime_term(
     space: SearchSpace, table: LatencyTable, dropout: float
 ) -> None:
     """Forward and backward, at most 400, whatever the number of layers."""
-    runtime_model = RuntimeModel(space, table)
-    supernet = Supernet(space, 2).train()
-    supernet.subset_dropout = dropout
-
-    def decide() -> None:
-        supernet.decide()
-        runtime_model(supernet.decisions).log().backward()
-
-    decide()
-    supernet.zero_grad()
-    found = operations(decide)
+    found = deciding(space, table, dropout)
     assert 100 < found.total() <= 400
     assert not {"_local_scalar_dense", "is_nonzero", "nonzero"} & set(found)  # the host waits
+
+
+def test_a_report_and_its_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = {"supernet": 1200, "multi_path": 9000, "largest": 1000}
+    monkeypatch.setattr(module, "operations_of", lambda network, *_: counts[network])
+    monkeypatch.setattr(
+        module, "deciding", lambda *_, dropout=0.0: Counter(mul=300 + int(100 * dropout))
+    )
+    report: dict[str, Any] = operations_report("imagenet", "pixel1")
+    assert report["ratios"] == {"supernet": 1.2, "multi_path": 9.0, "largest": 1.0}
+    text = operations_section(report)
+    for part in ("1,200", "1.200", "9,000", "alone: 300, and with subset dropout 340."):
+        assert part in text
 
 
 def test_layers_add_views_alone(space: SearchSpace) -> None:
