@@ -35,6 +35,7 @@ from detection.engine.random_state import seeded
 from detection.engine.results import results_part, write_results
 from detection.engine.run_folder import evaluation_config
 from detection.engine.trainer import ResumableTrainer, unwrap_ddp, wrap_ddp
+from detection.engine.unreadable import UnreadableHook
 from detection.engine.wandb_writer import WandbSettings, WandbWriter
 from detection.engine.writers import build_run_writers
 from detection.evaluation import build_evaluator
@@ -213,7 +214,8 @@ class DetectionTrainer(ResumableTrainer, DefaultTrainer):
                 self.start_iter,
                 self.progress_note,
             )
-            self.register_hooks([MetricsHook(self._writers, _LOG_PERIOD)])
+            said = UnreadableHook(self.cfg.OUTPUT_DIR, _LOG_PERIOD)
+            self.register_hooks([said, MetricsHook(self._writers, _LOG_PERIOD)])
         if self.cfg.SOLVER.COMPILE:
             compile_network(trunk_of(self.cfg, unwrap_ddp(self.model), "COMPILE"))
         super().before_train()

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import io
 import logging
+import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -156,6 +157,9 @@ def _started(
     local_rank: int, main: Main, args: argparse.Namespace, count: int, url: str, error_file: str
 ) -> None:
     """``main`` in a process of its own; a user's mistake is handed to the parent through a file."""
+    # the platform's own, else loaders would start as this process did: each with all its imports
+    # and a copy of the data set, again at every evaluation
+    multiprocessing.set_start_method(None, force=True)
     if not args.num_gpus:
         torch.set_num_threads(max(torch.get_num_threads() // count, 1))
     rank = args.machine_rank * count + local_rank

@@ -22,6 +22,7 @@ from detection.engine.best import BestModel
 from detection.engine.checkpoint import Checkpointer
 from detection.engine.metrics import MetricsHook
 from detection.engine.resumable import ResumableTrainer
+from detection.engine.unreadable import UnreadableHook
 from detection.engine.wandb_writer import WandbSettings, WandbWriter
 from detection.engine.writers import build_run_writers
 
@@ -36,7 +37,7 @@ _HOOK_ORDER: tuple[tuple[type[HookBase], ...], ...] = (
     (HookBase,),
     (hooks.PeriodicCheckpointer,),
     (hooks.EvalHook, BestModel),
-    (hooks.PeriodicWriter,),
+    (hooks.PeriodicWriter, UnreadableHook),
 )
 
 
@@ -182,7 +183,8 @@ class RunTrainer(ResumableTrainer):
         if comm.is_main_process() and not self._writers:
             os.makedirs(self.output_dir, exist_ok=True)
             self._writers = self.build_writers()
-            self.register_hooks([MetricsHook(self._writers, self.log_period)])
+            said = UnreadableHook(self.output_dir, self.log_period)
+            self.register_hooks([said, MetricsHook(self._writers, self.log_period)])
         super().before_train()
 
 

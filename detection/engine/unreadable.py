@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from detectron2.config import CfgNode
+from detectron2.engine.train_loop import HookBase
 
 from backbones.errors import UserError, first_of
 
@@ -77,16 +78,47 @@ class UnreadableImages:
         found = self.listed()
         if len(found) > self.limit:
             raise UserError(
-                f"{len(found)} images cannot be read, such as {first_of(found)}; {KEY} is "
+                f"{len(found)} images cannot be read, such as {first_of(list(found))}; {KEY} is "
                 f"{self.limit}: mend or remove those listed in '{self.file}' and delete it, "
                 "or set the key higher, and continue with --resume"
             )
-        _log.warning("%s: left out, %d of %s %d", error, len(found), KEY, self.limit)
 
-    def listed(self) -> list[str]:
-        """The images so far, each once."""
+    def listed(self) -> dict[str, str]:
+        """The images so far, and what is wrong with each."""
         try:
             lines = self.file.read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
-            return []
-        return list(dict.fromkeys(json.loads(line)["image"] for line in lines))
+            return {}
+        rows = [json.loads(line) for line in lines]
+        return {row["image"]: row["error"] for row in rows}
+
+
+class UnreadableHook(HookBase):
+    """Says what the loaders of all processes have left out.
+
+    They have no log of their own where they are not forked.
+
+    Args:
+        folder: the run folder.
+        period: iterations between two looks.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], period: int) -> None:
+        self._images = UnreadableImages(folder=folder)
+        self._period = period
+        self._said = len(self._images.listed())
+
+    def after_step(self) -> None:
+        """Looks every so many iterations."""
+        if (self.trainer.iter + 1) % self._period == 0:
+            self._say()
+
+    def after_train(self) -> None:
+        """Looks once more."""
+        self._say()
+
+    def _say(self) -> None:
+        found = list(self._images.listed().values())
+        for count, error in enumerate(found[self._said :], start=self._said + 1):
+            _log.warning("left out, as number %d of %s: %s", count, KEY, error)
+        self._said = len(found)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -133,6 +134,19 @@ def _killed(args: argparse.Namespace) -> None:
 def _asked(args: argparse.Namespace) -> None:
     """Slurm signals all processes of a job."""
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _start_method(args: argparse.Namespace) -> None:
+    """That of its loaders."""
+    raise UserError(f"loaders start by {multiprocessing.get_start_method()}")
+
+
+def test_loaders_of_a_process_start_as_those_of_the_tool(
+    capfd: Any, two_processes: tuple[str, ...]
+) -> None:
+    """And not as the process itself, which imports everything anew."""
+    line = _error_of(capfd, _start_method, *two_processes)
+    assert line == f"error: loaders start by {multiprocessing.get_start_method()}"
 
 
 def test_user_error_in_one_process(capfd: Any, two_processes: tuple[str, ...]) -> None:

@@ -40,8 +40,14 @@ def config(root: Path, output: Path, limit: int) -> CfgNode:
     )
 
 
-def test_a_training_leaves_them_out(broken: Path, tmp_path: Path) -> None:
-    ClassifierTrainer(config(broken, tmp_path / "run", 3)).train()
+def test_a_training_leaves_them_out(
+    broken: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("WARNING", logger="detection.engine.unreadable"):
+        ClassifierTrainer(config(broken, tmp_path / "run", 3)).train()
+    said = [line for line in caplog.messages if line.startswith("left out, as number")]
+    assert len(said) == 3
+    assert "number 3 of DATALOADER.MAX_UNREADABLE_IMAGES: cannot read the image" in said[2]
     listed = (tmp_path / "run" / UNREADABLE_FILE).read_text().splitlines()
     names = sorted(str(Path(json.loads(line)["image"]).relative_to(broken)) for line in listed)
     assert names == ["train/blue/3.png", "train/red/7.png", "val/red/0.png"]
