@@ -43,6 +43,7 @@ OWN: list[Choice] = [Candidate(1, 1, 0), Candidate(1, 1, 0), Candidate(0, 1, 0)]
 _IMAGES = (
     *("SOLVER.IMS_PER_BATCH", str(BATCH), "SOLVER.OPTIMIZER", "rmsproptf"),
     *("SOLVER.OPTIMIZER_EPS", "0.001", "SOLVER.BASE_LR", "0.02", "SEED", "1", *SHORT),
+    *("SOLVER.MAX_TO_KEEP", "99"),  # of a candidate of "random", one a step
     # 16 images
     *("CLASSIFICATION.EPOCHS", str(STEPS * BATCH / 16), "CLASSIFICATION.DROP_RATE", "0.0"),
     *("CLASSIFICATION.CHECKPOINT_EPOCHS", str(HALF * BATCH / 16)),

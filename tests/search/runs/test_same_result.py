@@ -91,8 +91,10 @@ def test_the_result_is_that_of_one_process(base: Path, kind: str, name: str) -> 
         theirs = other / results.relative_to(alone)
         _assert_close(json.loads(theirs.read_text()), json.loads(results.read_text()))
     for metrics in alone.rglob("metrics.json"):
-        folder = metrics.parent
-        _assert_close(_losses(other / folder.relative_to(alone)), _losses(folder))
+        expected = _losses(metrics.parent)
+        found = _losses(other / metrics.parent.relative_to(alone))
+        # a run that fails writes what it has
+        _assert_close({iteration: found[iteration] for iteration in expected}, expected)
 
 
 @pytest.mark.slow
@@ -115,7 +117,7 @@ def test_a_step_is_more_than_rounding(base: Path, name: str) -> None:
         read_checkpoint(file)["model"] for file in (middle, middle.with_name("model_final.pth"))
     )
     moved = [key for key in before if not _is_close(before[key], after[key])]
-    assert len(moved) > len(before) / 5  # statistics, half of all, stay
+    assert len(moved) > len(before) / 10  # statistics, more than half of all, stay
 
 
 @pytest.mark.slow
@@ -141,9 +143,11 @@ def test_torchrun_goes_on_with_a_run_of_a_tool(images: Path, tmp_path: Path) -> 
     assert mark.exists()
     assert "Resuming at iteration 2 of 4" in (run / "log.txt").read_text()
     assert {"results.json", "architecture.json", "backbone.pth", "model_final.pth"} <= _files(run)
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert line.startswith("error: process 0 of 2 has lost another one, which says why")
-    assert "--resume" in line and "Traceback" not in done.stderr
+    assert "exitcode: -9" in done.stderr and "Traceback" not in done.stderr
+    # the other one says what has happened, or that the launcher has ended it
+    said = ("error: process 0 of 2 has lost another one", "stopped by SIGTERM")
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith(said)]
+    assert "--resume" in line
 
 
 def _files(folder: Path) -> set[str]:
