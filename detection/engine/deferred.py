@@ -21,6 +21,9 @@ class DeferredStorage(EventStorage):
         start_iter: the iteration to start from.
     """
 
+    _current_prefix: str
+    _iter: int
+
     def __init__(self, start_iter: int = 0) -> None:
         super().__init__(start_iter)
         self._waiting: list[tuple[str, int, str, Tensor, bool]] = []
