@@ -96,7 +96,7 @@ class UnreadableImages:
 class UnreadableHook(HookBase):
     """Says what the loaders of all processes have left out.
 
-    They have no log of their own where they are not forked.
+    They have no log of their own where they are not forked. A resumed run says all again.
 
     Args:
         folder: the run folder.
@@ -106,7 +106,7 @@ class UnreadableHook(HookBase):
     def __init__(self, folder: str | os.PathLike[str], period: int) -> None:
         self._images = UnreadableImages(folder=folder)
         self._period = period
-        self._said = len(self._images.listed())
+        self._said = 0
 
     def after_step(self) -> None:
         """Looks every so many iterations."""

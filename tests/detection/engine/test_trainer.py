@@ -151,6 +151,7 @@ def test_hooks_run_in_detectron2s_order(tmp_path: Path) -> None:
         "Extra",
         "PeriodicCheckpointer",
         "EvalHook",
+        "UnreadableHook",
         "MetricsHook",
     ]
 
