@@ -126,6 +126,7 @@ SECTIONS: dict[str, Section | CodeSection] = {
     "kills": Section("kills", kills_section),
     "operations": Section("operations", operations_section),
     "search-step": Section("search-step", search_step_section),
+    "search-step-small": Section("search-step-small", search_step_section),
     "search-step-gpu": Section("search-step-gpu", search_steps_section),
     "gpu": Section("gpu", gpu_section),
     "weights": Section("weights", weights_section),
