@@ -135,9 +135,12 @@ def _run_part(
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """Ends a process and all that it has started."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    """Ends a process and all that it has started; on Windows itself alone."""
+    if hasattr(os, "killpg") and hasattr(signal, "SIGKILL"):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
     process.wait()
 
 
