@@ -169,9 +169,9 @@ def test_thresholds_have_a_learning_rate_of_their_own(cfg: CfgNode, space: Searc
     *_, last = optimizer.param_groups
     assert last["initial_lr"] == pytest.approx(cfg.SOLVER.BASE_LR * cfg.SEARCH.THRESHOLD_LR_MULT)
     assert last["weight_decay"] == 0
-    kernel_expansion_and_se = 1 + 1 + 2
-    count = sum(kernel_expansion_and_se + layer.droppable for layer in space.layers)
-    assert sum(p.numel() for p in last["params"]) == count
+    kernel_expansion_se_and_skip = 1 + 1 + 2 + 1  # the last one is unused where none can be
+    (thresholds,) = last["params"]
+    assert thresholds.shape == (len(space.layers), kernel_expansion_se_and_skip)
 
 
 @pytest.mark.parametrize(
