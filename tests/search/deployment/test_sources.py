@@ -32,7 +32,7 @@ def test_an_architecture_with_weights_elsewhere(classifier_run: Path, tmp_path: 
     assert "stem.conv.weight" in source.state
 
 
-def test_a_detectors_run_and_its_checkpoint(detector_run: Path) -> None:
+def test_a_detectors_run_and_its_checkpoint(detector_run: Path, tmp_path: Path) -> None:
     source = find_source(str(detector_run))
     assert source.is_detector
     assert set(source.state) <= {
@@ -40,10 +40,13 @@ def test_a_detectors_run_and_its_checkpoint(detector_run: Path) -> None:
         for name in read_checkpoint(detector_run / "model_final.pth")["model"]
     }
     file = detector_run / "model_final.pth"
+    assert find_source(str(file)).is_detector  # by the configuration beside it
+    alone = tmp_path / "model.pth"
+    alone.write_bytes(file.read_bytes())
     with pytest.raises(UserError, match=r"is a checkpoint, .* name its configuration"):
-        find_source(str(file))
+        find_source(str(alone))
     architecture = ("MODEL.SPNAS.ARCH", str(detector_run / "small.json"))
-    again = find_source(str(file), config_file=DETECTOR, options=architecture)
+    again = find_source(str(alone), config_file=DETECTOR, options=architecture)
     assert again.is_detector
     assert again.architecture == source.architecture
     with pytest.raises(UserError, match="MODEL is the checkpoint .* leave --weights 'x' out"):
