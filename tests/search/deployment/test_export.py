@@ -117,7 +117,7 @@ def test_a_pyramid_that_was_never_trained_is_warned_of(
     classifier_run: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     state = read_checkpoint(detector_run / "model_final.pth")["model"]
     prefix = "backbone.bottom_up."
@@ -125,7 +125,7 @@ def test_a_pyramid_that_was_never_trained_is_warned_of(
     save_checkpoint(tmp_path / "b.pth", {"model": alone, "matching_heuristics": True})
     words = ("--kind", "pyramid", "--format", "torch", "--output", tmp_path / "p.pt2")
     export(monkeypatch, *words, "--weights", tmp_path / "b.pth", detector_run)
-    assert any("has no pyramid: its" in record.getMessage() for record in caplog.records)
+    assert "has no pyramid: its 8 tensors are random" in capsys.readouterr().out
 
 
 @pytest.fixture
@@ -216,4 +216,4 @@ def test_the_contract_is_plain_json(
     assert written["preprocessing"]["resizing"]["rule"] == "none"
     assert written["networks"]["network"]["file"] == "b.pt2"
     assert written["checks"]["latency"]["device"]
-    assert written["versions"]["torch"] == torch.__version__
+    assert torch.__version__.startswith(written["versions"]["torch"])
