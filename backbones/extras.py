@@ -41,7 +41,7 @@ class Extra:
 EXTRAS: dict[str, Extra] = {
     "onnxruntime": Extra(("onnx", "onnxruntime", "onnxscript")),
     "litert": Extra(
-        ("ai-edge-litert", "litert-torch", "backports.strenum<1.3"),
+        ("ai-edge-litert", "ai-edge-quantizer", "litert-torch", "backports.strenum<1.3"),
         marker="sys_platform == 'linux' and platform_machine == 'x86_64' "
         "and python_version < '3.14'",
         where="Linux on x86_64 with Python 3.10 to 3.13",

@@ -131,11 +131,6 @@ class Engine(abc.ABC):
         """
 
 
-def flatten(value: Tensor | Sequence[Tensor]) -> list[Tensor]:
-    """The outputs of a module as a list."""
-    return [value] if isinstance(value, Tensor) else list(value)
-
-
 def converted(path: Path | None, convert: Callable[[], bytes]) -> bytes:
     """The model in ``path``; made by ``convert``, and kept there, if it is not there yet."""
     if path and path.exists():

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
-import tempfile
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,8 +10,10 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from backbones.deployment.formats.litert import to_litert
 from backbones.extras import require
-from backbones.inference.base import Engine, Program, Session, converted, flatten
+from backbones.inference.base import Engine, Program, Session, converted
+from backbones.quiet import quiet
 
 
 class LiteRTSession(Session):
@@ -25,7 +22,7 @@ class LiteRTSession(Session):
     def __init__(self, model: bytes, inputs: Sequence[Tensor], threads: int) -> None:
         from ai_edge_litert.interpreter import Interpreter
 
-        with _quiet():
+        with quiet():
             self.interpreter = Interpreter(model_content=model, num_threads=threads)
             self.interpreter.allocate_tensors()
         for entry, tensor in zip(self.interpreter.get_input_details(), inputs, strict=True):
@@ -76,46 +73,5 @@ class LiteRTEngine(Engine):
     def compile(
         self, build: Callable[[], nn.Module], inputs: Sequence[Tensor], path: Path | None = None
     ) -> LiteRTProgram:
-        model = converted(path, lambda: _to_litert(build().eval(), inputs))
+        model = converted(path, lambda: to_litert(build().eval(), inputs))
         return LiteRTProgram(model, inputs, self.threads)
-
-
-def _to_litert(module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
-    with _quiet(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import litert_torch
-
-        with torch.no_grad():
-            outputs = flatten(module(*inputs))
-        wrapped = litert_torch.to_channel_last_io(
-            module,
-            args=list(range(len(inputs))),
-            outputs=[index for index, tensor in enumerate(outputs) if tensor.dim() == 4],
-        )
-        channels_last = tuple(tensor.permute(0, 2, 3, 1).contiguous() for tensor in inputs)
-        model: bytes = litert_torch.convert(wrapped, channels_last).model_content()
-    return model
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps what the converter and the interpreter print, natively too, unless they fail."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    saved = os.dup(1), os.dup(2)
-    with tempfile.TemporaryFile() as sink:
-        os.dup2(sink.fileno(), 1)
-        os.dup2(sink.fileno(), 2)
-        failed = True
-        try:
-            yield
-            failed = False
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            for target, source in zip((1, 2), saved, strict=True):
-                os.dup2(source, target)
-                os.close(source)
-            if failed:
-                sink.seek(0)
-                os.write(2, sink.read())

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import warnings
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from backbones.deployment.formats.onnx import to_onnx
 from backbones.errors import UserError
 from backbones.extras import require
 from backbones.inference.base import Engine, Operator, Program, Session, converted
@@ -118,15 +117,5 @@ class OnnxRuntimeEngine(Engine):
     def compile(
         self, build: Callable[[], nn.Module], inputs: Sequence[Tensor], path: Path | None = None
     ) -> OnnxRuntimeProgram:
-        model = converted(path, lambda: _to_onnx(build().eval(), inputs))
+        model = converted(path, lambda: to_onnx(build().eval(), inputs))
         return OnnxRuntimeProgram(model, inputs, self.device, self.threads)
-
-
-def _to_onnx(module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(module, tuple(inputs), dynamo=True, verbose=False)
-    assert program is not None
-    model: bytes = program.model_proto.SerializeToString()
-    return model

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from typing_extensions import override
 
+from backbones.deployment.formats.outputs import flatten
 from backbones.errors import UserError
-from backbones.inference.base import Engine, Operator, Program, Session, flatten
+from backbones.inference.base import Engine, Operator, Program, Session
 
 
 class TorchSession(Session):

@@ -1,0 +1,55 @@
+"""ONNX, by PyTorch's own exporter."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from backbones.extras import require
+
+OPSET = 18
+"""Of every file: the exporter's own, so that nothing is converted afterwards."""
+
+
+def to_onnx(
+    module: nn.Module,
+    inputs: Sequence[Tensor],
+    *,
+    input_names: Sequence[str] = (),
+    output_names: Sequence[str] = (),
+    dynamic: Sequence[Mapping[int, str]] = (),
+) -> bytes:
+    """Converts a module in eval mode.
+
+    Args:
+        module: takes ``inputs`` as positional arguments; returns a tensor or a list of them.
+        inputs: examples.
+        input_names: of the file's inputs; the exporter's by default.
+        output_names: of the file's outputs; likewise.
+        dynamic: of every input, the names of the sides that may have any length, by their index;
+            by default every side is as in the example.
+
+    Returns:
+        The serialised model, weights included.
+    """
+    require("onnx", "onnxscript", extra="onnxruntime")
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            module,
+            tuple(inputs),
+            dynamo=True,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=list(input_names) or None,
+            output_names=list(output_names) or None,
+            dynamic_shapes=tuple(dict(sides) for sides in dynamic) or None,
+        )
+    assert program is not None
+    model: bytes = program.model_proto.SerializeToString()
+    return model
