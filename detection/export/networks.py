@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.meta_arch import GeneralizedRCNN, RetinaNet
 from detectron2.modeling.poolers import ROIPooler
@@ -64,6 +63,7 @@ class ImageNetwork(nn.Module):
         return (*scores, *deltas, *self.pooled)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """In the order of :attr:`output_names`."""
         maps = self.backbone((image - self.mean) / self.std)
         scores, deltas = self.head([maps[name] for name in self.levels])
         return (*scores, *deltas, *(maps[name] for name in self.pooled))
@@ -80,6 +80,7 @@ class BoxNetwork(nn.Module):
         self.head, self.predictor = heads.box_head, heads.box_predictor
 
     def forward(self, features: Tensor) -> tuple[Tensor, ...]:
+        """Scores, then deltas."""
         x = self.head(features).flatten(1)
         return self.predictor.cls_score(x), self.predictor.bbox_pred(x)
 
@@ -92,6 +93,7 @@ class MaskNetwork(nn.Module):
         self.head = heads.mask_head
 
     def forward(self, features: Tensor) -> tuple[Tensor, ...]:
+        """Logits before the sigmoid."""
         return (self.head.layers(features),)
 
 
@@ -210,7 +212,9 @@ def check_splittable(detector: nn.Module) -> None:
         UserError: naming the part that is of another kind.
     """
     if isinstance(detector, RetinaNet):
-        _check_part("MODEL.ANCHOR_GENERATOR.NAME", detector.anchor_generator, DefaultAnchorGenerator)
+        _check_part(
+            "MODEL.ANCHOR_GENERATOR.NAME", detector.anchor_generator, DefaultAnchorGenerator
+        )
         return
     _check_part("MODEL.META_ARCHITECTURE", detector, GeneralizedRCNN)
     generator, heads = detector.proposal_generator, detector.roi_heads
@@ -248,15 +252,3 @@ def _refuse(key: str, value: str) -> None:
         f"{key} is {value}, which cannot be exported; expected a RetinaNet, or a Faster or Mask "
         "R-CNN of StandardROIHeads with ROIAlign: export its backbone alone with --kind backbone"
     )
-
-
-@torch.no_grad()
-def examples(networks: Mapping[str, StaticNetwork], image: Tensor, boxes: int) -> dict[str, Tensor]:
-    """An input of every network to trace it with: an image (1, 3, H, W), and random features."""
-    generator = torch.Generator().manual_seed(0)
-    return {
-        name: image
-        if network.shape is None
-        else torch.randn(boxes, *network.shape, generator=generator)
-        for name, network in networks.items()
-    }

@@ -12,8 +12,11 @@ beside every exported detector::
     found = detect(image, detector, run)  # image: (H, W, 3) uint8, RGB
 
 where ``run(name, arrays)`` runs the network ``name`` on arrays by the names of its inputs and
-returns its outputs by their names.
+returns its outputs by their names. Maps are (N, C, H, W); ``detect(..., channels_last=True)``
+hands them on as (N, H, W, C), as the files of LiteRT have them.
 """
+
+from __future__ import annotations
 
 from .steps import Detections, Run, detect
 

@@ -90,17 +90,18 @@ def non_maximum_suppression(
             best, order = order[0], order[1:]
             kept.append(best)
             # of two empty boxes it is 0 / 0, which is above nothing
-            order = order[~(_iou(boxes[best], boxes[order]) > threshold)]
+            order = order[~(iou(boxes[best], boxes[order]) > threshold)]
     found = np.array(kept, int)
     return found[np.lexsort((found, -scores[found]))]
 
 
-def _iou(box: np.ndarray, others: np.ndarray) -> np.ndarray:
+def iou(box: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Intersection over union (N,) of a box (4,) with others (N, 4); NaN between empty ones."""
     sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
     shared = np.maximum(sides, 0).prod(1)
     with np.errstate(invalid="ignore"):
-        iou: np.ndarray = shared / (_areas(box[None]) + _areas(others) - shared)
-    return iou
+        share: np.ndarray = shared / (_areas(box[None]) + _areas(others) - shared)
+    return share
 
 
 def _areas(boxes: np.ndarray) -> np.ndarray:
@@ -163,7 +164,9 @@ def _samples(
     return weights / np.float32(count), first
 
 
-def paste(masks: np.ndarray, boxes: np.ndarray, size: Sequence[int], threshold: float) -> np.ndarray:
+def paste(
+    masks: np.ndarray, boxes: np.ndarray, size: Sequence[int], threshold: float
+) -> np.ndarray:
     """Masks of boxes as masks of the image, by bilinear interpolation.
 
     Args:

@@ -48,7 +48,9 @@ class Detections(NamedTuple):
         return Detections(*(part[which] for part in parts), masks)
 
 
-def detect(image: np.ndarray, detector: Spec, run: Run, masks: bool = True) -> Detections:
+def detect(
+    image: np.ndarray, detector: Spec, run: Run, masks: bool = True, channels_last: bool = False
+) -> Detections:
     """Finds the objects on an image.
 
     Args:
@@ -56,8 +58,10 @@ def detect(image: np.ndarray, detector: Spec, run: Run, masks: bool = True) -> D
         detector: the part ``detector`` of the file's contract.
         run: runs a network by its name, ``image``, ``boxes`` or ``masks``.
         masks: run the mask head where there is one.
+        channels_last: ``run`` takes and gives maps as (N, H, W, C), as LiteRT's files do, and not
+            as (N, C, H, W).
     """
-    if detector["layout"] == "NHWC":
+    if channels_last:
         run = _channels_first(run)
     pixels, size = prepare(image, detector["image"])
     maps = {name: values[0] for name, values in run("image", {"image": pixels}).items()}
@@ -83,8 +87,8 @@ def prepare(image: np.ndarray, rule: Spec) -> tuple[np.ndarray, tuple[int, int]]
     Args:
         image: (H, W, 3) uint8, RGB.
         rule: ``order`` of the colours; ``shortest`` and ``longest`` side in pixels (``shortest`` 0
-            keeps the size); ``divisor`` of the padded sides, or ``canvas``, their only values;
-            ``padding``, the pixel that is padded with.
+            keeps the size); ``divisor`` of the padded sides and the ``least`` of them, or
+            ``canvas``, their only values; ``padding``, the pixel that is padded with.
 
     Returns:
         (1, 3, H', W') float32 in [0, 255], padded below and on the right; height and width of the
@@ -93,16 +97,16 @@ def prepare(image: np.ndarray, rule: Spec) -> tuple[np.ndarray, tuple[int, int]]
     canvas, divisor = rule["canvas"], rule["divisor"]
     height, width = resized_size(image.shape[:2], rule["shortest"], rule["longest"], canvas)
     small = resize(image, height, width)
-    padded = canvas or [-(-side // divisor) * divisor for side in (height, width)]
+    padded = canvas or [
+        max(-(-side // divisor) * divisor, rule["least"]) for side in (height, width)
+    ]
     pixels = np.empty((*padded, 3), np.float32)
     pixels[:] = rule["padding"]
     pixels[:height, :width] = small[..., ::-1] if rule["order"] == "BGR" else small
     return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]), (height, width)
 
 
-def propose(
-    maps: Arrays, levels: Sequence[Spec], rule: Spec, size: tuple[int, int]
-) -> np.ndarray:
+def propose(maps: Arrays, levels: Sequence[Spec], rule: Spec, size: Sequence[int]) -> np.ndarray:
     """Boxes (N, 4) that may hold an object, the likeliest first, by a region proposal network.
 
     Args:

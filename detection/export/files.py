@@ -1,0 +1,200 @@
+"""A whole detector as files: its static networks, their contract, and the rest in NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from torch import nn
+
+from backbones.deployment.checking import compare, latency
+from backbones.deployment.contract import Contract, contract_path
+from backbones.deployment.folding import folded
+from backbones.deployment.formats import SUFFIXES, Format, Precision
+from backbones.deployment.formats.litert import to_litert
+from backbones.deployment.formats.onnx import OPSET, to_onnx
+from backbones.deployment.formats.torch_export import to_torch_export
+from backbones.deployment.quantisation import quantised
+from backbones.deployment.runtimes import open_model
+from backbones.errors import UserError
+from backbones.files import write_atomic
+from detection.export import postprocess
+from detection.export.contracts import (
+    architecture_of,
+    canvas_of,
+    describe_file,
+    divisor_of,
+    image_rule,
+    preprocessing_of,
+)
+from detection.export.networks import StaticNetwork, describe, static_networks
+from detection.export.postprocess import detect
+from detection.export.running import found_again, recorded_inputs, run_files, run_modules
+
+BATCHES = {"boxes": 100, "masks": 10}
+"""Boxes that the heads take at once in a format without dynamic sizes."""
+
+COMPARED = 4
+"""Inputs of every network that its file is compared with PyTorch on."""
+
+_PACKAGES: dict[Format, tuple[str, ...]] = {
+    "onnx": ("onnx", "onnxruntime", "torch"),
+    "litert": ("ai-edge-litert", "litert-torch", "torch"),
+    "torch": ("torch",),
+}
+
+
+def export_detector(
+    cfg: CfgNode,
+    model: nn.Module,
+    output: Path,
+    kind: Format,
+    images: Sequence[np.ndarray],
+    *,
+    precision: Precision = "fp32",
+    labels: Sequence[str] = (),
+    input_size: tuple[int, int] | None = None,
+    masks: bool = True,
+) -> Contract:
+    """Writes a detector for deployment, once its files agree with PyTorch.
+
+    Args:
+        cfg: the detector's configuration, for the size and the colours of its images.
+        model: the detector with its weights; it goes to the CPU, and into eval mode.
+        output: ``NAME.onnx``, ``NAME.tflite`` or ``NAME.pt2``: the network ``image``. The heads lie
+            beside it as ``NAME.boxes.*`` and ``NAME.masks.*``, the contract as ``NAME.json``, and
+            what is done in NumPy as ``postprocess/``.
+        kind: format of the files.
+        images: (H, W, 3) uint8, RGB: the files are compared with PyTorch on them, and int8 is
+            calibrated on them.
+        precision: of the files.
+        labels: names of the classes.
+        input_size: height and width of the images of a LiteRT file; by default the square that
+            holds every image that is resized as the configuration says.
+        masks: with the mask head, if there is one.
+
+    Returns:
+        The contract.
+
+    Raises:
+        UserError: if the detector cannot be split into static networks, the format or precision
+            cannot hold one, or a file differs too much from PyTorch.
+    """
+    if output.suffix != SUFFIXES[kind]:
+        raise UserError(f"--output is '{output}'; expected a name that ends in {SUFFIXES[kind]}")
+    if not images:
+        raise UserError("there is no image to compare the files with PyTorch on; name some photos")
+    networks = static_networks(model.cpu().eval(), masks)
+    divisor = divisor_of(model)
+    detector = describe(model, networks)
+    canvas = canvas_of(cfg, divisor, input_size) if kind == "litert" else None
+    # torch.export lets a map of one row or column be no other, and one of more never be that
+    least = 2 * max(level["stride"] for level in detector["levels"])
+    detector["image"] = image_rule(cfg, divisor, least if kind == "torch" else divisor, canvas)
+    for name, batch in BATCHES.items():
+        if name in detector:
+            detector[name]["batch"] = batch if kind == "litert" else None
+    inputs = recorded_inputs(networks, detector, images)
+    files, runtimes, described, differences = {}, {}, {}, {}
+    for name, network in networks.items():
+        if not (examples := inputs[name]):
+            raise UserError(
+                f"the detector finds nothing on the {len(images)} images given, so that its head "
+                f"of {name} cannot be tried; name photos of the objects that it knows"
+            )
+        files[name] = converted(network, kind, precision, examples, divisor, least)
+        runtime = runtimes[name] = open_model(files[name], kind)
+        entry = described[name] = describe_file(
+            network, runtime, detector, network_file(output, name)
+        )
+        runtime.inputs, runtime.outputs = entry.inputs, entry.outputs
+        agreement = compare(network.module, runtime, examples[:COMPARED])
+        agreement.check(precision, f"the network '{name}' of '{output}'")
+        differences[name] = agreement.largest
+    expected = [detect(image, detector, run_modules(networks)) for image in images]
+    found = [detect(image, detector, run_files(runtimes)) for image in images]
+    contract = Contract(
+        kind="detector",
+        format=kind,
+        precision=precision,
+        networks=described,
+        preprocessing=preprocessing_of(cfg, divisor),
+        architecture=architecture_of(model),
+        labels=tuple(labels),
+        detector=detector,
+        opset=OPSET if kind == "onnx" else None,
+        checks={
+            "images": len(images),
+            "largest_difference": differences,
+            "detections": sum(len(item.boxes) for item in expected),
+            "found_again": sum(map(found_again, expected, found)),
+            "bytes": {name: len(file) for name, file in files.items()},
+            "milliseconds": {
+                name: latency(runtime, inputs[name][0]).runtime
+                for name, runtime in runtimes.items()
+            },
+        },
+        versions={package: version(package) for package in _PACKAGES[kind]},
+    )
+    for name, file in files.items():
+        write_atomic(output.with_name(network_file(output, name)), file)
+    copy_postprocessing(output.parent)
+    contract.save(contract_path(output))
+    return contract
+
+
+def converted(
+    network: StaticNetwork,
+    kind: Format,
+    precision: Precision,
+    examples: Sequence[np.ndarray],
+    divisor: int,
+    least: int,
+) -> bytes:
+    """The file of a network.
+
+    Args:
+        network: in PyTorch.
+        kind: format of the file.
+        precision: of the file.
+        examples: inputs, which int8 is calibrated on.
+        divisor: of the sides of images.
+        least: height of an image to trace, where images may have any size.
+    """
+    images = network.shape is None
+    example = torch.from_numpy(examples[0])
+    if kind == "litert":
+        file = to_litert(folded(network.module, [example]), [example])
+        return quantised(file, kind, precision, [(array,) for array in examples])
+    shape = (2, 3, least, least + divisor) if images else (2, *example.shape[1:])
+    example = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    sides = {0: "batch", 2: "height", 3: "width"} if images else {0: "boxes"}
+    dynamic, divisor = [sides], divisor if images else 1
+    module = folded(network.module, [example], dynamic=dynamic, divisor=divisor)
+    if kind == "torch":
+        file = to_torch_export(module, [example], dynamic=dynamic, divisor=divisor)
+    else:
+        file = to_onnx(
+            module,
+            [example],
+            input_names=[network.input],
+            output_names=network.outputs,
+            dynamic=dynamic,
+            divisor=divisor,
+        )
+    return quantised(file, kind, precision, [(array,) for array in examples])
+
+
+def network_file(output: Path, name: str) -> str:
+    """Name of a network's file: ``NAME.onnx`` of ``image``, ``NAME.boxes.onnx`` of ``boxes``."""
+    return output.name if name == "image" else f"{output.stem}.{name}{output.suffix}"
+
+
+def copy_postprocessing(folder: Path) -> None:
+    """Writes ``postprocess/`` into a folder, so that the files there need nothing but NumPy."""
+    for file in sorted(Path(postprocess.__file__).parent.glob("*.py")):
+        write_atomic(folder / "postprocess" / file.name, file.read_bytes())
