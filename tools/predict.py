@@ -71,7 +71,7 @@ def parse() -> argparse.Namespace:
         "--config-file",
         default="",
         metavar="FILE",
-        help="configuration of a checkpoint (default: config.yaml beside it)",
+        help="configuration of the model (default: config.yaml beside it)",
     )
     parser.add_argument(
         "--device",
@@ -84,7 +84,7 @@ def parse() -> argparse.Namespace:
         nargs=argparse.REMAINDER,
         default=[],
         metavar="KEY VALUE",
-        help="configuration keys of a checkpoint to change, last on the line",
+        help="configuration keys to change, last on the line",
     )
     return parser.parse_args()
 
@@ -92,7 +92,7 @@ def parse() -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     from detection.prediction.images import find_images
     from detection.prediction.results import read_truth, scores_table
-    from search.prediction import open_predictor, predict_images
+    from search.deployment.prediction import open_predictor, predict_images
 
     if args.confidence is not None and not 0 <= args.confidence <= 1:
         raise UserError(f"--confidence is {args.confidence:g}; expected a score from 0 to 1")

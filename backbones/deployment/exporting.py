@@ -173,8 +173,8 @@ def write_exported(
         architecture=network.architecture,
         labels=network.labels,
         opset=OPSET if kind == "onnx" else None,
-        checks={**_checks(agreement, model, runtime, images[0]), **further},
-        versions=_versions(),
+        checks={**checks_of(agreement, model, runtime, images[0]), **further},
+        versions=package_versions(),
     )
     write_atomic(output, model)
     contract.save(contract_path(output))
@@ -244,7 +244,8 @@ def _described(runtime: Runtime, network: Exportable, file: str) -> Network:
     return Network(file, (dataclasses.replace(given, name=IMAGE, meaning=meaning),), outputs)
 
 
-def _checks(agreement: Agreement, model: bytes, runtime: Runtime, image: Array) -> dict[str, Any]:
+def checks_of(agreement: Agreement, model: bytes, runtime: Runtime, image: Array) -> dict[str, Any]:
+    """What a contract says of how a file was tried; it is timed on ``image``."""
     measured = latency(runtime, image)
     return {
         "agreement": dataclasses.asdict(agreement),
@@ -259,7 +260,8 @@ def _checks(agreement: Agreement, model: bytes, runtime: Runtime, image: Array) 
     }
 
 
-def _versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
+    """Of Python and the packages that make files."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +10,11 @@ import torch
 from detectron2.config import CfgNode
 from torch import nn
 
-from backbones.deployment.checking import compare, latency
+from backbones.deployment.checking import compare
 from backbones.deployment.contract import Contract, contract_path
+from backbones.deployment.exporting import check_request, checks_of, package_versions
 from backbones.deployment.folding import folded
-from backbones.deployment.formats import SUFFIXES, Format, Precision
+from backbones.deployment.formats import Format, Precision
 from backbones.deployment.formats.litert import to_litert
 from backbones.deployment.formats.onnx import OPSET, to_onnx
 from backbones.deployment.formats.torch_export import to_torch_export
@@ -41,12 +41,6 @@ BATCHES = {"boxes": 100, "masks": 10}
 COMPARED = 4
 """Inputs of every network that its file is compared with PyTorch on."""
 
-_PACKAGES: dict[Format, tuple[str, ...]] = {
-    "onnx": ("onnx", "onnxruntime", "torch"),
-    "litert": ("ai-edge-litert", "litert-torch", "torch"),
-    "torch": ("torch",),
-}
-
 
 def export_detector(
     cfg: CfgNode,
@@ -56,6 +50,7 @@ def export_detector(
     images: Sequence[np.ndarray],
     *,
     precision: Precision = "fp32",
+    calibration: Sequence[np.ndarray] = (),
     labels: Sequence[str] = (),
     input_size: tuple[int, int] | None = None,
     masks: bool = True,
@@ -69,9 +64,9 @@ def export_detector(
             beside it as ``NAME.boxes.*`` and ``NAME.masks.*``, the contract as ``NAME.json``, and
             what is done in NumPy as ``postprocess/``.
         kind: format of the files.
-        images: (H, W, 3) uint8, RGB: the files are compared with PyTorch on them, and int8 is
-            calibrated on them.
+        images: (H, W, 3) uint8, RGB: the files are compared with PyTorch on them.
         precision: of the files.
+        calibration: images for int8.
         labels: names of the classes.
         input_size: height and width of the images of a LiteRT file; by default the square that
             holds every image that is resized as the configuration says.
@@ -84,10 +79,8 @@ def export_detector(
         UserError: if the detector cannot be split into static networks, the format or precision
             cannot hold one, or a file differs too much from PyTorch.
     """
-    if output.suffix != SUFFIXES[kind]:
-        raise UserError(f"--output is '{output}'; expected a name that ends in {SUFFIXES[kind]}")
-    if not images:
-        raise UserError("there is no image to compare the files with PyTorch on; name some photos")
+    check_request(output, kind, precision)
+    assert images
     networks = static_networks(model.cpu().eval(), masks)
     divisor = divisor_of(model)
     detector = describe(model, networks)
@@ -99,22 +92,23 @@ def export_detector(
         if name in detector:
             detector[name]["batch"] = batch if kind == "litert" else None
     inputs = recorded_inputs(networks, detector, images)
-    files, runtimes, described, differences = {}, {}, {}, {}
+    examples = recorded_inputs(networks, detector, calibration) if calibration else inputs
+    files, runtimes, described, checks = {}, {}, {}, {}
     for name, network in networks.items():
-        if not (examples := inputs[name]):
+        if not inputs[name] or not examples[name]:
             raise UserError(
-                f"the detector finds nothing on the {len(images)} images given, so that its head "
-                f"of {name} cannot be tried; name photos of the objects that it knows"
+                f"the detector finds nothing on the images given, so that its head of {name} "
+                "cannot be tried; name photos of the objects that it knows: --images FOLDER"
+                f"{' --calibration FOLDER' if calibration else ''}"
             )
-        files[name] = converted(network, kind, precision, examples, divisor, least)
-        runtime = runtimes[name] = open_model(files[name], kind)
-        entry = described[name] = describe_file(
-            network, runtime, detector, network_file(output, name)
-        )
+        file = files[name] = converted(network, kind, precision, examples[name], divisor, least)
+        runtime = runtimes[name] = open_model(file, kind)
+        entry = describe_file(network, runtime, detector, network_file(output, name))
         runtime.inputs, runtime.outputs = entry.inputs, entry.outputs
-        agreement = compare(network.module, runtime, examples[:COMPARED])
-        agreement.check(precision, f"the network '{name}' of '{output}'")
-        differences[name] = agreement.largest
+        agreement = compare(network.module, runtime, inputs[name][:COMPARED])
+        agreement.check(precision, f"the {precision} network '{name}' in {kind} format")
+        described[name] = entry
+        checks[name] = checks_of(agreement, file, runtime, inputs[name][0])
     expected = [detect(image, detector, run_modules(networks)) for image in images]
     found = [detect(image, detector, run_files(runtimes)) for image in images]
     contract = Contract(
@@ -128,17 +122,12 @@ def export_detector(
         detector=detector,
         opset=OPSET if kind == "onnx" else None,
         checks={
+            "networks": checks,
             "images": len(images),
-            "largest_difference": differences,
             "detections": sum(len(item.boxes) for item in expected),
             "found_again": sum(map(found_again, expected, found)),
-            "bytes": {name: len(file) for name, file in files.items()},
-            "milliseconds": {
-                name: latency(runtime, inputs[name][0]).runtime
-                for name, runtime in runtimes.items()
-            },
         },
-        versions={package: version(package) for package in _PACKAGES[kind]},
+        versions=package_versions(),
     )
     for name, file in files.items():
         write_atomic(output.with_name(network_file(output, name)), file)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, TypeAlias
@@ -16,10 +15,8 @@ from torch import nn
 from backbones.deployment.contract import Contract, contract_path
 from backbones.deployment.runtimes import open_exported
 from backbones.errors import UserError
-from detection import add_spnas_config
 from detection.checkpointing import DetectorCheckpointer
 from detection.data.trained_classes import trained_classes
-from detection.engine.config_file import load_config
 from detection.export.postprocess import Detections, detect
 from detection.export.running import run_files
 from detection.modeling.meta_arch import wants_masks
@@ -27,8 +24,6 @@ from detection.trainer import DetectionTrainer
 
 Prediction: TypeAlias = "Detections | np.ndarray"
 """Objects on the image, or the probabilities (K,) of its classes."""
-
-CONFIG_FILE = "config.yaml"
 
 
 class Predictor(Protocol):
@@ -136,39 +131,11 @@ def load_detector(cfg: CfgNode) -> tuple[nn.Module, list[str]]:
     return model, [*map(str, classes)] if isinstance(classes, list) else trained_classes(cfg)
 
 
-def detector_config(
-    weights: Path, config_file: str = "", options: Sequence[str] = (), device: str = ""
-) -> CfgNode:
-    """The configuration that belongs to a checkpoint.
-
-    Args:
-        weights: the checkpoint.
-        config_file: path or name; by default the ``config.yaml`` beside the checkpoint, which
-            every run leaves there.
-        options: keys and values in turns, that take the place of the file's.
-        device: ``cpu`` or ``cuda``; empty for the one of the file.
-
-    Raises:
-        UserError: if there is none, or it cannot be used.
-    """
-    beside = weights.with_name(CONFIG_FILE)
-    if not config_file and not beside.is_file():
-        raise UserError(
-            f"there is no {CONFIG_FILE} beside '{weights}' to tell the model by; name the "
-            "configuration that it was trained with: --config-file FILE"
-        )
-    own = ["MODEL.WEIGHTS", str(weights), *(["MODEL.DEVICE", device] if device else [])]
-    arguments = argparse.Namespace(
-        config_file=config_file or str(beside), opts=[*options, *own], num_gpus=1
-    )
-    return load_config(arguments, add_spnas_config)
-
-
 def open_checkpoint(cfg: CfgNode, masks: bool | None = None) -> CheckpointDetector:
     """The detector of a configuration and its checkpoint.
 
     Args:
-        cfg: see :func:`detector_config`.
+        cfg: see :func:`load_detector`.
         masks: True insists on a mask head, False leaves it out; None takes what there is.
 
     Raises:

@@ -14,21 +14,16 @@ import numpy as np
 from backbones.deployment.contract import Contract, contract_path
 from backbones.deployment.formats import FORMAT_OF
 from backbones.errors import UserError
-from backbones.exported import ARCHITECTURE_FILE, BACKBONE_FILE
+from backbones.exported import ARCHITECTURE_FILE
 from backbones.files import write_atomic, write_json
 from detection.engine.unreadable import UNREADABLE_FILE, UnreadableImageError
 from detection.export.postprocess import Detections
 from detection.prediction.drawing import Drawings, draw_classes, draw_detections
 from detection.prediction.images import readable
-from detection.prediction.predictor import (
-    CONFIG_FILE,
-    ExportedDetector,
-    Predictor,
-    detector_config,
-    open_checkpoint,
-)
+from detection.prediction.predictor import ExportedDetector, Predictor, open_checkpoint
 from detection.prediction.results import CocoResults
-from search.classification.predictor import ExportedClassifier, FolderClassifier
+from search.deployment.classifier import ExportedClassifier, TrainedClassifier
+from search.deployment.sources import find_source
 
 TOP = 5
 """Classes of an image that are written down."""
@@ -36,7 +31,6 @@ TOP = 5
 DRAWN_CONFIDENCE = 0.5
 """Score from which detections are drawn, unless another is asked for."""
 
-_FINAL, _LAST = "model_final.pth", "last_checkpoint"
 _log = logging.getLogger(__name__)
 
 
@@ -50,10 +44,11 @@ def open_predictor(
     """What a path stands for: a trained network that takes photos.
 
     Args:
-        name: a detector's checkpoint; the folder of a detector's or a classifier's run; or an
-            exported file or its contract.
-        config_file: of a checkpoint; by default the one beside it.
-        options: keys and values in turns, for a checkpoint's configuration.
+        name: an exported file or its contract; or a detector's checkpoint, the folder of a
+            detector's or a classifier's run, or another name of
+            :func:`search.deployment.sources.find_source`.
+        config_file: of a run; by default the one beside its weights.
+        options: keys and values in turns, that change the configuration.
         device: ``cpu`` or ``cuda`` for PyTorch; empty for the one of the configuration.
         masks: True insists on a mask head, False leaves it out; None takes what there is.
 
@@ -61,20 +56,19 @@ def open_predictor(
         UserError: if there is no such file, or none that can be used.
     """
     path = Path(name).expanduser()
-    if path.suffix in (*FORMAT_OF, ".json"):
+    if path.suffix in FORMAT_OF or (path.suffix == ".json" and path.name != ARCHITECTURE_FILE):
         return _opened_export(path, masks)
-    if path.name == BACKBONE_FILE:
-        path = path.parent
-    if (path / ARCHITECTURE_FILE).is_file() and (path / BACKBONE_FILE).is_file():
+    source = find_source(name, config_file=config_file, options=options)
+    if not source.is_detector:
         _refuse_masks(masks, name, "a classifier")
-        return FolderClassifier(path, device or "cpu")
-    weights = _last_weights(path) if path.is_dir() else path
-    if not weights.is_file():
-        raise UserError(
-            f"no model at '{name}'; expected a checkpoint, the folder of a run, or an exported "
-            f"file ({', '.join(FORMAT_OF)})"
-        )
-    return open_checkpoint(detector_config(weights, config_file, options, device), masks)
+        return TrainedClassifier(source, device or "cpu")
+    assert source.cfg is not None
+    cfg = source.cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.WEIGHTS = source.weights
+    cfg.MODEL.DEVICE = device or cfg.MODEL.DEVICE
+    cfg.freeze()
+    return open_checkpoint(cfg, masks)
 
 
 def _opened_export(path: Path, masks: bool | None) -> Predictor:
@@ -98,18 +92,6 @@ def _refuse_masks(masks: bool | None, name: str, what: str) -> None:
             f"masks are asked for, but '{name}' is {what}; leave --predict masks out, or name a "
             "Mask R-CNN"
         )
-
-
-def _last_weights(folder: Path) -> Path:
-    """The final weights of a run, or its last checkpoint."""
-    if (folder / _FINAL).is_file():
-        return folder / _FINAL
-    if not (folder / CONFIG_FILE).is_file() or not (folder / _LAST).is_file():
-        raise UserError(
-            f"the folder '{folder}' is of no run: it has no {_FINAL}, and no {CONFIG_FILE} with "
-            f"{_LAST}; name a run's folder, a checkpoint or an exported file"
-        )
-    return folder / (folder / _LAST).read_text(encoding="utf-8").strip()
 
 
 def predict_images(
