@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -12,7 +12,7 @@ from torch import nn
 
 from backbones.deployment.contract import Network, Preprocessing, Resizing, TensorSpec
 from backbones.deployment.runtimes import Runtime
-from backbones.errors import UserError
+from backbones.errors import UserError, first_of
 from detection.export.networks import StaticNetwork
 from detection.modeling.backbone import SPNASBackbone
 
@@ -73,6 +73,39 @@ def canvas_of(
             "the largest stride of the detector's pyramid"
         )
     return input_size
+
+
+_PARTS = {
+    "image": ("order", "shortest", "longest", "divisor", "least", "canvas", "padding"),
+    "proposals": ("candidates", "nms", "count", "smallest"),
+    "boxes": ("features", "strides", "size", "sampling_ratio", "aligned", "batch", "box_weights"),
+    "masks": ("features", "strides", "size", "sampling_ratio", "aligned", "batch", "threshold"),
+}
+_LEVEL = ("scores", "deltas", "stride", "offset", "anchors", "box_weights", "scale_clamp")
+
+
+def check_complete(detector: Mapping[str, Any], path: str) -> None:
+    """Insists on all that the post-processing reads.
+
+    Args:
+        detector: the part ``detector`` of a contract.
+        path: of the contract, for the message.
+
+    Raises:
+        UserError: naming what is missing.
+    """
+    own = ("levels", "image", "score_threshold", "nms", "detections")
+    rest = ("proposals",) if "boxes" in detector else ("candidates",)
+    missing = [key for key in (*own, *rest) if key not in detector]
+    for part, keys in _PARTS.items():
+        missing += [f"{part}.{key}" for key in keys if key not in detector.get(part, keys)]
+    for level in detector.get("levels", ()):
+        missing += [f"levels.{key}" for key in _LEVEL if key not in level]
+    if missing:
+        raise UserError(
+            f"the contract '{path}' is damaged: its 'detector' lacks {first_of(missing)}; export "
+            "the detector again"
+        )
 
 
 def divisor_of(model: nn.Module) -> int:

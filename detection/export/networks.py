@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from detectron2.layers import ROIAlign
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.meta_arch import GeneralizedRCNN, RetinaNet
 from detectron2.modeling.poolers import ROIPooler
@@ -13,7 +14,6 @@ from detectron2.modeling.proposal_generator import RPN
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers, StandardROIHeads
 from detectron2.modeling.roi_heads.mask_head import BaseMaskRCNNHead
 from torch import Tensor, nn
-from torchvision.ops import RoIPool
 
 from backbones.errors import UserError
 
@@ -243,8 +243,8 @@ _WITH_THEIR_OWN_FORWARD = (GeneralizedRCNN, RPN, StandardROIHeads, FastRCNNOutpu
 
 
 def _check_pooler(key: str, pooler: Any) -> None:
-    if not isinstance(pooler, ROIPooler) or isinstance(pooler.level_poolers[0], RoIPool):
-        _refuse(key, type(pooler).__name__)
+    first = pooler.level_poolers[0] if isinstance(pooler, ROIPooler) else pooler
+    _check_part(key, first, ROIAlign)
 
 
 def _refuse(key: str, value: str) -> None:

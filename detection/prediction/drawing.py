@@ -63,7 +63,7 @@ class Drawings:
     def write(self, photo: Path, drawing: np.ndarray) -> None:
         """As JPEG; photos of one name from several folders are numbered."""
         name, number = photo.stem, 1
-        while name.lower() in self._taken:
+        while name.lower() in self._taken:  # a disk may not tell capitals from small letters
             number += 1
             name = f"{photo.stem}_{number}"
         self._taken.add(name.lower())

@@ -17,6 +17,7 @@ from backbones.deployment.runtimes import open_exported
 from backbones.errors import UserError
 from detection.checkpointing import DetectorCheckpointer
 from detection.data.trained_classes import trained_classes
+from detection.export.contracts import check_complete
 from detection.export.postprocess import Detections, detect
 from detection.export.running import run_files
 from detection.modeling.meta_arch import wants_masks
@@ -87,11 +88,8 @@ class ExportedDetector:
 
     def __init__(self, path: Path, masks: bool = True) -> None:
         contract = Contract.load(path)
-        if "levels" not in contract.detector:
-            raise UserError(
-                f"'{contract_path(path)}' describes no detector but a {contract.kind}; export it "
-                "again with --kind detector"
-            )
+        where = str(contract_path(path))
+        check_complete(contract.detector, where)
         self.labels = contract.labels
         self.detector = contract.detector
         self._masks = masks
@@ -99,8 +97,8 @@ class ExportedDetector:
         missing = {"image", *({"boxes", "masks"} & set(contract.detector))} - set(contract.networks)
         if missing:
             raise UserError(
-                f"'{contract_path(path)}' names no file of the network '{min(missing)}'; export "
-                "the detector again"
+                f"the contract '{where}' is damaged: it names no file of the network "
+                f"'{min(missing)}'; export the detector again"
             )
         self._run = run_files({name: open_exported(path, name) for name in names})
 

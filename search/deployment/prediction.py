@@ -139,6 +139,11 @@ def predict_images(
                 shown = DRAWN_CONFIDENCE if confidence is None else confidence
                 pictures.write(path, draw_detections(image, found, predictor.labels, shown))
             continue
+        if truth is not None:
+            raise UserError(
+                "--annotations has the objects of a detector, and the model is a classifier; leave "
+                "it out"
+            )
         best = top_classes(found, predictor.labels)
         classes.append({"file_name": str(path), "classes": best})
         if drawings:
