@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,9 @@ from detection.prediction.predictor import CheckpointDetector, ExportedDetector
 from detection.prediction.results import CocoResults, read_truth
 from tests.detection.export.conftest import MakeDetector
 from tests.detection.export.test_postprocess import RETINANET, same
+from tests.tiny_coco import ROOT
 
+PAGE = ROOT / "docs" / "prediction.md"
 LABELS = ("box", "disc", "bar")
 BATCHED = ("TEST.DETECTIONS_PER_IMAGE", "12")
 
@@ -88,45 +91,31 @@ def test_retinanet(make_detector: MakeDetector, image: np.ndarray, tmp_path: Pat
 def test_int8_and_the_folder_by_itself(
     make_detector: MakeDetector, image: np.ndarray, tmp_path: Path
 ) -> None:
-    """With ONNX Runtime and NumPy: no torch, no Detectron2, nothing of the project."""
+    """The page's example, with ONNX Runtime and NumPy: no torch, nothing of the project."""
     cfg, model = make_detector(*BATCHED)
     contract = export_detector(
-        *(cfg, model, tmp_path / "tiny.onnx", "onnx", [image]),
+        *(cfg, model, tmp_path / "detector.onnx", "onnx", [image]),
+        labels=LABELS,
         precision="int8",
         calibration=[image, image[::-1].copy()],
     )
     assert contract.precision == "int8"
     assert contract.checks["networks"]["image"]["agreement"]["mean"] < 0.5
     np.save(tmp_path / "image.npy", image)
-    program = """
-import json, sys
+    (example,) = re.findall(r"^```py\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    program = f"""
+import sys
 for name in ("torch", "detectron2", "detection", "backbones", "PIL"):
     sys.modules[name] = None
-import numpy as np, onnxruntime
-from postprocess import detect
-
-contract = json.load(open("tiny.json"))
-sessions = {
-    name: onnxruntime.InferenceSession(network["file"], providers=["CPUExecutionProvider"])
-    for name, network in contract["networks"].items()
-}
-outputs = {
-    name: [output["name"] for output in network["outputs"]]
-    for name, network in contract["networks"].items()
-}
-
-def run(name, arrays):
-    return dict(zip(outputs[name], sessions[name].run(outputs[name], arrays)))
-
-found = detect(np.load("image.npy"), contract["detector"], run)
+{example}
 print(json.dumps([len(found.boxes), found.boxes.tolist(), list(found.masks.shape)]))
 """
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    count, boxes, shape = json.loads(done.stdout)
-    expected = ExportedDetector(tmp_path / "tiny.onnx").predict(image)
+    count, boxes, shape = json.loads(done.stdout.splitlines()[-1])
+    expected = ExportedDetector(tmp_path / "detector.onnx").predict(image)
     assert count == len(expected.boxes) > 0
     assert shape == [count, *image.shape[:2]]
     np.testing.assert_allclose(boxes, expected.boxes, atol=1e-3)
