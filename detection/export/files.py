@@ -8,11 +8,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from torch import nn
+from torch import Tensor, nn
 
 from backbones.deployment.checking import compare
 from backbones.deployment.contract import Contract, contract_path
-from backbones.deployment.exporting import check_request, checks_of, package_versions
+from backbones.deployment.exporting import (
+    check_request,
+    checks_of,
+    first_reason,
+    package_versions,
+)
 from backbones.deployment.folding import folded
 from backbones.deployment.formats import Format, Precision
 from backbones.deployment.formats.litert import to_litert
@@ -154,28 +159,33 @@ def converted(
         divisor: of the sides of images.
         least: height of an image to trace, where images may have any size.
     """
-    images = network.shape is None
-    example = torch.from_numpy(examples[0])
-    if kind == "litert":
-        file = to_litert(folded(network.module, [example]), [example])
-        return quantised(file, kind, precision, [(array,) for array in examples])
-    shape = (2, 3, least, least + divisor) if images else (2, *example.shape[1:])
-    example = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    sides = {0: "batch", 2: "height", 3: "width"} if images else {0: "boxes"}
-    dynamic, divisor = [sides], divisor if images else 1
-    module = folded(network.module, [example], dynamic=dynamic, divisor=divisor)
-    if kind == "torch":
-        file = to_torch_export(module, [example], dynamic=dynamic, divisor=divisor)
-    else:
-        file = to_onnx(
-            module,
-            [example],
-            input_names=[network.input],
-            output_names=network.outputs,
-            dynamic=dynamic,
-            divisor=divisor,
-        )
+    try:
+        file = _float_file(network, kind, torch.from_numpy(examples[0]), divisor, least)
+    except UserError:
+        raise
+    except Exception as error:  # converters raise many types, and whole tracebacks as text
+        raise UserError(
+            f"--format {kind} cannot hold this detector ({first_reason(error)}); take another "
+            "format, or a detector without that operator"
+        ) from error
     return quantised(file, kind, precision, [(array,) for array in examples])
+
+
+def _float_file(
+    network: StaticNetwork, kind: Format, example: Tensor, divisor: int, least: int
+) -> bytes:
+    if kind == "litert":
+        return to_litert(folded(network.module, [example]), [example])
+    images = network.shape is None
+    shape = (2, 3, least, least + divisor) if images else (2, *example.shape[1:])
+    traced = [torch.randn(shape, generator=torch.Generator().manual_seed(0))]
+    dynamic = [{0: "batch", 2: "height", 3: "width"} if images else {0: "boxes"}]
+    divisor = divisor if images else 1
+    module = folded(network.module, traced, dynamic=dynamic, divisor=divisor)
+    if kind == "torch":
+        return to_torch_export(module, traced, dynamic=dynamic, divisor=divisor)
+    names = {"input_names": [network.input], "output_names": network.outputs}
+    return to_onnx(module, traced, dynamic=dynamic, divisor=divisor, **names)
 
 
 def network_file(output: Path, name: str) -> str:
