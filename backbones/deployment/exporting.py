@@ -208,13 +208,13 @@ def convert(network: Exportable, kind: Format) -> bytes:
         raise
     except Exception as error:  # converters raise many types, and whole tracebacks as text
         raise UserError(
-            f"--format {kind} cannot hold this network ({first_reason(error)}); take another format, "
-            "or an architecture without that operator"
+            f"--format {kind} cannot hold this network ({first_reason(error)}); take another "
+            "format, or an architecture without that operator"
         ) from error
 
 
 def first_reason(error: BaseException) -> str:
-    """In short, the first line of the error that a chain of them began with."""
+    """The first line of the error that a chain of them began with."""
     while error.__cause__ is not None:
         error = error.__cause__
     text = str(error).strip() or type(error).__name__
