@@ -38,9 +38,15 @@ from detection.export.contracts import (
 )
 from detection.export.networks import StaticNetwork, describe, static_networks
 from detection.export.postprocess import detect
-from detection.export.running import found_again, recorded_inputs, run_files, run_modules
+from detection.export.running import (
+    MOST_BOXES,
+    found_again,
+    recorded_inputs,
+    run_files,
+    run_modules,
+)
 
-BATCHES = {"boxes": 100, "masks": 10}
+BATCHES = {"boxes": MOST_BOXES, "masks": 10}
 """Boxes that the heads take at once in a format without dynamic sizes."""
 
 COMPARED = 4

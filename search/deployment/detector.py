@@ -34,7 +34,7 @@ from search.deployment.sources import Source
 MOST_COMPARED = 10
 """Images that the files are compared with PyTorch on."""
 
-MOST_CALIBRATED = 100
+MOST_CALIBRATED = 50
 """Images that int8 is calibrated on."""
 
 _log = logging.getLogger(__name__)
