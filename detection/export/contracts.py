@@ -16,6 +16,7 @@ from backbones.errors import UserError, first_of
 from detection.export.networks import StaticNetwork
 from detection.modeling.backbone import SPNASBackbone
 
+_DENSE = ("scores", "deltas")
 _FEATURES = ("features", "strides")
 _INPUTS = {
     "image": "resized and padded image, in [0, 255]",
@@ -118,7 +119,7 @@ def describe_file(
 ) -> Network:
     """What the contract says of a network's file."""
     strides = {
-        **{level[part]: level["stride"] for level in detector["levels"] for part in _MEANINGS},
+        **{level[part]: level["stride"] for level in detector["levels"] for part in _DENSE},
         **dict(zip(*(detector.get("boxes", {}).get(key, ()) for key in _FEATURES), strict=True)),
     }
     (entry,) = runtime.inputs

@@ -58,11 +58,11 @@ def decode(
     """Boxes (N, 4·K) by deltas (N, 4·K) from boxes (N, 4): R-CNN's transform (arXiv 1311.2524)."""
     sizes = boxes[:, 2:] - boxes[:, :2]
     centres = boxes[:, :2] + np.float32(0.5) * sizes
-    parts = deltas.reshape(len(boxes), -1, 4) / np.asarray(weights, np.float32)
+    parts = deltas.reshape(len(boxes), deltas.shape[1] // 4, 4) / np.asarray(weights, np.float32)
     moved = centres[:, None] + parts[..., :2] * sizes[:, None]
     scaled = np.exp(np.minimum(parts[..., 2:], np.float32(scale_clamp))) * sizes[:, None]
     half = np.float32(0.5) * scaled
-    return np.concatenate([moved - half, moved + half], -1).reshape(len(boxes), -1)
+    return np.concatenate([moved - half, moved + half], -1).reshape(deltas.shape)
 
 
 def clip(boxes: np.ndarray, size: Sequence[int]) -> np.ndarray:
