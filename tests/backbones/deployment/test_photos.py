@@ -41,7 +41,7 @@ def test_a_pyramid_sees_what_detectron2_gives_it(size: tuple[int, int]) -> None:
     resizing = Resizing("shorter_side", 60, max_size=100, interpolation="bilinear", divisor=32)
     given = Preprocessing("BGR", mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0), resizing=resizing)
     image = np.asarray(photo(*size))[:, :, ::-1]
-    resized = ResizeShortestEdge([60], 100).get_transform(image).apply_image(image.copy())
+    resized = ResizeShortestEdge(60, 100).get_transform(image).apply_image(image.copy())
     expected = (resized - np.array([1.0, 2.0, 3.0])) / np.array([4.0, 5.0, 6.0])
     found = network_input(photo(*size), given)
     height, width = expected.shape[:2]
