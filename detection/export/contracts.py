@@ -29,9 +29,7 @@ _MEANINGS = {
 }
 
 
-def image_rule(
-    cfg: CfgNode, divisor: int, least: int, canvas: Sequence[int] | None
-) -> dict[str, Any]:
+def image_rule(cfg: CfgNode, divisor: int, canvas: Sequence[int] | None) -> dict[str, Any]:
     """How :func:`detection.export.postprocess.steps.prepare` makes an input of an image.
 
     Raises:
@@ -46,7 +44,6 @@ def image_rule(
         "shortest": cfg.INPUT.MIN_SIZE_TEST,
         "longest": cfg.INPUT.MAX_SIZE_TEST,
         "divisor": divisor,
-        "least": least,
         "canvas": list(canvas) if canvas else None,
         "padding": [float(value) for value in cfg.MODEL.PIXEL_MEAN],
     }
@@ -77,7 +74,7 @@ def canvas_of(
 
 
 _PARTS = {
-    "image": ("order", "shortest", "longest", "divisor", "least", "canvas", "padding"),
+    "image": ("order", "shortest", "longest", "divisor", "canvas", "padding"),
     "proposals": ("candidates", "nms", "count", "smallest"),
     "boxes": ("features", "strides", "size", "sampling_ratio", "aligned", "batch", "box_weights"),
     "masks": ("features", "strides", "size", "sampling_ratio", "aligned", "batch", "threshold"),

@@ -96,9 +96,7 @@ def export_detector(
     divisor = divisor_of(model)
     detector = describe(model, networks)
     canvas = canvas_of(cfg, divisor, input_size) if kind == "litert" else None
-    # torch.export lets a map of one row or column be no other, and one of more never be that
-    least = 2 * max(level["stride"] for level in detector["levels"])
-    detector["image"] = image_rule(cfg, divisor, least if kind == "torch" else divisor, canvas)
+    detector["image"] = image_rule(cfg, divisor, canvas)
     for name, batch in BATCHES.items():
         if name in detector:
             detector[name]["batch"] = batch if kind == "litert" else None
@@ -112,7 +110,7 @@ def export_detector(
                 "cannot be tried; name photos of the objects that it knows: --images FOLDER"
                 f"{' --calibration FOLDER' if calibration else ''}"
             )
-        file = files[name] = converted(network, kind, precision, examples[name], divisor, least)
+        file = files[name] = converted(network, kind, precision, examples[name], divisor)
         runtime = runtimes[name] = open_model(file, kind)
         entry = describe_file(network, runtime, detector, network_file(output, name))
         runtime.inputs, runtime.outputs = entry.inputs, entry.outputs
@@ -153,7 +151,6 @@ def converted(
     precision: Precision,
     examples: Sequence[np.ndarray],
     divisor: int,
-    least: int,
 ) -> bytes:
     """The file of a network.
 
@@ -163,10 +160,9 @@ def converted(
         precision: of the file.
         examples: inputs, which int8 is calibrated on.
         divisor: of the sides of images.
-        least: height of an image to trace, where images may have any size.
     """
     try:
-        file = _float_file(network, kind, torch.from_numpy(examples[0]), divisor, least)
+        file = _float_file(network, kind, torch.from_numpy(examples[0]), divisor)
     except UserError:
         raise
     except Exception as error:  # converters raise many types, and whole tracebacks as text
@@ -177,13 +173,12 @@ def converted(
     return quantised(file, kind, precision, [(array,) for array in examples])
 
 
-def _float_file(
-    network: StaticNetwork, kind: Format, example: Tensor, divisor: int, least: int
-) -> bytes:
+def _float_file(network: StaticNetwork, kind: Format, example: Tensor, divisor: int) -> bytes:
     if kind == "litert":
         return to_litert(folded(network.module, [example]), [example])
     images = network.shape is None
-    shape = (2, 3, least, least + divisor) if images else (2, *example.shape[1:])
+    # sides of an example are told apart, and none is 1, which exporters take for fixed
+    shape = (2, 3, 4 * divisor, 5 * divisor) if images else (2, *example.shape[1:])
     traced = [torch.randn(shape, generator=torch.Generator().manual_seed(0))]
     dynamic = [{0: "batch", 2: "height", 3: "width"} if images else {0: "boxes"}]
     divisor = divisor if images else 1

@@ -87,8 +87,8 @@ def prepare(image: np.ndarray, rule: Spec) -> tuple[np.ndarray, tuple[int, int]]
     Args:
         image: (H, W, 3) uint8, RGB.
         rule: ``order`` of the colours; ``shortest`` and ``longest`` side in pixels (``shortest`` 0
-            keeps the size); ``divisor`` of the padded sides and the ``least`` of them, or
-            ``canvas``, their only values; ``padding``, the pixel that is padded with.
+            keeps the size); ``divisor`` of the padded sides, or ``canvas``, their only values;
+            ``padding``, the pixel that is padded with.
 
     Returns:
         (1, 3, H', W') float32 in [0, 255], padded below and on the right; height and width of the
@@ -97,9 +97,7 @@ def prepare(image: np.ndarray, rule: Spec) -> tuple[np.ndarray, tuple[int, int]]
     canvas, divisor = rule["canvas"], rule["divisor"]
     height, width = resized_size(image.shape[:2], rule["shortest"], rule["longest"], canvas)
     small = resize(image, height, width)
-    padded = canvas or [
-        max(-(-side // divisor) * divisor, rule["least"]) for side in (height, width)
-    ]
+    padded = canvas or [-(-side // divisor) * divisor for side in (height, width)]
     pixels = np.empty((*padded, 3), np.float32)
     pixels[:] = rule["padding"]
     pixels[:height, :width] = small[..., ::-1] if rule["order"] == "BGR" else small

@@ -59,7 +59,7 @@ def split(cfg: CfgNode, model: nn.Module) -> tuple[dict[str, Any], Any]:
     """What a contract has of a detector after it was a file, and its networks in PyTorch."""
     networks = static_networks(model)
     detector = describe(model, networks)
-    detector["image"] = image_rule(cfg, divisor_of(model), 1, None)
+    detector["image"] = image_rule(cfg, divisor_of(model), None)
     for head in {"boxes", "masks"} & set(detector):
         detector[head]["batch"] = None
     return json.loads(json.dumps(detector)), run_modules(networks)
@@ -194,7 +194,7 @@ def test_detectors_with_other_steps_are_refused(make_detector: MakeDetector) -> 
         del ROI_HEADS_REGISTRY._obj_map["OtherHeads"]
     cfg, model = make_detector("INPUT.FORMAT", "YUV-BT.601")
     with pytest.raises(UserError, match="INPUT.FORMAT is YUV-BT.601"):
-        image_rule(cfg, divisor_of(model), 1, None)
+        image_rule(cfg, divisor_of(model), None)
 
 
 def test_the_network_of_the_image_normalises_as_detectron2(make_detector: MakeDetector) -> None:
