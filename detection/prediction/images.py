@@ -41,8 +41,7 @@ def find_images(names: Sequence[str]) -> list[Path]:
                     "in it or in folders below it"
                 )
         elif glob.has_magic(name):
-            matches = sorted(glob.glob(os.path.expanduser(name), recursive=True))
-            inside = [Path(match) for match in matches if _is_photo(os.path.basename(match))]
+            inside = _matching(path)
             if not inside:
                 raise UserError(f"no image is like '{name}'; check the pattern")
         else:
@@ -57,6 +56,16 @@ def _below(folder: Path) -> list[Path]:
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         found += [Path(root, name) for name in sorted(files) if _is_photo(name)]
     return found
+
+
+def _matching(pattern: Path) -> list[Path]:
+    named = [glob.has_magic(part) for part in pattern.parts].index(True)
+    found = map(Path, sorted(glob.glob(str(pattern), recursive=True)))
+    return [
+        path
+        for path in found
+        if is_image_file(path.name) and not any(map(is_hidden, path.parts[named:]))
+    ]
 
 
 def _is_photo(name: str) -> bool:
