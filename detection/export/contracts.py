@@ -17,7 +17,6 @@ from detection.export.networks import StaticNetwork
 from detection.modeling.backbone import SPNASBackbone
 
 _DENSE = ("scores", "deltas")
-_FEATURES = ("features", "strides")
 _INPUTS = {
     "image": "resized and padded image, in [0, 255]",
     "features": "features of boxes, by RoIAlign from the maps of the network 'image'",
@@ -106,7 +105,7 @@ def check_complete(detector: Mapping[str, Any], path: str) -> None:
         )
 
 
-def divisor_of(model: nn.Module) -> int:
+def divisor_of(model: Any) -> int:
     """What height and width of a detector's input are multiples of."""
     return max(int(model.backbone.size_divisibility), 1)
 
@@ -115,10 +114,9 @@ def describe_file(
     network: StaticNetwork, runtime: Runtime, detector: dict[str, Any], file: str
 ) -> Network:
     """What the contract says of a network's file."""
-    strides = {
-        **{level[part]: level["stride"] for level in detector["levels"] for part in _DENSE},
-        **dict(zip(*(detector.get("boxes", {}).get(key, ()) for key in _FEATURES), strict=True)),
-    }
+    strides = {level[part]: level["stride"] for level in detector["levels"] for part in _DENSE}
+    pooled = detector.get("boxes", {"features": (), "strides": ()})
+    strides.update(zip(pooled["features"], pooled["strides"], strict=True))
     (entry,) = runtime.inputs
     outputs = zip(network.outputs, runtime.outputs, strict=True)
     return Network(

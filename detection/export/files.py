@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from detectron2.config import CfgNode
 from torch import Tensor, nn
 
 from backbones.deployment.checking import compare
-from backbones.deployment.contract import Contract, contract_path
+from backbones.deployment.contract import Contract, Network, contract_path
 from backbones.deployment.exporting import (
     check_request,
     checks_of,
@@ -24,7 +25,7 @@ from backbones.deployment.formats.litert import to_litert
 from backbones.deployment.formats.onnx import OPSET, to_onnx
 from backbones.deployment.formats.torch_export import to_torch_export
 from backbones.deployment.quantisation import quantised
-from backbones.deployment.runtimes import open_model
+from backbones.deployment.runtimes import Runtime, open_model
 from backbones.errors import UserError
 from backbones.files import write_atomic
 from detection.export import postprocess
@@ -102,7 +103,10 @@ def export_detector(
             detector[name]["batch"] = batch if kind == "litert" else None
     inputs = recorded_inputs(networks, detector, images)
     examples = recorded_inputs(networks, detector, calibration) if calibration else inputs
-    files, runtimes, described, checks = {}, {}, {}, {}
+    files: dict[str, bytes] = {}
+    runtimes: dict[str, Runtime] = {}
+    described: dict[str, Network] = {}
+    checks: dict[str, dict[str, Any]] = {}
     for name, network in networks.items():
         if not inputs[name] or not examples[name]:
             raise UserError(
@@ -185,8 +189,14 @@ def _float_file(network: StaticNetwork, kind: Format, example: Tensor, divisor: 
     module = folded(network.module, traced, dynamic=dynamic, divisor=divisor)
     if kind == "torch":
         return to_torch_export(module, traced, dynamic=dynamic, divisor=divisor)
-    names = {"input_names": [network.input], "output_names": network.outputs}
-    return to_onnx(module, traced, dynamic=dynamic, divisor=divisor, **names)
+    return to_onnx(
+        module,
+        traced,
+        input_names=[network.input],
+        output_names=network.outputs,
+        dynamic=dynamic,
+        divisor=divisor,
+    )
 
 
 def network_file(output: Path, name: str) -> str:

@@ -43,7 +43,10 @@ class ImageNetwork(nn.Module):
     deltas (N, 4·A, H/s, W/s), then the maps (N, C, H/s, W/s) that boxes are pooled from.
     """
 
-    def __init__(self, detector: GeneralizedRCNN | RetinaNet) -> None:
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, detector: Any) -> None:
         super().__init__()
         self.backbone = detector.backbone
         if isinstance(detector, RetinaNet):
@@ -97,7 +100,7 @@ class MaskNetwork(nn.Module):
         return (self.head.layers(features),)
 
 
-def static_networks(detector: nn.Module, masks: bool = True) -> dict[str, StaticNetwork]:
+def static_networks(detector: Any, masks: bool = True) -> dict[str, StaticNetwork]:
     """The networks that a detector consists of, in eval mode.
 
     Args:
@@ -132,7 +135,7 @@ def static_networks(detector: nn.Module, masks: bool = True) -> dict[str, Static
     return found
 
 
-def describe(detector: nn.Module, networks: Mapping[str, StaticNetwork]) -> dict[str, Any]:
+def describe(detector: Any, networks: Mapping[str, StaticNetwork]) -> dict[str, Any]:
     """What :mod:`detection.export.postprocess` needs to know of a detector, as plain data.
 
     All but how images become inputs, and the layout of the files.
@@ -148,7 +151,7 @@ def describe(detector: nn.Module, networks: Mapping[str, StaticNetwork]) -> dict
         }
     generator, heads = detector.proposal_generator, detector.roi_heads
     predictor = heads.box_predictor
-    found = {
+    found: dict[str, Any] = {
         "kind": "rcnn",
         "levels": _levels(generator.in_features, generator),
         "proposals": {
@@ -205,7 +208,7 @@ def _pooling(pooler: ROIPooler, names: list[str]) -> dict[str, Any]:
     }
 
 
-def check_splittable(detector: nn.Module) -> None:
+def check_splittable(detector: Any) -> None:
     """Insists on a detector that :func:`static_networks` splits.
 
     Raises:

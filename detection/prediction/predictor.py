@@ -28,13 +28,11 @@ Prediction: TypeAlias = "Detections | np.ndarray"
 
 
 class Predictor(Protocol):
-    """A trained network that takes photos as they are.
+    """A trained network that takes photos as they are."""
 
-    Attributes:
-        labels: names of the classes, in their order; empty if they are not known.
-    """
-
-    labels: Sequence[str]
+    @property
+    def labels(self) -> Sequence[str]:
+        """Names of the classes, in their order; empty if they are not known."""
 
     def predict(self, image: np.ndarray) -> Prediction:
         """What is on an image (H, W, 3), uint8, RGB, upright."""

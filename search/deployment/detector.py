@@ -24,7 +24,6 @@ from detection.modeling.meta_arch import wants_masks
 from detection.prediction.predictor import (
     CheckpointDetector,
     ExportedDetector,
-    Predictor,
     load_detector,
 )
 from detection.prediction.results import CocoResults, read_truth
@@ -97,20 +96,22 @@ def export_whole(source: Source, args: argparse.Namespace) -> Contract:
 
 
 def average_precision(
-    predictor: Predictor, records: Sequence[Mapping[str, Any]], truth: Mapping[str, Any]
+    detector: CheckpointDetector | ExportedDetector,
+    records: Sequence[Mapping[str, Any]],
+    truth: Mapping[str, Any],
 ) -> dict[str, float]:
     """COCO's AP in percent, of boxes and, where there are any, of masks.
 
     Args:
-        predictor: a detector.
+        detector: in PyTorch, or exported.
         records: images of a data set in Detectron2's format.
         truth: content of its annotation file.
     """
-    results = CocoResults(predictor.labels, truth)
+    results = CocoResults(detector.labels, truth)
     for record in records:
         path = record["file_name"]
         image = read_image(path)
-        results.add(Path(path), image, predictor.predict(image))
+        results.add(Path(path), image, detector.predict(image))
     return {task: found["AP"] for task, found in results.scores().items()}
 
 
