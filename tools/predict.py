@@ -90,6 +90,7 @@ def parse() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    from detection.engine.results import to_json
     from detection.prediction.images import find_images
     from detection.prediction.results import read_truth, scores_table
     from search.deployment.prediction import open_predictor, predict_images
@@ -115,7 +116,7 @@ def main(args: argparse.Namespace) -> None:
         print(f"Wrote {len(found.results)} detections on {read} images to {args.output}")
         if truth is not None:
             scores = found.scores()
-            write_json(args.output / "scores.json", scores)
+            write_json(args.output / "scores.json", to_json(scores))
             print(scores_table(scores))
     if unreadable:
         print(f"{len(unreadable)} of {len(paths)} images could not be read and are left out:")

@@ -19,6 +19,7 @@ from backbones.errors import UserError
 from detection.data.checks import load_records
 from detection.data.image_files import read_image
 from detection.data.resolve import resolve_data
+from detection.engine.results import to_json
 from detection.export.files import export_detector
 from detection.modeling.meta_arch import wants_masks
 from detection.prediction.predictor import (
@@ -89,7 +90,7 @@ def export_whole(source: Source, args: argparse.Namespace) -> Contract:
         "pytorch": average_precision(CheckpointDetector(cfg, model, labels, masks), shown, truth),
         "file": average_precision(ExportedDetector(args.output), shown, truth),
     }
-    checks = {**contract.checks, "ap": {"images": len(shown), **scores}}
+    checks = {**contract.checks, "ap": to_json({"images": len(shown), **scores})}
     contract = dataclasses.replace(contract, checks=checks)
     contract.save(contract_path(args.output))
     return contract
@@ -173,8 +174,13 @@ def summary_of_detector(contract: Contract, output: Path) -> str:
     ]
     if scores := checks.get("ap"):
         lines += [
-            f"AP of {task} on {scores['images']} images: {before:.2f} in PyTorch, "
-            f"{scores['file'].get(task, 0.0):.2f} of the files in {contract.precision}"
+            f"AP of {task} on {scores['images']} images: {_shown(before)} in PyTorch, "
+            f"{_shown(scores['file'].get(task, 0.0))} of the files in {contract.precision}"
             for task, before in scores["pytorch"].items()
         ]
     return "\n".join([*lines, f"Wrote {output} and {contract_path(output)}"])
+
+
+def _shown(value: float | None) -> str:
+    """A figure; there is none where the images have no object."""
+    return "–" if value is None else f"{value:.2f}"

@@ -114,7 +114,7 @@ def test_a_detectors_files_find_what_pytorch_finds(
     path = detector / f"detector{SUFFIXES[file_format]}"  # type: ignore[index]
     words = ("--kind", "detector", "--format", file_format, "--output", path)
     if file_format == "litert":
-        words = (*words, "--input-size", "192", "256")
+        words = (*words, "--input-size", "224", "224")
     tool(monkeypatch, "export_model.py", *words, detector)
     checks = Contract.load(path).checks
     assert checks["found_again"] >= 0.95 * checks["detections"] > 0

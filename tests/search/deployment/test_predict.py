@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 from PIL import Image
 
 from search.deployment.prediction import open_predictor
@@ -120,6 +121,38 @@ def test_a_classifier_and_its_export(
         assert best["class"] == found["class"] != str(best["index"])
         assert best["probability"] == pytest.approx(found["probability"], abs=1e-4)
         assert sum(item["probability"] for item in one["classes"]) == pytest.approx(1)
+
+
+def test_ap_by_an_annotation_file(
+    detector_run: Path,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Of the images that are named; most classes have no object there, and no AP."""
+    things = [item for item in COCO_CATEGORIES if item["isthing"]]
+    content = {
+        "images": [
+            {"id": 70 + index, "file_name": f"{index}.jpg", "height": 64, "width": 96}
+            for index in range(3)
+        ],
+        "categories": [{"id": item["id"], "name": item["name"]} for item in things],
+        "annotations": [
+            {"id": 1, "image_id": 70, "category_id": 90, "bbox": [1, 2, 9, 9], "area": 81}
+            | {"iscrowd": 0, "segmentation": [[1, 2, 10, 2, 10, 11, 1, 11]]}
+        ],
+    }
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    words = ("--annotations", tmp_path / "truth.json", "--no-drawings", "--output", tmp_path / "o")
+    arguments = (detector_run, photos / "0.jpg", photos / "2.jpg", *words, "--opts", *FINDS)
+    assert call(monkeypatch, "predict.py", *arguments) == 0
+    assert "| AP of" in capsys.readouterr().out
+    scores = json.loads((tmp_path / "o" / "scores.json").read_text())
+    assert scores["bbox"]["AP-person"] is None
+    assert 0 <= scores["segm"]["AP"] == scores["segm"]["AP-toothbrush"]
+    found = json.loads((tmp_path / "o" / "predictions.json").read_text())
+    assert [image["id"] for image in found["images"]] == [70, 72]
 
 
 def test_unreadable_images_are_listed(
