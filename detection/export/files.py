@@ -181,10 +181,15 @@ def _float_file(network: StaticNetwork, kind: Format, example: Tensor, divisor: 
     if kind == "litert":
         return to_litert(folded(network.module, [example]), [example])
     images = network.shape is None
-    # sides of an example are told apart, and none is 1, which exporters take for fixed
-    shape = (2, 3, 4 * divisor, 5 * divisor) if images else (2, *example.shape[1:])
-    traced = [torch.randn(shape, generator=torch.Generator().manual_seed(0))]
-    dynamic = [{0: "batch", 2: "height", 3: "width"} if images else {0: "boxes"}]
+    single = images and kind == "torch"  # which would insist on two images or more
+    sides = {} if single else {0: "batch" if images else "boxes"}
+    if images:
+        sides.update({2: "height", 3: "width"})
+    # sides of an example are told apart, and none that varies is 1, which exporters take for fixed
+    rest = (3, 4 * divisor, 5 * divisor) if images else example.shape[1:]
+    generator = torch.Generator().manual_seed(0)
+    traced = [torch.randn(1 if single else 2, *rest, generator=generator)]
+    dynamic = [sides]
     divisor = divisor if images else 1
     module = folded(network.module, traced, dynamic=dynamic, divisor=divisor)
     if kind == "torch":
