@@ -105,7 +105,8 @@ def litert_int8(model: bytes, calibration: Calibration) -> bytes:
         from ai_edge_quantizer import quantizer, recipe
 
         work = quantizer.Quantizer(model, recipe.static_wi8_ai8())
-        ranges = work.calibrate({_signature(model): _litert_examples(model, calibration)})
+        examples = {_signature(model): _litert_examples(model, calibration)}
+        ranges = work.calibrate(examples, num_threads=1)
         result = work.quantize(ranges, enable_progress_report=False)
     return bytes(result.quantized_model)
 
