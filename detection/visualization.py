@@ -27,7 +27,7 @@ LONG_SIDE = 1000
 
 
 @contextlib.contextmanager
-def _same_colours() -> Iterator[None]:
+def same_colours() -> Iterator[None]:
     """Detectron2 draws its colours from NumPy's global generator."""
     state = np.random.get_state()
     np.random.seed(0)
@@ -82,7 +82,7 @@ class PredictionImages(DatasetEvaluator):
                 return
             if "instances" in output and "file_name" in record:
                 name = f"predictions/{self._name}/{len(self.images)}"
-                with _same_colours():
+                with same_colours():
                     self.images[name] = self._draw(record["file_name"], output["instances"])
                 self._files[name] = f"{len(self._files)}_{Path(record['file_name']).stem}.jpg"
 

@@ -19,6 +19,8 @@ examples:
   the same in int8 for LiteRT, calibrated on photos of your own:
     %(prog)s --kind classifier --format litert --precision int8 --calibration photos \\
         --output classifier.tflite output/classifier
+  a whole detector, its steps without weights in NumPy beside it:
+    %(prog)s --kind detector --format onnx --output detector.onnx output/mask_rcnn
   a backbone with its feature pyramid, from a detector:
     %(prog)s --kind pyramid --format torch --output pyramid.pt2 output/mask_rcnn
 """
@@ -32,9 +34,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--kind",
         required=True,
-        choices=("backbone", "pyramid", "classifier"),
+        choices=("backbone", "pyramid", "classifier", "detector"),
         help="backbone: maps at strides 4 to 32; pyramid: backbone and feature pyramid of a "
-        "detector; classifier: logits",
+        "detector; classifier: logits; detector: a whole one, in up to three files",
     )
     parser.add_argument(
         "--format",
@@ -84,8 +86,14 @@ def parse() -> argparse.Namespace:
         type=int,
         default=1000,
         metavar="N",
-        help="validation images of the run that a classifier's accuracy is found on, as PyTorch "
-        "and as the file; 0 leaves it out (default: 1000)",
+        help="validation images of the run that a classifier's accuracy or a detector's AP is "
+        "found on, as PyTorch and as the file; 0 leaves it out (default: 1000)",
+    )
+    parser.add_argument(
+        "--predict",
+        choices=("boxes", "masks"),
+        help="of a detector: masks insists on a mask head, boxes leaves it out (default: what it "
+        "has)",
     )
     parser.add_argument("--weights", default="", metavar="FILE", help="in place of backbone.pth")
     parser.add_argument(

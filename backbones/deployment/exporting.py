@@ -173,8 +173,8 @@ def write_exported(
         architecture=network.architecture,
         labels=network.labels,
         opset=OPSET if kind == "onnx" else None,
-        checks={**_checks(agreement, model, runtime, images[0]), **further},
-        versions=_versions(),
+        checks={**checks_of(agreement, model, runtime, images[0]), **further},
+        versions=package_versions(),
     )
     write_atomic(output, model)
     contract.save(contract_path(output))
@@ -213,12 +213,12 @@ def convert(network: Exportable, kind: Format) -> bytes:
         raise
     except Exception as error:  # converters raise many types, and whole tracebacks as text
         raise UserError(
-            f"--format {kind} cannot hold this network ({_reason(error)}); take another format, "
-            "or an architecture without that operator"
+            f"--format {kind} cannot hold this network ({first_reason(error)}); take another "
+            "format, or an architecture without that operator"
         ) from error
 
 
-def _reason(error: BaseException) -> str:
+def first_reason(error: BaseException) -> str:
     """The first line of the error that a chain of them began with."""
     while error.__cause__ is not None:
         error = error.__cause__
@@ -249,7 +249,8 @@ def _described(runtime: Runtime, network: Exportable, file: str) -> Network:
     return Network(file, (dataclasses.replace(given, name=IMAGE, meaning=meaning),), outputs)
 
 
-def _checks(agreement: Agreement, model: bytes, runtime: Runtime, image: Array) -> dict[str, Any]:
+def checks_of(agreement: Agreement, model: bytes, runtime: Runtime, image: Array) -> dict[str, Any]:
+    """What a contract says of how a file was tried; it is timed on ``image``."""
     measured = latency(runtime, image)
     return {
         "agreement": dataclasses.asdict(agreement),
@@ -264,7 +265,8 @@ def _checks(agreement: Agreement, model: bytes, runtime: Runtime, image: Array) 
     }
 
 
-def _versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
+    """Of Python and the packages that make files."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:

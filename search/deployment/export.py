@@ -15,6 +15,7 @@ from backbones.deployment.contract import NETWORK, Contract, contract_path
 from backbones.deployment.exporting import Exportable, check_request, write_exported
 from backbones.deployment.runtimes import Runtime
 from backbones.errors import UserError
+from search.deployment.detector import export_whole, summary_of_detector
 from search.deployment.images import (
     Array,
     images_of_run,
@@ -49,6 +50,10 @@ def export(args: argparse.Namespace) -> Contract:
     check_request(args.output, args.format, args.precision)
     size = _size(args.input_size)
     source = find_source(args.model, args.weights, args.config_file, args.opts)
+    if args.kind == "detector":
+        return export_whole(source, args)
+    if args.predict:
+        raise UserError(f"--predict is of detectors; leave it out with --kind {args.kind}")
     network = BUILDERS[args.kind](source, size)
     if args.preprocessing == "inside":
         network = network.with_preprocessing_inside()
@@ -103,6 +108,8 @@ def _logits(network: Exportable, image: Array) -> Array:
 
 def summary(contract: Contract, output: Path) -> str:
     """What an export is told of in the end: a table, and the files."""
+    if contract.kind == "detector":
+        return summary_of_detector(contract, output)
     checks = contract.checks
     agreement, latency = checks["agreement"], checks["latency"]
     height, width = latency["input"][2:]

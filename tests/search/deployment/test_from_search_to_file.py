@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 import sys
 from pathlib import Path
@@ -22,7 +23,7 @@ from search.deployment.images import photos_in
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[3]
-SIZE = DigitsSize(scenes_train=1, scenes_val=1, images_train=200, images_val=100)
+SIZE = DigitsSize(scenes_train=4, scenes_val=4, images_train=200, images_val=100)
 SHORT = [
     *("SOLVER.IMS_PER_BATCH", "20", "SOLVER.WARMUP_EPOCHS", "0.0", "CLASSIFICATION.EPOCHS", "1.0"),
     *("SEARCH.CALIBRATION_BATCHES", "2", "SEARCH.MEASURE", "False", "WANDB.ENABLED", "False"),
@@ -87,3 +88,43 @@ def test_a_file_agrees_with_pytorch_on_a_hundred_digits(
             for one, photo in zip(predicted, photos, strict=True)
         )
         assert contract.checks["top1"]["file"] == pytest.approx(right)
+
+
+@pytest.fixture(scope="module")
+def detector(place: Path) -> Path:
+    """A Mask R-CNN on the network that was trained, for a few steps: it finds what it guesses."""
+    folder = place / "detection"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DETECTRON2_DATASETS", str(place / "datasets"))
+        words = ("--config-file", "detection/mask_rcnn_spnas_fpn_digits.yaml", "OUTPUT_DIR", folder)
+        backbone = (
+            *("MODEL.SPNAS.ARCH", place / "classifier" / "architecture.json"),
+            *("MODEL.WEIGHTS", place / "classifier" / "backbone.pth"),
+        )
+        more = ("SOLVER.MAX_ITER", "4", "SOLVER.WARMUP_ITERS", "0", "WANDB.ENABLED", "False")
+        tool(patch, "train_net.py", *words, *backbone, *more)
+    return folder
+
+
+@pytest.mark.parametrize("file_format", ["onnx", "litert"])
+def test_a_detectors_files_find_what_pytorch_finds(
+    file_format: str, place: Path, detector: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(place / "datasets"))
+    path = detector / f"detector{SUFFIXES[file_format]}"  # type: ignore[index]
+    words = ("--kind", "detector", "--format", file_format, "--output", path)
+    if file_format == "litert":
+        words = (*words, "--input-size", "224", "224")
+    tool(monkeypatch, "export_model.py", *words, detector)
+    checks = Contract.load(path).checks
+    assert checks["found_again"] >= 0.95 * checks["detections"] > 0
+    assert set(checks["ap"]["pytorch"]) == {"bbox", "segm"}
+    for task, before in checks["ap"]["pytorch"].items():
+        assert checks["ap"]["file"][task] == pytest.approx(before, abs=0.1)
+    digits = place / "datasets" / "digits"
+    truth = ("--annotations", digits / "annotations" / "instances_val.json", "--no-drawings")
+    output = detector / file_format
+    tool(monkeypatch, "predict.py", path, digits / "val", "--output", output, *truth)
+    scores = json.loads((output / "scores.json").read_text())
+    for task, before in checks["ap"]["pytorch"].items():
+        assert scores[task]["AP"] == pytest.approx(before, abs=0.1)

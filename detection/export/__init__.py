@@ -1,0 +1,1 @@
+"""Whole detectors as files: static networks, and the rest in NumPy."""

@@ -1,0 +1,1 @@
+"""What a trained network finds on photos, whatever kind of file it is in."""
