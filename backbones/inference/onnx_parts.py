@@ -10,9 +10,9 @@ from backbones.inference.base import Place
 def inside_network(model: bytes, place: Place) -> bytes:
     """A quantised part that takes, and hands on, what layers of a network pass to each other.
 
-    By itself, a part with QDQ nodes quantises its input and dequantises its output, and ONNX Runtime
-    brings maps from channels first to channels last for its int8 kernels and back. Between the
-    layers of a whole network it does none of that, so a table must not count it for each of them.
+    By itself, a part with QDQ nodes quantises its input and dequantises its output, and ONNX
+    Runtime brings maps from channels first to channels last for its int8 kernels and back. Between
+    the layers of a whole network it does none of that, so a table must not count it for each.
 
     Args:
         model: static int8 with QDQ nodes; inputs and outputs are float32.
