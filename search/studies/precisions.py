@@ -18,11 +18,12 @@ from backbones.latency import LatencyTable, predict_runtime
 from backbones.layer_types import LayerType
 from backbones.precisions import short_name
 from detection.deployment import Deployment
+from detection.engine.plain_yaml import load_with_bases
 from search.profiling.evaluation import table_engine
 from search.profiling.journal import Journal
 from search.profiling.measuring import measure, report_noise
 from search.profiling.pace import reference_item
-from search.profiling.workload import network_item
+from search.profiling.workload import choices_named, network_item
 from search.selection.runtime import runtime_entries
 from search.space import SearchSpace
 from search.studies.markdown import beside
@@ -80,7 +81,7 @@ def precision_study(
     """
     check_tables(tables)
     rows = evaluated_networks(tables, evaluations)
-    found = paired_searches(folders, tables)
+    found = paired_searches(folders, tables, space)
     measured = {
         short_name(table.precision): _measured(found, table, rounds, partial)
         for table in (tables if found else ())
@@ -217,13 +218,16 @@ class Found:
         return [layer.type for layer in self.network.layers]
 
 
-def paired_searches(folders: Sequence[Path], tables: Sequence[LatencyTable]) -> list[Found]:
+def paired_searches(
+    folders: Sequence[Path], tables: Sequence[LatencyTable], space: SearchSpace
+) -> list[Found]:
     """The networks that searches found, by seed.
 
     Args:
-        folders: of finished searches: their ``architecture.json``, whose provenance names seed and
-            table, and ``results.json``.
+        folders: of finished searches, or of their ``--eval-only`` with another table: their
+            ``config.yaml`` names seed and table, ``results.json`` layers and accuracy.
         tables: that were searched on.
+        space: that was searched.
 
     Raises:
         UserError: if a folder's search is on another table, or a seed has not one on each.
@@ -231,16 +235,16 @@ def paired_searches(folders: Sequence[Path], tables: Sequence[LatencyTable]) -> 
     names = {table.name: short_name(table.precision) for table in tables}
     found = []
     for folder in folders:
-        network = Architecture.load(folder / "architecture.json")
-        table = network.provenance.get("latency_table")
+        config = load_with_bases(str(folder / "config.yaml"))
+        table = Path(config["SEARCH"]["LATENCY_TABLE"]).name.removesuffix(".json")
         if table not in names:
             raise UserError(
                 f"'{folder}' is a search on latency table '{table}'; expected one on "
                 f"{' or '.join(names)}"
             )
-        scores = read_json(folder / "results.json", "search").get("search", {}).get("val", {})
-        seed = int(network.provenance.get("seed", 0))
-        found.append(Found(seed, names[table], network, scores.get("top1")))
+        row = read_json(folder / "results.json", "search")["search"]
+        network = space.architecture(choices_named(space, " ".join(row["layers"])), "found")
+        found.append(Found(config["SEED"], names[table], network, row.get("val", {}).get("top1")))
     made = [(one.seed, one.precision) for one in found]
     for seed in sorted({one.seed for one in found}):
         for precision in names.values():

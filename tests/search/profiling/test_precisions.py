@@ -20,7 +20,7 @@ from search.profiling.evaluation import evaluate_table, table_engine
 from search.profiling.networks import measure_architectures
 from search.profiling.profiler import profile_space
 from search.profiling.report import latency_section
-from search.profiling.workload import constant_items, layer_items, network_item
+from search.profiling.workload import constant_items, layer_items, network_item, type_names
 from search.runs.classification import SearchTrainer
 from search.space import SearchSpace, Stage
 from search.studies.precisions import (
@@ -196,12 +196,12 @@ def test_the_study_of_precisions(
                 choice if layer.droppable else small_space.candidates[seed]
                 for layer in small_space.layers
             ]
-            provenance = {"latency_table": table.name, "seed": seed}
-            network = small_space.architecture(choices, "found", provenance)
             folders.append(tmp_path / f"{table.name}_{seed}")
             folders[-1].mkdir()
-            network.save(folders[-1] / "architecture.json")
-            write_json(folders[-1] / "results.json", {"search": {"val": {"top1": 50.0 + seed}}})
+            config = f"SEED: {seed}\nSEARCH:\n  LATENCY_TABLE: {tmp_path / table.name}.json\n"
+            (folders[-1] / "config.yaml").write_text(config)
+            row = {"layers": type_names(small_space, choices).split(), "val": {"top1": 50.0}}
+            write_json(folders[-1] / "results.json", {"search": row})
     reports = [
         evaluate_table(table, small_space, tmp_path / f"report_{table.name}.json", 8, rounds=5)
         for table in both
@@ -223,7 +223,7 @@ def test_the_study_of_precisions(
     text = precisions_section({**found, "command": "python x", "hardware": "here"})
     assert f"| known    | int8        | {costs['int8']['kernel 5']:.2f} ×" in text
     with pytest.raises(UserError, match="0 searches of seed 1 on a table in int8; name one for"):
-        paired_searches(folders[:3], both)
+        paired_searches(folders[:3], both, small_space)
     with pytest.raises(UserError, match="an evaluation is of latency table 'int8'; expected one"):
         evaluated_networks(both, reports[::-1])
     with pytest.raises(UserError, match="share 0 networks; evaluate both with the same --seed"):
