@@ -5,9 +5,11 @@ from __future__ import annotations
 import abc
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -16,6 +18,13 @@ from backbones.files import write_atomic
 from backbones.inference.hardware import available_cores
 
 logger = logging.getLogger(__name__)
+
+Place = Literal["whole", "first", "middle", "last"]
+"""Which part of a network a module is: all of it, or one that hands maps on, or takes them over.
+
+In an int8 network, layers pass int8 maps to each other. A part that is compiled by itself takes and
+returns such maps where other layers are before and behind it, and float32 at the network's ends.
+"""
 
 
 @dataclass(frozen=True)
@@ -83,25 +92,33 @@ class Engine(abc.ABC):
     Args:
         device: ``cpu`` or ``cuda``.
         threads: of one inference on a CPU.
+        precision: one of ``PRECISIONS``; a module is quantised by random inputs, whose ranges are
+            those of normalised maps: enough to time it, not to classify with it.
 
     Raises:
-        UserError: if its packages are not installed, or it cannot use the device.
+        UserError: if its packages are not installed, or it cannot use the device, or has not this
+            precision there.
     """
 
     name: str
     title: str
-    devices: tuple[str, ...] = ("cpu",)
-    """Where it can run networks."""
+    precisions: Mapping[str, tuple[str, ...]] = MappingProxyType({"cpu": ("fp32",)})
+    """Where it can run networks, and in which of ``PRECISIONS``."""
     converts: bool = False
     """Whether ``compile`` keeps a converted model in ``path``."""
 
-    def __init__(self, device: str = "cpu", threads: int = 1) -> None:
+    def __init__(self, device: str = "cpu", threads: int = 1, precision: str = "fp32") -> None:
         if threads < 1:
             raise UserError(f"--threads is {threads}; expected 1 or more")
-        if device not in self.devices:
+        if device not in self.precisions:
             raise UserError(
-                f"--device is {device}; {self.title} runs on {' or '.join(self.devices)} here: use "
-                f"--device {self.devices[0]}"
+                f"--device is {device}; {self.title} runs on {' or '.join(self.precisions)} here: "
+                f"use --device {next(iter(self.precisions))}"
+            )
+        if precision not in (known := self.precisions[device]):
+            raise UserError(
+                f"--precision is {precision}; {self.title} has {' and '.join(known)} on {device}: "
+                f"use --precision {known[0]}, or another --engine"
             )
         if device == "cpu" and threads > (cores := available_cores()):
             logger.warning(
@@ -112,6 +129,7 @@ class Engine(abc.ABC):
             )
         self.device = device
         self.threads = threads
+        self.precision = precision
 
     @abc.abstractmethod
     def versions(self) -> dict[str, str]:
@@ -119,7 +137,11 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     def compile(
-        self, build: Callable[[], nn.Module], inputs: Sequence[Tensor], path: Path | None = None
+        self,
+        build: Callable[[], nn.Module],
+        inputs: Sequence[Tensor],
+        path: Path | None = None,
+        place: Place = "whole",
     ) -> Program:
         """Converts a module in eval mode, for inputs of exactly these shapes.
 
@@ -128,6 +150,7 @@ class Engine(abc.ABC):
                 tensor or several. Not called where ``path`` has the converted model.
             inputs: maps (1, C, H, W) in float32.
             path: keeps the converted model, for engines that have such a file.
+            place: which part of a network it is.
         """
 
 

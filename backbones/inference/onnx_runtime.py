@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -13,11 +14,15 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from backbones.deployment.formats.onnx import to_onnx
+from backbones.deployment.quantisation import onnx_fp16, onnx_int8
 from backbones.errors import UserError
 from backbones.extras import require
-from backbones.inference.base import Engine, Operator, Program, Session, converted
+from backbones.inference.base import Engine, Operator, Place, Program, Session, converted
+from backbones.inference.examples import calibration, quantised_maps
+from backbones.inference.onnx_parts import inside_network
 from backbones.scratch import scratch_folder
 
+_INTEGERS = {"tensor(int8)": "int8", "tensor(uint8)": "uint8"}
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -30,7 +35,10 @@ class OnnxRuntimeSession(Session):
         self.session = onnxruntime.InferenceSession(model, options, [_PROVIDERS[device]])
         self.binding = self.session.io_binding()
         for entry, tensor in zip(self.session.get_inputs(), inputs, strict=True):
-            value = onnxruntime.OrtValue.ortvalue_from_numpy(tensor.numpy(), device, 0)
+            array = tensor.numpy()
+            if entry.type in _INTEGERS:
+                array = quantised_maps(array, _INTEGERS[entry.type])
+            value = onnxruntime.OrtValue.ortvalue_from_numpy(array, device, 0)
             self.binding.bind_ortvalue_input(entry.name, value)
         for entry in self.session.get_outputs():
             self.binding.bind_output(entry.name, device, 0)
@@ -94,11 +102,11 @@ class OnnxRuntimeEngine(Engine):
 
     name = "onnxruntime"
     title = "ONNX Runtime"
-    devices = tuple(_PROVIDERS)
+    precisions = MappingProxyType({"cpu": ("fp32", "fp16", "int8"), "cuda": ("fp32", "fp16")})
     converts = True
 
-    def __init__(self, device: str = "cpu", threads: int = 1) -> None:
-        super().__init__(device, threads)
+    def __init__(self, device: str = "cpu", threads: int = 1, precision: str = "fp32") -> None:
+        super().__init__(device, threads, precision)
         require("onnxruntime", "onnx", "onnxscript", extra="onnxruntime")
         import onnxruntime
 
@@ -115,7 +123,19 @@ class OnnxRuntimeEngine(Engine):
 
     @override
     def compile(
-        self, build: Callable[[], nn.Module], inputs: Sequence[Tensor], path: Path | None = None
+        self,
+        build: Callable[[], nn.Module],
+        inputs: Sequence[Tensor],
+        path: Path | None = None,
+        place: Place = "whole",
     ) -> OnnxRuntimeProgram:
-        model = converted(path, lambda: to_onnx(build().eval(), inputs))
+        model = converted(path, lambda: self._convert(build().eval(), inputs, place))
         return OnnxRuntimeProgram(model, inputs, self.device, self.threads)
+
+    def _convert(self, module: nn.Module, inputs: Sequence[Tensor], place: Place) -> bytes:
+        model = to_onnx(module, inputs)
+        if self.precision == "fp16":
+            return onnx_fp16(model)
+        if self.precision == "int8":
+            return inside_network(onnx_int8(model, calibration(inputs)), place)
+        return model
