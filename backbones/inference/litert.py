@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -12,7 +11,8 @@ from typing_extensions import override
 
 from backbones.deployment.formats.litert import to_litert
 from backbones.extras import require
-from backbones.inference.base import Engine, Program, Session, converted
+from backbones.inference.base import Engine, Program, Session, converted, installed_versions
+from backbones.inference.board.models import LiteRTModel, engine_versions
 from backbones.quiet import quiet
 
 
@@ -20,25 +20,21 @@ class LiteRTSession(Session):
     """An interpreter whose inputs are set once; XNNPACK is its default delegate."""
 
     def __init__(self, model: bytes, inputs: Sequence[Tensor], threads: int) -> None:
-        from ai_edge_litert.interpreter import Interpreter
-
+        arrays = [tensor.permute(0, 2, 3, 1).contiguous().numpy() for tensor in inputs]
         with quiet():
-            self.interpreter = Interpreter(model_content=model, num_threads=threads)
-            self.interpreter.allocate_tensors()
-        for entry, tensor in zip(self.interpreter.get_input_details(), inputs, strict=True):
-            array = tensor.permute(0, 2, 3, 1).contiguous().numpy()
-            self.interpreter.set_tensor(entry["index"], array)
+            self.model = LiteRTModel(model, threads, arrays)
 
     @override
     def run(self) -> None:
-        self.interpreter.invoke()
+        self.model.run()
 
     @override
     def outputs(self) -> list[Tensor]:
         self.run()
+        interpreter = self.model.interpreter
         found = []
-        for entry in self.interpreter.get_output_details():
-            tensor = torch.from_numpy(self.interpreter.get_tensor(entry["index"]))
+        for entry in interpreter.get_output_details():
+            tensor = torch.from_numpy(interpreter.get_tensor(entry["index"]))
             found.append(tensor.permute(0, 3, 1, 2) if tensor.dim() == 4 else tensor)
         return found
 
@@ -63,11 +59,15 @@ class LiteRTEngine(Engine):
 
     def __init__(self, device: str = "cpu", threads: int = 1) -> None:
         super().__init__(device, threads)
-        require("ai_edge_litert", "litert_torch", extra="litert")
+        require("ai_edge_litert", extra="litert")
+
+    @override
+    def check_conversion(self) -> None:
+        require("litert_torch", extra="litert-converter")
 
     @override
     def versions(self) -> dict[str, str]:
-        return {name: version(name) for name in ("ai-edge-litert", "litert-torch", "torch")}
+        return {**engine_versions(self.name), **installed_versions("litert-torch", "torch")}
 
     @override
     def compile(

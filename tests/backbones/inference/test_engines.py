@@ -14,8 +14,9 @@ from backbones.architecture import LayerSpec
 from backbones.blocks import init_weights, make_layer
 from backbones.extras import require
 from backbones.inference import ENGINES, Session, make_engine
+from backbones.inference.board.turns import visit
 from backbones.inference.hardware import available_cores
-from backbones.inference.measurement import Measurement, visit
+from backbones.inference.measurement import Measurement
 
 
 def mbconv(stride: int) -> nn.Module:

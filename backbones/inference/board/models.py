@@ -1,0 +1,168 @@
+"""Models in the engines that a device may have: from a file to something that can be visited."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .turns import wall_clock
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+MODULES = {"onnxruntime": ("onnxruntime",), "litert": ("ai_edge_litert", "tflite_runtime")}
+"""By engine: the modules that it may be; the first that is installed counts."""
+
+_PACKAGES = {"onnxruntime": "onnxruntime", "litert": "ai-edge-litert"}
+_ONNX_TYPES = {"float": "float32", "float16": "float16", "int8": "int8", "uint8": "uint8"}
+
+
+class CannotMeasureError(Exception):
+    """What keeps models from being timed here, and the way out."""
+
+
+class OnnxRuntimeModel:
+    """A model in ONNX Runtime, with inputs that stay on the device.
+
+    Args:
+        model: content of an ONNX file.
+        options: of :func:`onnx_options`.
+        device: ``cpu`` or ``cuda``.
+        inputs: arrays in the model's shapes; noise by default.
+    """
+
+    def __init__(
+        self, model: bytes, options: Any, device: str, inputs: Sequence[Any] | None = None
+    ) -> None:
+        import onnxruntime
+
+        self.session = onnxruntime.InferenceSession(model, options, [PROVIDERS[device]])
+        self.binding = self.session.io_binding()
+        entries = self.session.get_inputs()
+        if inputs is None:
+            types = [_ONNX_TYPES[entry.type[len("tensor(") : -1]] for entry in entries]
+            inputs = [_noise(entry.shape, kind) for entry, kind in zip(entries, types)]
+        for entry, array in zip(entries, inputs):
+            value = onnxruntime.OrtValue.ortvalue_from_numpy(array, device, 0)
+            self.binding.bind_ortvalue_input(entry.name, value)
+        for entry in self.session.get_outputs():
+            self.binding.bind_output(entry.name, device, 0)
+
+    def run(self) -> None:
+        """One inference; the outputs stay where they are."""
+        self.session.run_with_iobinding(self.binding)
+
+    def times(self, count: int) -> list[float]:
+        """As :func:`wall_clock`."""
+        return wall_clock(self.run, count)
+
+
+def onnx_options(threads: int) -> Any:
+    """Session options with a number of threads for one inference, and no warnings."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return options
+
+
+class LiteRTModel:
+    """A model in LiteRT, with inputs that are set once; XNNPACK is its default delegate.
+
+    Args:
+        model: content of a ``.tflite`` file.
+        threads: of one inference.
+        inputs: arrays in the model's shapes; noise by default.
+    """
+
+    def __init__(self, model: bytes, threads: int, inputs: Sequence[Any] | None = None) -> None:
+        library = importlib.import_module(f"{_installed('litert')}.interpreter")
+        self.interpreter = library.Interpreter(model_content=model, num_threads=threads)
+        self.interpreter.allocate_tensors()
+        entries = self.interpreter.get_input_details()
+        if inputs is None:
+            inputs = [_noise(entry["shape"].tolist(), entry["dtype"]) for entry in entries]
+        for entry, array in zip(entries, inputs):
+            self.interpreter.set_tensor(entry["index"], array)
+
+    def run(self) -> None:
+        """One inference."""
+        self.interpreter.invoke()
+
+    def times(self, count: int) -> list[float]:
+        """As :func:`wall_clock`."""
+        return wall_clock(self.run, count)
+
+
+def _noise(shape: Sequence[int], kind: Any) -> Any:
+    """Standard normal numbers, or all integers of a type alike."""
+    import numpy
+
+    rng = numpy.random.default_rng(0)
+    if numpy.issubdtype(kind, numpy.integer):
+        limits = numpy.iinfo(kind)
+        return rng.integers(limits.min, limits.max, shape, dtype=kind, endpoint=True)
+    return rng.standard_normal(shape).astype(kind)
+
+
+def _installed(engine: str) -> str:
+    for name in MODULES[engine]:
+        if importlib.util.find_spec(name):
+            return name
+    raise CannotMeasureError(
+        f"{_PACKAGES[engine]} is not installed for this Python ({sys.executable}); get it with: "
+        f"python3 -m pip install {_PACKAGES[engine]} numpy"
+    )
+
+
+def engine_versions(engine: str) -> dict[str, str]:
+    """The engine's package, and its version."""
+    name = _installed(engine)
+    module = importlib.import_module(name)
+    package = name.replace("_", "-")
+    return {package: getattr(module, "__version__", None) or importlib.metadata.version(package)}
+
+
+def load_model(
+    engine: str, path: Path, threads: int, device: str
+) -> OnnxRuntimeModel | LiteRTModel:
+    """A model that is ready to be visited.
+
+    Raises:
+        CannotMeasureError: if the engine does not take it, or is not there for the device.
+    """
+    try:
+        if engine == "onnxruntime":
+            check_provider(device)
+            return OnnxRuntimeModel(path.read_bytes(), onnx_options(threads), device)
+        return LiteRTModel(path.read_bytes(), threads)
+    except CannotMeasureError:
+        raise
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        having = " ".join(" ".join(pair) for pair in engine_versions(engine).items())
+        raise CannotMeasureError(
+            f"{having} cannot load '{path.name}' ({reason}); install a newer one, or copy the "
+            "folder again"
+        ) from None
+
+
+def check_provider(device: str) -> None:
+    """Insists on an ONNX Runtime that runs on a device, since it would take the CPU instead.
+
+    Raises:
+        CannotMeasureError: with what it has.
+    """
+    import onnxruntime
+
+    known = onnxruntime.get_available_providers()
+    if PROVIDERS[device] not in known:
+        raise CannotMeasureError(
+            f"--device is {device}, but this ONNX Runtime has only {', '.join(known)}; install "
+            "onnxruntime-gpu, or use --device cpu"
+        )
