@@ -170,14 +170,16 @@ def measured_runtime(
     device: str = "cpu",
     threads: int = 1,
     visits: int = 5,
+    precision: str = "fp32",
 ) -> Measurement:
     """Runtime of a whole network on this machine, in ms.
 
     Raises:
-        UserError: if the engine is unknown, not installed, or cannot use the device.
+        UserError: if the engine is unknown, not installed, cannot use the device, or has not the
+            precision.
     """
     images = torch.randn(1, 3, *deployment.padded_size)
-    program = make_engine(engine, device, threads).compile(
+    program = make_engine(engine, device, threads, precision).compile(
         lambda: deployment.network(architecture), [images]
     )
     session = program.load()
@@ -185,7 +187,11 @@ def measured_runtime(
 
 
 def measured_with(engine: Engine, deployment: Deployment) -> str:
-    """What a runtime was measured with, in words: engine, device, threads and image size."""
+    """What a runtime was measured with, in words: engine, device, threads and image size.
+
+    A precision other than single stands behind the engine.
+    """
+    name = engine.name if engine.precision == "fp32" else f"{engine.name} {engine.precision}"
     threads = "1 thread" if engine.threads == 1 else f"{engine.threads} threads"
     height, width = deployment.padded_size
-    return f"{engine.name}, {device_name(engine.device)}, {threads}, {height}×{width}"
+    return f"{name}, {device_name(engine.device)}, {threads}, {height}×{width}"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from backbones.errors import UserError
 from backbones.files import write_json
+from backbones.precisions import PRECISIONS
 from search.profiling.cli import add_profiling_arguments, check_counts, image_size, load_space
 
 QUICK_ROUNDS, QUICK_NETWORKS = 3, 8
@@ -16,6 +17,8 @@ EPILOG = """
 examples:
   a table of this CPU for the paper's space, one thread, ONNX Runtime:
     %(prog)s --engine onnxruntime --input-size 224x224 --output configs/latency/my_cpu.json
+  the same of networks that are deployed in int8:
+    %(prog)s --engine onnxruntime --precision int8 --output configs/latency/my_cpu_int8.json
   the same, judged on 100 networks that are measured in the same turns:
     %(prog)s --engine onnxruntime --output my_cpu.json --evaluation output/my_cpu_report.json
   for a detector: the backbone at detection resolution under a feature pyramid:
@@ -38,6 +41,13 @@ def parse() -> argparse.Namespace:
         help="inference engine: torch, onnxruntime, litert",
     )
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument(
+        "--precision",
+        default="fp32",
+        choices=tuple(PRECISIONS),
+        help="of weights and feature maps, where the engine has it: int8 is static post-training "
+        "quantisation of both, fp16 the engine's own half precision (default: %(default)s)",
+    )
     parser.add_argument("--threads", type=int, default=1, help="of one inference (default: 1)")
     parser.add_argument(
         "--input-size", default="224x224", metavar="HxW", help="of the image (default: 224x224)"
@@ -108,7 +118,7 @@ def main(args: argparse.Namespace) -> None:
     check_counts(args, least_networks=0)
     if args.evaluation_networks < 2:
         raise UserError(f"--evaluation-networks is {args.evaluation_networks}; expected 2 or more")
-    engine = make_engine(args.engine, args.device, args.threads)
+    engine = make_engine(args.engine, args.device, args.threads, args.precision)
     size = image_size(args.input_size)
     deployment = Deployment(args.task, size, fpn_channels=args.fpn_channels)
     if not args.architectures:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backbones.deployment.formats import Format, Precision
+from backbones.deployment.pools import with_global_pools
 from backbones.errors import UserError
 from backbones.extras import require
 from backbones.quiet import quiet
@@ -41,7 +42,7 @@ def quantised(
 
 
 def onnx_int8(model: bytes, calibration: Calibration) -> bytes:
-    """Static quantisation with QDQ nodes: int8 weights by channel, int8 activations.
+    """Static quantisation with QDQ nodes: int8 weights by channel, uint8 activations.
 
     Inputs and outputs stay float32.
     """
@@ -55,14 +56,14 @@ def onnx_int8(model: bytes, calibration: Calibration) -> bytes:
     try:
         with scratch_folder("int8") as folder, quiet():
             prepared, result = folder / "prepared.onnx", folder / "int8.onnx"
-            quant_pre_process(onnx.load_from_string(model), str(prepared))
+            quant_pre_process(with_global_pools(onnx.load_from_string(model)), str(prepared))
             quantize_static(
                 str(prepared),
                 str(result),
                 _reader(model, calibration),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
-                activation_type=QuantType.QInt8,
+                activation_type=QuantType.QUInt8,  # with int8, x86 fuses no convolution
                 weight_type=QuantType.QInt8,
             )
             return result.read_bytes()

@@ -45,12 +45,15 @@ class Runtime(abc.ABC):
         Returns:
             By the names of :attr:`outputs`.
         """
-        given = [_to_file(arrays[spec.name], spec) for spec in self.inputs]
-        found = self.infer(given)
+        found = self.infer(self.in_file([arrays[spec.name] for spec in self.inputs]))
         return {
             spec.name: _from_file(array, spec)
             for spec, array in zip(self.outputs, found, strict=True)
         }
+
+    def in_file(self, arrays: Sequence[Array]) -> list[Array]:
+        """Inputs in their order, as the file has them."""
+        return [_to_file(array, spec) for array, spec in zip(arrays, self.inputs, strict=True)]
 
     @abc.abstractmethod
     def infer(self, arrays: Sequence[Array]) -> list[Array]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import abc
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -18,6 +20,13 @@ from backbones.inference.board.turns import wall_clock
 from backbones.inference.hardware import available_cores
 
 logger = logging.getLogger(__name__)
+
+Place = Literal["whole", "first", "middle", "last"]
+"""Which part of a network a module is: all of it, or one that hands maps on, or takes them over.
+
+In an int8 network, layers pass int8 maps to each other. A part that is compiled by itself takes and
+returns such maps where other layers are before and behind it, and float32 at the network's ends.
+"""
 
 
 @dataclass(frozen=True)
@@ -80,25 +89,33 @@ class Engine(abc.ABC):
     Args:
         device: ``cpu`` or ``cuda``.
         threads: of one inference on a CPU.
+        precision: one of ``PRECISIONS``; a module is quantised by random inputs, whose ranges are
+            those of normalised maps: enough to time it, not to classify with it.
 
     Raises:
-        UserError: if its packages are not installed, or it cannot use the device.
+        UserError: if its packages are not installed, or it cannot use the device, or has not this
+            precision there.
     """
 
     name: str
     title: str
-    devices: tuple[str, ...] = ("cpu",)
-    """Where it can run networks."""
+    precisions: Mapping[str, tuple[str, ...]] = MappingProxyType({"cpu": ("fp32",)})
+    """Where it can run networks, and in which of ``PRECISIONS``."""
     converts: bool = False
     """Whether ``compile`` keeps a converted model in ``path``."""
 
-    def __init__(self, device: str = "cpu", threads: int = 1) -> None:
+    def __init__(self, device: str = "cpu", threads: int = 1, precision: str = "fp32") -> None:
         if threads < 1:
             raise UserError(f"--threads is {threads}; expected 1 or more")
-        if device not in self.devices:
+        if device not in self.precisions:
             raise UserError(
-                f"--device is {device}; {self.title} runs on {' or '.join(self.devices)} here: use "
-                f"--device {self.devices[0]}"
+                f"--device is {device}; {self.title} runs on {' or '.join(self.precisions)} here: "
+                f"use --device {next(iter(self.precisions))}"
+            )
+        if precision not in (known := self.precisions[device]):
+            raise UserError(
+                f"--precision is {precision}; {self.title} has {' and '.join(known)} on {device}: "
+                f"use --precision {known[0]}, or another --engine"
             )
         if device == "cpu" and threads > (cores := available_cores()):
             logger.warning(
@@ -109,6 +126,7 @@ class Engine(abc.ABC):
             )
         self.device = device
         self.threads = threads
+        self.precision = precision
 
     def check_conversion(self) -> None:  # noqa: B027 - nothing to insist on, as a rule
         """Insists on what converts modules, where that can be missing while the engine is here.
@@ -123,7 +141,11 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     def compile(
-        self, build: Callable[[], nn.Module], inputs: Sequence[Tensor], path: Path | None = None
+        self,
+        build: Callable[[], nn.Module],
+        inputs: Sequence[Tensor],
+        path: Path | None = None,
+        place: Place = "whole",
     ) -> Program:
         """Converts a module in eval mode, for inputs of exactly these shapes.
 
@@ -132,6 +154,7 @@ class Engine(abc.ABC):
                 tensor or several. Not called where ``path`` has the converted model.
             inputs: maps (1, C, H, W) in float32.
             path: keeps the converted model, for engines that have such a file.
+            place: which part of a network it is.
         """
 
 

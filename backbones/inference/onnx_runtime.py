@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -12,32 +13,45 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from backbones.deployment.formats.onnx import to_onnx
+from backbones.deployment.quantisation import onnx_fp16, onnx_int8
 from backbones.errors import UserError
 from backbones.extras import require
 from backbones.inference.base import (
     Engine,
     Operator,
+    Place,
     Program,
     Session,
     converted,
     installed_versions,
 )
 from backbones.inference.board.models import (
-    PROVIDERS,
     CannotMeasureError,
     OnnxRuntimeModel,
     check_provider,
     engine_versions,
     onnx_options,
 )
+from backbones.inference.examples import calibration, quantised_maps
+from backbones.inference.onnx_parts import inside_network
 from backbones.scratch import scratch_folder
+
+_INTEGERS = {"tensor(int8)": "int8", "tensor(uint8)": "uint8"}
 
 
 class OnnxRuntimeSession(Session):
     """An ``InferenceSession`` with its example inputs, which stay on the device."""
 
     def __init__(self, model: bytes, inputs: Sequence[Tensor], options: Any, device: str) -> None:
-        self.model = OnnxRuntimeModel(model, options, device, [entry.numpy() for entry in inputs])
+        self.model = OnnxRuntimeModel(model, options, device)
+        entries = self.model.session.get_inputs()
+        arrays = [tensor.numpy() for tensor in inputs]
+        self.model.feed(
+            [
+                quantised_maps(array, _INTEGERS[entry.type]) if entry.type in _INTEGERS else array
+                for array, entry in zip(arrays, entries, strict=True)
+            ]
+        )
 
     @override
     def run(self) -> None:
@@ -90,11 +104,11 @@ class OnnxRuntimeEngine(Engine):
 
     name = "onnxruntime"
     title = "ONNX Runtime"
-    devices = tuple(PROVIDERS)
+    precisions = MappingProxyType({"cpu": ("fp32", "fp16", "int8"), "cuda": ("fp32", "fp16")})
     converts = True
 
-    def __init__(self, device: str = "cpu", threads: int = 1) -> None:
-        super().__init__(device, threads)
+    def __init__(self, device: str = "cpu", threads: int = 1, precision: str = "fp32") -> None:
+        super().__init__(device, threads, precision)
         require("onnxruntime", extra="onnxruntime")
         try:
             check_provider(device)
@@ -111,7 +125,19 @@ class OnnxRuntimeEngine(Engine):
 
     @override
     def compile(
-        self, build: Callable[[], nn.Module], inputs: Sequence[Tensor], path: Path | None = None
+        self,
+        build: Callable[[], nn.Module],
+        inputs: Sequence[Tensor],
+        path: Path | None = None,
+        place: Place = "whole",
     ) -> OnnxRuntimeProgram:
-        model = converted(path, lambda: to_onnx(build().eval(), inputs))
+        model = converted(path, lambda: self._convert(build().eval(), inputs, place))
         return OnnxRuntimeProgram(model, inputs, self.device, self.threads)
+
+    def _convert(self, module: nn.Module, inputs: Sequence[Tensor], place: Place) -> bytes:
+        model = to_onnx(module, inputs)
+        if self.precision == "fp16":
+            return onnx_fp16(model)
+        if self.precision == "int8":
+            return inside_network(onnx_int8(model, calibration(inputs)), place)
+        return model

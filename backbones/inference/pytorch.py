@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from typing_extensions import override
 
 from backbones.deployment.formats.outputs import flatten
 from backbones.errors import UserError
-from backbones.inference.base import Engine, Operator, Program, Session
+from backbones.inference.base import Engine, Operator, Place, Program, Session
 
 
 class TorchSession(Session):
@@ -38,7 +39,7 @@ class TorchSession(Session):
 
     @override
     def outputs(self) -> list[Tensor]:
-        return [tensor.clone().cpu() for tensor in self._infer()]
+        return [tensor.float().clone().cpu() for tensor in self._infer()]
 
     @override
     def times(self, count: int) -> list[float]:
@@ -95,10 +96,10 @@ class TorchEngine(Engine):
 
     name = "torch"
     title = "PyTorch"
-    devices = ("cpu", "cuda")
+    precisions = MappingProxyType({"cpu": ("fp32",), "cuda": ("fp32", "fp16")})
 
-    def __init__(self, device: str = "cpu", threads: int = 1) -> None:
-        super().__init__(device, threads)
+    def __init__(self, device: str = "cpu", threads: int = 1, precision: str = "fp32") -> None:
+        super().__init__(device, threads, precision)
         if device == "cuda" and not torch.cuda.is_available():
             raise UserError("--device is cuda, but PyTorch finds no CUDA device; use --device cpu")
 
@@ -108,6 +109,12 @@ class TorchEngine(Engine):
 
     @override
     def compile(
-        self, build: Callable[[], nn.Module], inputs: Sequence[Tensor], path: Path | None = None
+        self,
+        build: Callable[[], nn.Module],
+        inputs: Sequence[Tensor],
+        path: Path | None = None,
+        place: Place = "whole",
     ) -> TorchProgram:
-        return TorchProgram(build().eval(), inputs, self.device, self.threads)
+        dtype = torch.float16 if self.precision == "fp16" else torch.float32
+        inputs = [tensor.to(dtype) for tensor in inputs]
+        return TorchProgram(build().eval().to(dtype), inputs, self.device, self.threads)

@@ -21,6 +21,7 @@ from backbones.inference import ENGINES, Engine, make_engine
 from backbones.inference.hardware import device_name
 from backbones.inference.measurement import Measurement
 from backbones.latency import LatencyTable, predict_runtime
+from backbones.precisions import PRECISIONS, short_name
 from detection.deployment import Deployment
 from detection.engine.provenance import provenance
 from search.profiling.journal import Journal
@@ -59,10 +60,11 @@ class Conditions:
 
 
 def table_engine(table: LatencyTable) -> Engine:
-    """The engine that a table was made with, on the same device of this machine.
+    """The engine that a table was made with, in its precision on the same device of this machine.
 
     Raises:
-        UserError: if it is another device, or the engine is none of ours or not installed.
+        UserError: if it is another device, or the engine is none of ours, not installed, or has
+            not the table's precision.
     """
     if table.engine not in ENGINES:
         raise UserError(
@@ -76,7 +78,13 @@ def table_engine(table: LatencyTable) -> Engine:
             f"latency table '{table.name}' was measured on '{table.device}'; this machine is "
             f"'{', '.join(here)}': profile it with tools/profile_latency.py"
         )
-    return make_engine(table.engine, here[table.device], table.threads or 1)
+    precision = short_name(table.precision)
+    if precision not in PRECISIONS:
+        raise UserError(
+            f"latency table '{table.name}' was measured in {table.precision}; only tables in "
+            f"{', '.join(PRECISIONS.values())} can be measured again here"
+        )
+    return make_engine(table.engine, here[table.device], table.threads or 1, precision)
 
 
 def evaluate_table(
@@ -169,6 +177,7 @@ def write_evaluation(
         "device": table.device,
         "engine": table.engine,
         "threads": table.threads,
+        "precision": table.precision,
         "task": table.task,
         "input_size": list(table.input_size),
         "space": space.name,

@@ -72,7 +72,8 @@ def _visit_all(pending: Sequence[tuple[int, Item]], engine: Engine, journal: Jou
     if pending:
         keys = {item.key for item in missing}
         work = estimated_work(items, keys, compiled, journal)
-        logger.info("%s on %s: %s", engine.title, engine.device, work)
+        how = "" if engine.precision == "fp32" else f" in {engine.precision}"
+        logger.info("%s on %s%s: %s", engine.title, engine.device, how, work)
     _convert(_missing(missing, engine, journal), engine, journal)
     with tqdm(pending, desc=f"{engine.title} on {engine.device}", unit="visit") as progress:
         for round_, item in progress:
@@ -90,20 +91,20 @@ def _convert(items: Sequence[Item], engine: Engine, journal: Journal) -> None:
     workers = workers_for(len(items))
     if workers < 2:
         return
-    setting = (engine.name, engine.device, engine.threads)
+    setting = (engine.name, engine.device, engine.threads, engine.precision)
     arguments = [(setting, item, journal.model_path(item.key)) for item in items]
     done = in_processes(_convert_one, arguments, workers)
     for _ in tqdm(done, "Converting", len(arguments), unit="model"):
         pass
 
 
-def _convert_one(setting: tuple[str, str, int], item: Item, path: Path) -> None:
+def _convert_one(setting: tuple[str, str, int, str], item: Item, path: Path) -> None:
     _compile(make_engine(*setting), item, path)
 
 
 def _compile(engine: Engine, item: Item, path: Path) -> Program:
     torch.manual_seed(0)
-    return engine.compile(item.build, item.inputs(), path)
+    return engine.compile(item.build, item.inputs(), path, item.place)
 
 
 @dataclass(frozen=True)

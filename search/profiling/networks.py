@@ -13,6 +13,7 @@ from backbones.errors import UserError
 from backbones.inference import Engine
 from backbones.inference.hardware import device_name
 from backbones.latency import LatencyTable
+from backbones.precisions import PRECISIONS, short_name
 from backbones.scratch import scratch_folder
 from detection.deployment import Deployment, predicted_runtime
 from search.profiling.journal import Journal
@@ -47,7 +48,7 @@ def measure_architectures(
         machine had when the table was made.
 
     Raises:
-        UserError: if the table was made for another task, image size or space.
+        UserError: if the table was made for another task, image size, precision or space.
     """
     made_for = (deployment.task, deployment.padded_size)
     if table and made_for != (table.task, table.input_size):
@@ -60,6 +61,12 @@ def measure_architectures(
         network_item(architecture, deployment, f"network_{index}")
         for index, architecture in enumerate(architectures)
     ]
+    if table and table.precision != PRECISIONS[engine.precision]:
+        raise UserError(
+            f"latency table '{table.name}' is in {table.precision}, and --precision is "
+            f"{engine.precision}; measure with --precision {short_name(table.precision)}, or take "
+            "another table"
+        )
     made_here = table and (table.device, table.engine, table.threads) == (
         device_name(engine.device),
         engine.name,

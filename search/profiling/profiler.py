@@ -14,6 +14,7 @@ from backbones.inference import Engine
 from backbones.inference.hardware import device_name
 from backbones.inference.measurement import Measurement
 from backbones.latency import LatencyTable, layer_runtimes
+from backbones.precisions import PRECISIONS
 from detection.deployment import Deployment
 from search.profiling.correction import fit_correction, network_features
 from search.profiling.evaluation import SEED, Conditions, scores_table, write_evaluation
@@ -115,6 +116,7 @@ def _setting(
         "engine": engine.name,
         "versions": engine.versions(),
         "threads": engine.threads,
+        "precision": engine.precision,
         "task": deployment.task,
         "input_size": deployment.input_size,
         "fpn_channels": deployment.fpn_channels,
@@ -148,6 +150,7 @@ def _table(
         layers=layers,
         versions=engine.versions(),
         threads=engine.threads,
+        precision=PRECISIONS[engine.precision],
         activation=space.activation,
         date=datetime.date.today().isoformat(),
     )

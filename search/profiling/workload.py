@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from backbones.architecture import Activation, Architecture
 from backbones.blocks import init_weights, make_layer, pad_same
 from backbones.errors import UserError
+from backbones.inference import Place
 from backbones.latency import ConstantPart, LayerRuntimes, input_sizes
 from backbones.layer_types import LayerType, parse_types
 from backbones.network import batch_norm, build_classifier
@@ -35,11 +36,13 @@ class Item:
         key: names it among all items, in a form that is also a file name.
         build: makes the module; can be sent to another process.
         shapes: (C, H, W) of every input.
+        place: which part of a network it is.
     """
 
     key: str
     build: Callable[[], nn.Module]
     shapes: tuple[Shape, ...]
+    place: Place = "whole"
 
     def inputs(self) -> list[Tensor]:
         """Random maps (1, C, H, W)."""
@@ -85,6 +88,7 @@ def layer_items(space: SearchSpace, deployment: Deployment) -> list[Item]:
             shape.key(space.choice_type(candidate)),
             partial(_build_layer, space, shape, candidate),
             ((shape.in_channels, *shape.input_size),),
+            "middle",
         )
         for shape in layer_shapes(space, deployment)
         for candidate in space.candidates
@@ -98,16 +102,18 @@ def constant_items(space: SearchSpace, deployment: Deployment) -> list[Item]:
     channels = (*largest.in_channels, largest.layers[-1].out_channels)
     sizes = [*input_sizes(largest, size), _map_size(size, 32)]
     tail_shape = (channels[end], *sizes[end])
-    items = [Item("stem", partial(_build_stem, space), ((3, *size),))]
+    items = [Item("stem", partial(_build_stem, space), ((3, *size),), "first")]
     if deployment.task == "classification" or space.last:
-        items.append(Item("tail", partial(_build_tail, space, deployment), (tail_shape,)))
+        tail = partial(_build_tail, space, deployment)
+        place: Place = "last" if deployment.task == "classification" else "middle"
+        items.append(Item("tail", tail, (tail_shape,), place))
     if deployment.task == "detection":
         taps = [largest.layers[index].out_channels for index in largest.feature_layers[1:]]
         maps = tuple(
             (count, *_map_size(size, stride))
             for count, stride in zip(taps, PYRAMID_STRIDES, strict=True)
         )
-        items.append(Item("fpn", partial(deployment.pyramid, taps), maps))
+        items.append(Item("fpn", partial(deployment.pyramid, taps), maps, "last"))
     return items
 
 

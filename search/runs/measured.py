@@ -58,7 +58,12 @@ def measured_facts(architecture: Architecture, table: LatencyTable) -> dict[str,
     try:
         with torch.random.fork_rng():
             found = measured_runtime(
-                architecture, deployment, engine.name, engine.device, engine.threads
+                architecture,
+                deployment,
+                engine.name,
+                engine.device,
+                engine.threads,
+                precision=engine.precision,
             )
     except Exception as error:  # what was searched is worth more than its measurement
         logger.warning("The network found could not be measured: %s", error)

@@ -36,6 +36,7 @@ def to_litert(module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
             args=[index for index, tensor in enumerate(inputs) if tensor.dim() == 4],
             outputs=[index for index, tensor in enumerate(outputs) if tensor.dim() == 4],
         )
+        wrapped.training = False  # of the wrapper; the module may refuse to be told
         examples = tuple(
             tensor.permute(0, 2, 3, 1).contiguous() if tensor.dim() == 4 else tensor
             for tensor in inputs

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from backbones.deployment.formats.torch_export import dynamic_sides
 from backbones.extras import require
 
 OPSET = 18
@@ -22,6 +23,7 @@ def to_onnx(
     input_names: Sequence[str] = (),
     output_names: Sequence[str] = (),
     dynamic: Sequence[Mapping[int, str]] = (),
+    divisor: int = 1,
 ) -> bytes:
     """Converts a module in eval mode.
 
@@ -30,8 +32,9 @@ def to_onnx(
         inputs: examples.
         input_names: of the file's inputs; the exporter's by default.
         output_names: of the file's outputs; likewise.
-        dynamic: of every input, the names of the sides that may have any length, by their index;
-            by default every side is as in the example.
+        dynamic: see :func:`backbones.deployment.formats.torch_export.dynamic_sides`; by default
+            every side is as in the example.
+        divisor: likewise.
 
     Returns:
         The serialised model, weights included.
@@ -48,7 +51,7 @@ def to_onnx(
             opset_version=OPSET,
             input_names=list(input_names) or None,
             output_names=list(output_names) or None,
-            dynamic_shapes=tuple(dict(sides) for sides in dynamic) or None,
+            dynamic_shapes=dynamic_sides(dynamic, divisor),
         )
     assert program is not None
     model: bytes = program.model_proto.SerializeToString()

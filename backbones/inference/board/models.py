@@ -31,25 +31,30 @@ class OnnxRuntimeModel:
         model: content of an ONNX file.
         options: of :func:`onnx_options`.
         device: ``cpu`` or ``cuda``.
-        inputs: arrays in the model's shapes; noise by default.
     """
 
-    def __init__(
-        self, model: bytes, options: Any, device: str, inputs: Sequence[Any] | None = None
-    ) -> None:
+    def __init__(self, model: bytes, options: Any, device: str) -> None:
         import onnxruntime
 
+        self.device = device
         self.session = onnxruntime.InferenceSession(model, options, [PROVIDERS[device]])
         self.binding = self.session.io_binding()
-        entries = self.session.get_inputs()
-        if inputs is None:
-            types = [_ONNX_TYPES[entry.type[len("tensor(") : -1]] for entry in entries]
-            inputs = [_noise(entry.shape, kind) for entry, kind in zip(entries, types)]
-        for entry, array in zip(entries, inputs):
-            value = onnxruntime.OrtValue.ortvalue_from_numpy(array, device, 0)
+
+    def feed(self, arrays: Sequence[Any]) -> None:
+        """Sets the inputs, in their order, for all inferences to come."""
+        import onnxruntime
+
+        for entry, array in zip(self.session.get_inputs(), arrays):
+            value = onnxruntime.OrtValue.ortvalue_from_numpy(array, self.device, 0)
             self.binding.bind_ortvalue_input(entry.name, value)
         for entry in self.session.get_outputs():
-            self.binding.bind_output(entry.name, device, 0)
+            self.binding.bind_output(entry.name, self.device, 0)
+
+    def noise(self) -> list[Any]:
+        """Inputs in the shapes and types that the model has."""
+        entries = self.session.get_inputs()
+        types = [_ONNX_TYPES[entry.type[len("tensor(") : -1]] for entry in entries]
+        return [_noise(entry.shape, kind) for entry, kind in zip(entries, types)]
 
     def run(self) -> None:
         """One inference; the outputs stay where they are."""
@@ -77,18 +82,22 @@ class LiteRTModel:
     Args:
         model: content of a ``.tflite`` file.
         threads: of one inference.
-        inputs: arrays in the model's shapes; noise by default.
     """
 
-    def __init__(self, model: bytes, threads: int, inputs: Sequence[Any] | None = None) -> None:
+    def __init__(self, model: bytes, threads: int) -> None:
         library = importlib.import_module(f"{_installed('litert')}.interpreter")
         self.interpreter = library.Interpreter(model_content=model, num_threads=threads)
         self.interpreter.allocate_tensors()
-        entries = self.interpreter.get_input_details()
-        if inputs is None:
-            inputs = [_noise(entry["shape"].tolist(), entry["dtype"]) for entry in entries]
-        for entry, array in zip(entries, inputs):
+
+    def feed(self, arrays: Sequence[Any]) -> None:
+        """Sets the inputs, in their order, for all inferences to come."""
+        for entry, array in zip(self.interpreter.get_input_details(), arrays):
             self.interpreter.set_tensor(entry["index"], array)
+
+    def noise(self) -> list[Any]:
+        """Inputs in the shapes and types that the model has."""
+        entries = self.interpreter.get_input_details()
+        return [_noise(entry["shape"].tolist(), entry["dtype"]) for entry in entries]
 
     def run(self) -> None:
         """One inference."""
@@ -134,15 +143,16 @@ def load_model(
     """A model that is ready to be visited.
 
     Raises:
-        CannotMeasureError: if the engine does not take it, or is not there for the device.
+        CannotMeasureError: if the engine does not take it.
     """
+    model: OnnxRuntimeModel | LiteRTModel
     try:
         if engine == "onnxruntime":
-            check_provider(device)
-            return OnnxRuntimeModel(path.read_bytes(), onnx_options(threads), device)
-        return LiteRTModel(path.read_bytes(), threads)
-    except CannotMeasureError:
-        raise
+            model = OnnxRuntimeModel(path.read_bytes(), onnx_options(threads), device)
+        else:
+            model = LiteRTModel(path.read_bytes(), threads)
+        model.feed(model.noise())
+        return model
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         having = " ".join(" ".join(pair) for pair in engine_versions(engine).items())
