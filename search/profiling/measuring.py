@@ -68,28 +68,32 @@ def _visit_all(pending: Sequence[tuple[int, Item]], engine: Engine, journal: Jou
         return programs[item.key]
 
     items = [item for _, item in pending]
-    missing = _missing(items, engine, journal)
+    missing = without_model(items, engine, journal)
     if pending:
         keys = {item.key for item in missing}
         work = estimated_work(items, keys, compiled, journal)
         how = "" if engine.precision == "fp32" else f" in {engine.precision}"
         logger.info("%s on %s%s: %s", engine.title, engine.device, how, work)
-    _convert(_missing(missing, engine, journal), engine, journal)
+    missing = without_model(missing, engine, journal)
+    if workers_for(len(missing)) > 1:  # few are converted when they are visited
+        convert(missing, engine, journal)
     with tqdm(pending, desc=f"{engine.title} on {engine.device}", unit="visit") as progress:
         for round_, item in progress:
             journal.add(Visit(item.key, round_, visit(compiled(item).load())))
 
 
-def _missing(items: Sequence[Item], engine: Engine, journal: Journal) -> list[Item]:
+def without_model(items: Sequence[Item], engine: Engine, journal: Journal) -> list[Item]:
     """The items, each once, that have no model file yet."""
     distinct = {item.key: item for item in items if engine.converts}
     return [item for key, item in distinct.items() if not journal.model_path(key).exists()]
 
 
-def _convert(items: Sequence[Item], engine: Engine, journal: Journal) -> None:
-    """Converts many items in parallel processes; few are converted when they are visited."""
+def convert(items: Sequence[Item], engine: Engine, journal: Journal) -> None:
+    """Makes the model files of items: of many in several processes."""
     workers = workers_for(len(items))
     if workers < 2:
+        for item in tqdm(items, "Converting", unit="model"):
+            _compile(engine, item, journal.model_path(item.key))
         return
     setting = (engine.name, engine.device, engine.threads, engine.precision)
     arguments = [(setting, item, journal.model_path(item.key)) for item in items]
