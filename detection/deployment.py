@@ -169,8 +169,8 @@ def measured_runtime(
     engine: str,
     device: str = "cpu",
     threads: int = 1,
-    visits: int = 5,
     precision: str = "fp32",
+    visits: int = 5,
 ) -> Measurement:
     """Runtime of a whole network on this machine, in ms.
 

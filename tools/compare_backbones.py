@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 
 from backbones.errors import UserError
+from backbones.precisions import PRECISIONS
 from search.studies.arguments import add_workers, check_counts, study_parser
 
 EPILOG = """
@@ -73,6 +74,12 @@ def parse() -> argparse.Namespace:
         "latency table",
     )
     parser.add_argument(
+        "--precision",
+        default="fp32",
+        choices=tuple(PRECISIONS),
+        help="with --engine: of weights and feature maps (default: %(default)s)",
+    )
+    parser.add_argument(
         "--runs", nargs="+", type=Path, default=[], metavar="FOLDER", help="finished runs"
     )
     parser.add_argument(
@@ -89,6 +96,10 @@ def check(args: argparse.Namespace) -> None:
     check_counts(args, seeds=1, random=0)
     if not args.config_file and (args.random or not args.runs):
         raise UserError("nothing to compare; name detectors (--config-file) or runs (--runs)")
+    if args.precision != "fp32" and not args.engine:
+        raise UserError(
+            f"--precision is {args.precision}, but nothing is measured; name an --engine as well"
+        )
 
 
 def main(args: argparse.Namespace) -> None:
@@ -108,7 +119,7 @@ def main(args: argparse.Namespace) -> None:
 
     check(args)
     workers = workers_of(args, args.output)
-    engine = make_engine(args.engine) if args.engine else None
+    engine = make_engine(args.engine, precision=args.precision) if args.engine else None
     rows = entries(args.config_file, args.architectures)
     if args.random:
         search_cfg = load_search_config(args.search_config_file)

@@ -47,6 +47,8 @@ def plot_evaluation(report: Mapping[str, Any], path: Path) -> None:
         _plot_se_factors(figure.add_subplot(1, panels, 2), report)
     height, width = report["input_size"]
     setting = f"{report['threads']} thread(s), {height}×{width}, {report['task']}"
+    if (precision := report.get("precision", "float32")) != "float32":
+        setting = f"{setting}, {precision}"
     figure.suptitle(f"{report['engine']} on {report['device']}, {setting}")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100)

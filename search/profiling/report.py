@@ -30,7 +30,7 @@ def latency_section(*reports: Mapping[str, Any]) -> str:
         height, width = report["input_size"]
         rows.append(
             [
-                f"`{report['table']}`: {report['task']}, {height}×{width}",
+                f"`{report['table']}`: {report['task']}, {height}×{width}{_precision(report)}",
                 f"{found['networks']}",
                 f"{plain['mean_error']:.2f} %",
                 f"**{found['mean_error']:.2f} %**",
@@ -45,6 +45,13 @@ def latency_section(*reports: Mapping[str, Any]) -> str:
     ]
     found = tabulate(rows, headers, tablefmt="github", disable_numparse=True)
     made = [f"`{report['command']}`; {report['table_source']}." for report in reports]
-    setting = f"{reports[0]['device']}, {reports[0]['threads']} thread."
+    threads = (f"{report['device']}, {report['threads']} thread" for report in reports)
+    setting = f"{'; '.join(dict.fromkeys(threads))}."
     warnings = [f"{line}." for report in reports for line in cautions(report)]
     return "\n\n".join([found, setting, *warnings, *made])
+
+
+def _precision(report: Mapping[str, Any]) -> str:
+    """``, int8`` where a table is not in single precision; older reports do not say."""
+    precision = report.get("precision", "float32")
+    return "" if precision == "float32" else f", {precision}"

@@ -21,7 +21,7 @@ from backbones.latency import predict_runtime
 from search.classification.accuracy import evaluate
 from search.classification.calibration import calibrated
 from search.classification.data import ImageSet, build_val_loader
-from search.runs.measured import measured_row, table_facts
+from search.runs.measured import in_precision, measured_row, table_facts
 from search.selection.runtime import RuntimeModel
 from search.selection.sampling import sample_decisions
 from search.selection.target import runtime_range, select_at_target
@@ -213,7 +213,7 @@ def search_results(
     if target:
         against = f"target {target:g} {table.unit} ({100 * (runtime / target - 1):+.2f} %), "
     logger.info(
-        "predicted runtime %s %s, %sspace %s to %s %s, latency table '%s'",
+        "predicted runtime %s %s, %sspace %s to %s %s, latency table '%s'%s",
         shown(runtime),
         table.unit,
         against,
@@ -221,6 +221,7 @@ def search_results(
         shown(largest),
         table.unit,
         table.name,
+        in_precision(table),
     )
     return {
         **found,

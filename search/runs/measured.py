@@ -13,6 +13,7 @@ from backbones.architecture import Architecture
 from backbones.errors import UserError
 from backbones.inference.measurement import NOISY
 from backbones.latency import LatencyTable, predict_runtime
+from backbones.precisions import short_name
 from detection.deployment import Deployment, measured_runtime, measured_with
 from search.profiling.evaluation import table_engine
 from search.profiling.workload import choices_named
@@ -24,12 +25,24 @@ FAR = 10.0
 """Percent between prediction and measurement that are worth a warning."""
 
 
+def in_precision(table: LatencyTable) -> str:
+    """`` of networks in int8`` behind a table's name; nothing for single precision."""
+    precision = short_name(table.precision)
+    return "" if precision == "fp32" else f" of networks in {precision}"
+
+
 def table_facts(table: LatencyTable) -> dict[str, Any]:
-    """``table_warning`` where a table is not to be trusted, logged as well; else nothing."""
-    if not table.warning:
-        return {}
-    logger.warning("%s", table.caution)
-    return {"table_warning": table.warning}
+    """What of a table a result has to say, where there is something.
+
+    Returns:
+        ``precision`` where it is not single precision; ``table_warning`` where the table is not to
+        be trusted, which is logged as well.
+    """
+    facts = {"precision": short_name(table.precision)} if in_precision(table) else {}
+    if table.warning:
+        logger.warning("%s", table.caution)
+        facts["table_warning"] = table.warning
+    return facts
 
 
 def measured_row(space: SearchSpace, row: Mapping[str, Any], table: LatencyTable) -> dict[str, Any]:
@@ -63,7 +76,7 @@ def measured_facts(architecture: Architecture, table: LatencyTable) -> dict[str,
                 engine.name,
                 engine.device,
                 engine.threads,
-                precision=engine.precision,
+                engine.precision,
             )
     except Exception as error:  # what was searched is worth more than its measurement
         logger.warning("The network found could not be measured: %s", error)
