@@ -10,8 +10,12 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps what is printed within, natively too, unless it fails."""
+def quiet(reveal: bool = True) -> Iterator[None]:
+    """Keeps what is printed within, natively too.
+
+    Args:
+        reveal: print it after all if there is an exception.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     saved = os.dup(1), os.dup(2)
@@ -28,6 +32,6 @@ def quiet() -> Iterator[None]:
             for target, source in zip((1, 2), saved, strict=True):
                 os.dup2(source, target)
                 os.close(source)
-            if failed:
+            if failed and reveal:
                 sink.seek(0)
                 os.write(2, sink.read())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -25,7 +25,11 @@ logger = logging.getLogger(__name__)
 Array = NDArray[np.float32]
 
 MOST_PHOTOS = 100
-"""Of which a file is compared with PyTorch, and int8 calibrated."""
+"""On which a file is compared with PyTorch, and int8 calibrated."""
+
+_FEWEST_PHOTOS = 10
+_PIXELS = 10_000_000
+"""In all of them together, where they are large."""
 
 
 def spread(count: int, most: int) -> list[int]:
@@ -57,11 +61,23 @@ def photos_in(folder: str, key: str, most: int = MOST_PHOTOS) -> list[Path]:
     return [found[index] for index in spread(len(found), most)]
 
 
+def photos_for(size: tuple[int, int]) -> int:
+    """How many photos of a size are taken, so that all can be held at once."""
+    return max(_FEWEST_PHOTOS, min(MOST_PHOTOS, _PIXELS // (size[0] * size[1])))
+
+
 def inputs_of(
-    photos: Sequence[Image.Image], preprocessing: Preprocessing, size: tuple[int, int]
+    photos: Iterable[Image.Image], preprocessing: Preprocessing, size: tuple[int, int]
 ) -> list[Array]:
     """Network inputs (1, 3, H, W) of photos, all of one size."""
     return [normalised(pixels(photo, preprocessing, size), preprocessing) for photo in photos]
+
+
+def _of_folder(
+    folder: str, key: str, preprocessing: Preprocessing, size: tuple[int, int]
+) -> list[Array]:
+    photos = (load_image(str(path)) for path in photos_in(folder, key, photos_for(size)))
+    return inputs_of(photos, preprocessing, size)
 
 
 def sample_photos() -> list[Image.Image]:
@@ -106,11 +122,10 @@ def images_to_compare(
         UserError: if a folder is named that has none.
     """
     if folder:
-        photos = [load_image(str(path)) for path in photos_in(folder, "--images")]
-        return inputs_of(photos, preprocessing, size), f"'{folder}'"
+        return _of_folder(folder, "--images", preprocessing, size), f"'{folder}'"
     dataset = images_of_run(source, "val", size)
     if dataset is not None and size[0] == size[1]:
-        inputs = [image for image, _ in inputs_of_run(dataset, preprocessing)]
+        inputs = [image for image, _ in inputs_of_run(dataset, preprocessing, photos_for(size))]
         return inputs, f"'{dataset.root}'"
     return inputs_of(sample_photos(), preprocessing, size), "scikit-learn's sample photos"
 
@@ -124,8 +139,7 @@ def images_to_calibrate(
         UserError: if there are none.
     """
     if folder:
-        photos = [load_image(str(path)) for path in photos_in(folder, "--calibration")]
-        return inputs_of(photos, preprocessing, size), f"'{folder}'"
+        return _of_folder(folder, "--calibration", preprocessing, size), f"'{folder}'"
     dataset = images_of_run(source, "train", size)
     if dataset is None or size[0] != size[1]:
         raise UserError(

@@ -27,6 +27,9 @@ Size = tuple[int, int]
 
 _CLASSIFIER_PARTS = ("head.", "hidden.", "classifier.")
 _STRIDE = 32
+_CROP_PCT = 0.875
+"""Of networks without a run: ImageNet's usual one."""
+
 _DEEPEST = 4
 """Of the five maps, at strides 2 to 32, those from stride 4 on are exported."""
 
@@ -44,7 +47,7 @@ def exportable_backbone(source: Source, size: Size | None = None) -> Exportable:
         TensorSpec(name, (), meaning="feature map", stride=stride)
         for name, stride in list(FEATURES.items())[1:]
     )
-    side = architecture.input.size
+    side = _side(source)
     return Exportable(
         "backbone",
         module.eval(),
@@ -70,16 +73,14 @@ def exportable_classifier(source: Source, size: Size | None = None) -> Exportabl
         )
     module = build_classifier(architecture, len(weight))
     load_weights(module, source.state, source.weights)
-    side, crop_pct = architecture.input.size, 0.875
-    if source.cfg is not None:
-        node = source.cfg.CLASSIFICATION
-        side, crop_pct = node.INPUT_SIZE or side, node.CROP_PCT
+    side = _side(source)
     height, width = size or (side, side)
     if height != width:
         raise UserError(
             f"--input-size is {height} {width}; a classifier sees the square middle of a photo: "
             f"use --input-size {height} {height}"
         )
+    crop_pct = source.cfg.CLASSIFICATION.CROP_PCT if source.cfg else _CROP_PCT
     resizing = Resizing("centre_crop", height, crop_pct, interpolation="bicubic")
     return Exportable(
         "classifier",
@@ -90,6 +91,13 @@ def exportable_classifier(source: Source, size: Size | None = None) -> Exportabl
         architecture.to_dict(),
         class_names(source, len(weight)),
     )
+
+
+def _side(source: Source) -> int:
+    """Side of the square images that a network was trained on."""
+    if source.cfg is not None and not source.is_detector:
+        return int(source.cfg.CLASSIFICATION.INPUT_SIZE) or source.architecture.input.size
+    return source.architecture.input.size
 
 
 def class_names(source: Source, count: int) -> tuple[str, ...]:

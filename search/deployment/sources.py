@@ -93,6 +93,9 @@ def _of_detector_run(folder: Path, weights: str, config: str, options: Sequence[
 
 
 def _of_checkpoint(path: Path, weights: str, config: str, options: Sequence[str]) -> Source:
+    beside = path.with_name(CONFIG_FILE)
+    if not config and beside.is_file():
+        config = str(beside)
     if not config:
         raise UserError(
             f"'{path}' is a checkpoint, which does not say what network it is of; name its "

@@ -25,7 +25,7 @@ def to_litert(module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
         it; the others are as in the module.
     """
     require("litert_torch", extra="litert-converter")
-    with quiet(), warnings.catch_warnings():
+    with quiet(reveal=False), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import litert_torch
 

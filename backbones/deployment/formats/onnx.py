@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from backbones.deployment.formats.torch_export import dynamic_sides
+from backbones.deployment.formats.torch_export import any_length, dynamic_sides
 from backbones.extras import require
 
 OPSET = 18
@@ -41,8 +40,7 @@ def to_onnx(
     """
     require("onnx", "onnxscript", extra="onnxruntime")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with any_length():
         program = torch.onnx.export(
             module,
             tuple(inputs),

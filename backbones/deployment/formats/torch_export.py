@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.fx.experimental import _config
 
 _LARGEST = 1 << 14
 _SIDES = (2, 3)
@@ -39,6 +41,18 @@ def dynamic_sides(dynamic: Sequence[Mapping[int, str]], divisor: int = 1) -> tup
     return shapes if any(shapes) else None
 
 
+@contextlib.contextmanager
+def any_length() -> Iterator[None]:
+    """Lets the sides of a map have the length 1 as well as any other.
+
+    PyTorch's exporters take a length of 1 for a special case, and would allow no image whose
+    coarsest map has a side of 1.
+    """
+    with warnings.catch_warnings(), torch.no_grad(), _config.patch(backed_size_oblivious=True):
+        warnings.simplefilter("ignore")
+        yield
+
+
 def to_program(
     module: nn.Module,
     inputs: Sequence[Tensor],
@@ -54,8 +68,7 @@ def to_program(
         dynamic: see :func:`dynamic_sides`.
         divisor: likewise.
     """
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
+    with any_length():
         return torch.export.export(
             module, tuple(inputs), dynamic_shapes=dynamic_sides(dynamic, divisor)
         )
