@@ -84,7 +84,9 @@ def table_engine(table: LatencyTable) -> Engine:
             f"latency table '{table.name}' was measured in {table.precision}; only tables in "
             f"{', '.join(PRECISIONS.values())} can be measured again here"
         )
-    return make_engine(table.engine, here[table.device], table.threads or 1, precision)
+    engine = make_engine(table.engine, here[table.device], table.threads or 1, precision)
+    engine.check_conversion()
+    return engine
 
 
 def evaluate_table(
