@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +139,20 @@ def engine_versions(engine: str) -> dict[str, str]:
     return {package: getattr(module, "__version__", None) or importlib.metadata.version(package)}
 
 
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Keeps what native code prints there."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
 def load_model(
     engine: str, path: Path, threads: int, device: str
 ) -> OnnxRuntimeModel | LiteRTModel:
@@ -150,7 +166,8 @@ def load_model(
         if engine == "onnxruntime":
             model = OnnxRuntimeModel(path.read_bytes(), onnx_options(threads), device)
         else:
-            model = LiteRTModel(path.read_bytes(), threads)
+            with _silent_stderr():  # one line at every load says that XNNPACK is there
+                model = LiteRTModel(path.read_bytes(), threads)
         model.feed(model.noise())
         return model
     except Exception as error:
