@@ -51,7 +51,7 @@ class Journal:
                 raise UserError(
                     f"'{folder}' has an unfinished profile with another {', '.join(changed)} "
                     f"({found.get(changed[0])!r}); finish it as it was begun, delete the folder, "
-                    "or choose another --output"
+                    "or choose another --output or --prepare"
                 )
         else:
             write_json(known, wanted)
