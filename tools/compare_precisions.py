@@ -1,8 +1,9 @@
 #!/usr/bin/env python
 """Compares networks in int8 with the same in float: order, costs of options, networks found.
 
-Two tables of this machine that differ in their precision alone name the setting. What is measured
-is kept beside the output until the study is written, so that an interrupted one goes on.
+Order and costs are those of two tables that differ in their precision alone, and of the random
+networks that both were judged on. What searches found is measured on this machine, in both
+precisions, and kept beside the output until the study is written: an interrupted one goes on.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import argparse
 import shutil
 from pathlib import Path
 
-from search.profiling.cli import add_profiling_arguments, check_counts, load_space
+from backbones.errors import UserError
+from search.profiling.cli import add_profiling_arguments, load_space
 
 
 def parse() -> argparse.Namespace:
@@ -27,7 +29,12 @@ def parse() -> argparse.Namespace:
         help="names or paths of two tables",
     )
     parser.add_argument(
-        "--networks", type=int, default=50, help="every other one without SE (default: 50)"
+        "--evaluations",
+        nargs=2,
+        required=True,
+        type=Path,
+        metavar=("FLOAT", "INT8"),
+        help="reports of both, by profile_latency.py --evaluation or evaluate_latency.py",
     )
     parser.add_argument(
         "--found",
@@ -42,20 +49,21 @@ def parse() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    from backbones.files import write_json
+    from backbones.files import read_json, write_json
     from backbones.latency import LatencyTable
     from detection.engine.provenance import provenance
     from search.studies.precisions import precision_study, precisions_section
 
-    check_counts(args, least_networks=2)
+    if args.rounds < 1:
+        raise UserError(f"--rounds is {args.rounds}; expected 1 or more")
     tables = [LatencyTable.load(name) for name in args.tables]
-    folder = args.output.with_suffix(".partial")
-    space = load_space(args)
+    evaluations = [read_json(path, "evaluation") for path in args.evaluations]
+    partial = args.output.with_suffix(".partial")
     facts = provenance(threads=tables[0].threads)
-    found = precision_study(tables, space, args.found, args.networks, args.rounds, folder)
+    found = precision_study(tables, evaluations, load_space(args), args.found, args.rounds, partial)
     study = {**facts, **found}
     write_json(args.output, study)
-    shutil.rmtree(folder)
+    shutil.rmtree(partial, ignore_errors=True)
     print(precisions_section(study))
     print(f"Wrote {args.output}")
 

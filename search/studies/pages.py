@@ -30,6 +30,7 @@ from search.studies.demo_repeats import demo_repeats_section
 from search.studies.kills.study import kills_section
 from search.studies.known_answer.tables import known_answer_section
 from search.studies.methods.tables import importance_section, study_section
+from search.studies.precisions import precisions_section
 from search.studies.pretrained.tables import study_section as pretrained_section
 from search.studies.tuning.report import tuning_section
 from search.studies.weights import weights_section
@@ -115,6 +116,7 @@ SECTIONS: dict[str, Section | CodeSection] = {
     "ablation": Section("ablation", ablation_section),
     "known-answer": Section("known-answer", known_answer_section),
     "latency": Section("latency-*", latency_section, "predicted against measured, and SE factors"),
+    "precisions": Section("precisions-*", precisions_section),
     "tuning": Section(
         "tuning", tuning_section, "best value by epochs spent, and the grid of λ × epochs"
     ),

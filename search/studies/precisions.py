@@ -18,18 +18,16 @@ from backbones.latency import LatencyTable, predict_runtime
 from backbones.layer_types import LayerType
 from backbones.precisions import short_name
 from detection.deployment import Deployment
+from detection.engine.plain_yaml import load_with_bases
 from search.profiling.evaluation import table_engine
 from search.profiling.journal import Journal
 from search.profiling.measuring import measure, report_noise
 from search.profiling.pace import reference_item
-from search.profiling.workload import network_item, random_networks
+from search.profiling.workload import choices_named, network_item
 from search.selection.runtime import runtime_entries
 from search.space import SearchSpace
 from search.studies.markdown import beside
 from search.studies.markdown import table as markdown_table
-
-SEED = 3
-"""Of the random networks: others than tables are fitted on and judged by."""
 
 
 def check_tables(tables: Sequence[LatencyTable]) -> None:
@@ -55,40 +53,39 @@ def check_tables(tables: Sequence[LatencyTable]) -> None:
 
 def precision_study(
     tables: Sequence[LatencyTable],
+    evaluations: Sequence[Mapping[str, Any]],
     space: SearchSpace,
-    found: Sequence[Path],
-    networks: int,
+    folders: Sequence[Path],
     rounds: int,
-    folder: Path,
+    partial: Path,
 ) -> dict[str, Any]:
-    """Measures random networks, and those that searches found, in both precisions.
+    """Sets runtimes in two precisions side by side, and measures what searches found in both.
 
     Args:
-        tables: two of this machine, which differ in their precision alone.
+        tables: two, which differ in their precision alone; of this machine where ``folders`` has
+            searches.
+        evaluations: of both: the random networks measured for them, which are the same.
         space: that they cover.
-        found: folders of searches: for every seed one on each table.
-        networks: random ones, every other one without SE.
-        rounds: visits to each.
-        folder: keeps what is measured until both precisions are.
+        folders: of searches: for every seed one on each table.
+        rounds: visits to each network that is measured.
+        partial: keeps what is measured until both precisions are.
 
     Returns:
         ``tables``, ``engine`` and ``device``; ``networks``, every one with its layers and its
-        runtimes (ms) by precision; ``rank``, Spearman's ρ between the precisions; ``costs`` of
-        options; and ``searches``.
+        runtimes (ms) by precision; ``rank``, Spearman's ρ between the precisions; ``ratio``;
+        ``costs`` of options; and ``searches``.
+
+    Raises:
+        UserError: if the tables differ otherwise, the evaluations are of other tables or networks,
+            or a seed lacks a search.
     """
     check_tables(tables)
-    fitted = [types for table in tables if table.correction for types in table.correction.networks]
-    drawn = random_networks(space, networks, SEED, exclude=fitted)
-    searched = paired_searches(found, tables)
-    architectures = {**drawn, **{one.name: one.network for one in searched}}
+    rows = evaluated_networks(tables, evaluations)
+    found = paired_searches(folders, tables, space)
     measured = {
-        short_name(table.precision): _measured(architectures, table, rounds, folder)
-        for table in tables
+        short_name(table.precision): _measured(found, table, rounds, partial)
+        for table in (tables if found else ())
     }
-    rows = [
-        {"layers": types, **_runtimes(types, network, measured, tables)}
-        for types, network in drawn.items()
-    ]
     return {
         "tables": {short_name(table.precision): table.name for table in tables},
         "engine": tables[0].engine,
@@ -96,26 +93,66 @@ def precision_study(
         "rank": {how: rank(rows, how) for how in ("measured", "predicted")},
         "ratio": ratio(rows),
         "costs": {short_name(table.precision): option_costs(space, table) for table in tables},
-        "searches": search_rows(searched, measured, tables),
+        "searches": search_rows(found, measured, tables),
         "networks": rows,
     }
 
 
+def evaluated_networks(
+    tables: Sequence[LatencyTable], evaluations: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """The networks that two evaluations share: their layers, and runtimes by precision in ms.
+
+    Measured runtimes are at the pace that the machine had when the table was made.
+
+    Raises:
+        UserError: if an evaluation is of another table, or they share fewer than two networks.
+    """
+    by_layers: list[dict[str, Mapping[str, Any]]] = []
+    for table, report in zip(tables, evaluations, strict=True):
+        if report["table"] != table.name:
+            raise UserError(
+                f"an evaluation is of latency table '{report['table']}'; expected one of "
+                f"'{table.name}', in the order of --tables"
+            )
+        by_layers.append({row["layers"]: row for row in report["networks"]})
+    shared = [layers for layers in by_layers[0] if layers in by_layers[1]]
+    if len(shared) < 2:
+        raise UserError(
+            f"the evaluations of '{tables[0].name}' and '{tables[1].name}' share {len(shared)} "
+            "networks; evaluate both with the same --seed on networks of one space"
+        )
+    names = [short_name(table.precision) for table in tables]
+    paces = [report["drift"] for report in evaluations]
+    return [
+        {
+            "layers": layers,
+            "measured": {
+                name: round(rows[layers]["measured"] / pace, 4)
+                for name, rows, pace in zip(names, by_layers, paces, strict=True)
+            },
+            "predicted": {
+                name: rows[layers]["predicted"] for name, rows in zip(names, by_layers, strict=True)
+            },
+        }
+        for layers in shared
+    ]
+
+
 def _measured(
-    architectures: Mapping[str, Architecture], table: LatencyTable, rounds: int, folder: Path
+    found: Sequence[Found], table: LatencyTable, rounds: int, partial: Path
 ) -> dict[str, Measurement]:
     """Runtimes in a table's setting, by the names of the networks."""
     deployment = Deployment.of(table)
     items = {
-        name: network_item(network, deployment, f"network_{index}")
-        for index, (name, network) in enumerate(architectures.items())
+        one.name: network_item(one.network, deployment, f"network_{index}")
+        for index, one in enumerate(found)
     }
-    setting = {"table": table.to_dict(), "networks": list(items), "rounds": rounds}
-    journal = Journal(folder / short_name(table.precision), setting)
-    engine = table_engine(table)
-    measurements = measure(
-        list(items.values()), reference_item(deployment), engine, journal, rounds
-    )
+    layers = {one.name: [str(layer_type) for layer_type in one.types] for one in found}
+    setting = {"table": table.to_dict(), "networks": layers, "rounds": rounds}
+    journal = Journal(partial / short_name(table.precision), setting)
+    reference = reference_item(deployment)
+    measurements = measure(list(items.values()), reference, table_engine(table), journal, rounds)
     report_noise(measurements, rounds)
     return {name: measurements[item.key] for name, item in items.items()}
 
@@ -181,13 +218,16 @@ class Found:
         return [layer.type for layer in self.network.layers]
 
 
-def paired_searches(folders: Sequence[Path], tables: Sequence[LatencyTable]) -> list[Found]:
+def paired_searches(
+    folders: Sequence[Path], tables: Sequence[LatencyTable], space: SearchSpace
+) -> list[Found]:
     """The networks that searches found, by seed.
 
     Args:
-        folders: of finished searches: their ``architecture.json``, whose provenance names seed and
-            table, and ``results.json``.
+        folders: of finished searches, or of their ``--eval-only`` with another table: their
+            ``config.yaml`` names seed and table, ``results.json`` layers and accuracy.
         tables: that were searched on.
+        space: that was searched.
 
     Raises:
         UserError: if a folder's search is on another table, or a seed has not one on each.
@@ -195,16 +235,16 @@ def paired_searches(folders: Sequence[Path], tables: Sequence[LatencyTable]) -> 
     names = {table.name: short_name(table.precision) for table in tables}
     found = []
     for folder in folders:
-        network = Architecture.load(folder / "architecture.json")
-        table = network.provenance.get("latency_table")
+        config = load_with_bases(str(folder / "config.yaml"))
+        table = Path(config["SEARCH"]["LATENCY_TABLE"]).name.removesuffix(".json")
         if table not in names:
             raise UserError(
                 f"'{folder}' is a search on latency table '{table}'; expected one on "
                 f"{' or '.join(names)}"
             )
-        scores = read_json(folder / "results.json", "search").get("search", {}).get("val", {})
-        seed = int(network.provenance.get("seed", 0))
-        found.append(Found(seed, names[table], network, scores.get("top1")))
+        row = read_json(folder / "results.json", "search")["search"]
+        network = space.architecture(choices_named(space, " ".join(row["layers"])), "found")
+        found.append(Found(config["SEED"], names[table], network, row.get("val", {}).get("top1")))
     made = [(one.seed, one.precision) for one in found]
     for seed in sorted({one.seed for one in found}):
         for precision in names.values():

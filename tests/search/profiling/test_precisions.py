@@ -20,11 +20,12 @@ from search.profiling.evaluation import evaluate_table, table_engine
 from search.profiling.networks import measure_architectures
 from search.profiling.profiler import profile_space
 from search.profiling.report import latency_section
-from search.profiling.workload import constant_items, layer_items, network_item
+from search.profiling.workload import constant_items, layer_items, network_item, type_names
 from search.runs.classification import SearchTrainer
 from search.space import SearchSpace, Stage
 from search.studies.precisions import (
     check_tables,
+    evaluated_networks,
     option_costs,
     paired_searches,
     precision_study,
@@ -135,6 +136,7 @@ TINY = SearchSpace(
     (Stage(8, 1, 2),),
     (LayerSpec(8, op="ds", stride=2),),
     HeadSpec(16),
+    kernel_sizes=(3,),
     expansions=(3,),
     se_ratios=(0, 0.5),
 )
@@ -142,9 +144,9 @@ TINY = SearchSpace(
 
 @pytest.mark.parametrize("name", ["onnxruntime", "litert"])
 def test_a_profile_in_int8(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of four candidates, stem and tail, all converted, quantised and timed."""
+    """Of two candidates, stem and tail, all converted, quantised and timed."""
     deployment = Deployment("classification", (64, 64), num_classes=4)
-    pace = network_item(TINY.largest(), deployment, "pace")
+    pace = dataclasses.replace(constant_items(TINY, deployment)[0], key="pace")
     monkeypatch.setattr(profiler, "reference_item", lambda _: pace)
     output = tmp_path / "tiny.json"
     engine = make_engine(name, precision="int8")
@@ -152,7 +154,7 @@ def test_a_profile_in_int8(name: str, tmp_path: Path, monkeypatch: pytest.Monkey
     table = LatencyTable.load(output)
     assert (table.engine, table.precision) == (name, "int8")
     (row,) = table.layers
-    assert len(row.runtimes) == 4
+    assert len(row.runtimes) == 2
     assert min(row.runtimes.values()) > 0
 
 
@@ -194,17 +196,26 @@ def test_the_study_of_precisions(
                 choice if layer.droppable else small_space.candidates[seed]
                 for layer in small_space.layers
             ]
-            provenance = {"latency_table": table.name, "seed": seed}
-            network = small_space.architecture(choices, "found", provenance)
             folders.append(tmp_path / f"{table.name}_{seed}")
             folders[-1].mkdir()
-            network.save(folders[-1] / "architecture.json")
-            write_json(folders[-1] / "results.json", {"search": {"val": {"top1": 50.0 + seed}}})
-    found = precision_study(both, small_space, folders, 8, 2, tmp_path / "partial")
+            config = f"SEED: {seed}\nSEARCH:\n  LATENCY_TABLE: {tmp_path / table.name}.json\n"
+            (folders[-1] / "config.yaml").write_text(config)
+            row = {"layers": type_names(small_space, choices).split(), "val": {"top1": 50.0}}
+            write_json(folders[-1] / "results.json", {"search": row})
+    reports = [
+        evaluate_table(table, small_space, tmp_path / f"report_{table.name}.json", 8, rounds=5)
+        for table in both
+    ]
+    found = precision_study(both, reports, small_space, folders, 2, tmp_path / "partial")
+    assert len(found["networks"]) == 8
     assert found["tables"] == {"fp32": "fp32", "int8": "int8"}
     low, middle, high = found["ratio"]
     assert 0.5 < low <= middle <= high < 1
-    assert found["rank"]["measured"] == pytest.approx(found["rank"]["predicted"], abs=0.1)
+    columns = zip(*(row["measured"].values() for row in found["networks"]), strict=True)
+    orders = [sorted(range(8), key=column.__getitem__) for column in columns]
+    places = [[order.index(network) for network in range(8)] for order in orders]
+    squares = sum((first - second) ** 2 for first, second in zip(*places, strict=True))
+    assert found["rank"]["measured"] == pytest.approx(1 - 6 * squares / (8 * 63), abs=1e-4)
     costs = found["costs"]
     assert costs["int8"]["SE 0.25"] > costs["fp32"]["SE 0.25"] > 1
     skips = sum(layer.droppable for layer in small_space.layers)
@@ -212,7 +223,11 @@ def test_the_study_of_precisions(
     text = precisions_section({**found, "command": "python x", "hardware": "here"})
     assert f"| known    | int8        | {costs['int8']['kernel 5']:.2f} ×" in text
     with pytest.raises(UserError, match="0 searches of seed 1 on a table in int8; name one for"):
-        paired_searches(folders[:3], both)
+        paired_searches(folders[:3], both, small_space)
+    with pytest.raises(UserError, match="an evaluation is of latency table 'int8'; expected one"):
+        evaluated_networks(both, reports[::-1])
+    with pytest.raises(UserError, match="share 0 networks; evaluate both with the same --seed"):
+        evaluated_networks(both, [reports[0], {**reports[1], "networks": []}])
     with pytest.raises(UserError, match="'fp32' and 'fp32' are both in fp32; name tables of two"):
         check_tables([both[0], both[0]])
     with pytest.raises(UserError, match=r"differ in threads \(1 and 2\); profile both alike"):
