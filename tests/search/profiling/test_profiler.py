@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from backbones import LatencyTable, UserError, predict_runtime
 from backbones.files import read_json
-from backbones.inference import ENGINES, Session, make_engine
+from backbones.inference import ENGINES, Place, Session, make_engine
 from backbones.inference.measurement import Measurement
 from detection.deployment import Deployment
 from search.profiling import announcement, measuring
@@ -198,7 +198,11 @@ class ConvertingEngine(KnownEngine):
     refused = "none"
 
     def compile(
-        self, build: Callable[[], nn.Module], inputs: Sequence[Tensor], path: Path | None = None
+        self,
+        build: Callable[[], nn.Module],
+        inputs: Sequence[Tensor],
+        path: Path | None = None,
+        place: Place = "whole",
     ) -> KnownProgram:
         assert path is not None
         if self.refused in path.name:
