@@ -17,7 +17,7 @@ from torch.utils.data import Subset
 
 from detection.engine.random_state import seeded
 from search.classification.calibration import calibration_batches, estimate_statistics
-from search.classification.data import build_val_loader
+from search.classification.data import build_val_loader, images_per_pass
 from search.classification.pixels import expected_images, normalised
 from search.runs.found import FoundNetworks
 from search.runs.prefix import Normalise, Prefix
@@ -25,6 +25,9 @@ from search.space import Choice
 from search.supernets.export import export_network
 from search.supernets.one_shot import OneShot
 from search.supernets.single_path import Supernet
+
+_ON_GPU = 512
+"""Images at a time: with few, a GPU would wait for the launch of every operation."""
 
 
 class SupernetJudge(ABC):
@@ -155,9 +158,13 @@ class ClassifierJudge(SupernetJudge):
     @cached_property
     def _held_out(self) -> list[Any]:
         """Batches of this process's images to judge on."""
-        images = self._networks.held_out
-        count = min(self._cfg.SEARCH.SENSITIVITY.IMAGES, len(images))
-        return list(build_val_loader(self._cfg, Subset(images, range(count))))
+        held_out = self._networks.held_out
+        count = min(self._cfg.SEARCH.SENSITIVITY.IMAGES, len(held_out))
+        loader = build_val_loader(self._cfg, Subset(held_out, range(count)))
+        on_gpu = self.supernet.stem.conv.weight.is_cuda
+        size = _ON_GPU if on_gpu else images_per_pass(self._cfg)
+        images, labels = (torch.cat(parts) for parts in zip(*loader, strict=True))
+        return list(zip(images.split(size), labels.split(size), strict=True))
 
 
 @contextlib.contextmanager
