@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,12 +173,13 @@ def ratio(rows: Sequence[Mapping[str, Any]]) -> list[float]:
 def option_costs(space: SearchSpace, table: LatencyTable) -> dict[str, float]:
     """Runtime with an option over runtime with the first one of its axis, over all layers.
 
-    Both are sums over all candidates that differ in this option alone, so large layers count more.
+    Both are sums over all candidates that differ in this option alone, so large layers count more;
+    as measured layer by layer, since a correction adds to every layer what its fit found.
 
     Returns:
         By the option: ``kernel 5``, ``expansion 6``, ``SE 0.25``.
     """
-    entries = runtime_entries(space, table).numpy()
+    entries = runtime_entries(space, dataclasses.replace(table, correction=None)).numpy()
     axes = {
         "kernel": (1, space.kernel_sizes),
         "expansion": (2, space.expansions),
