@@ -198,12 +198,17 @@ def convert(network: Exportable, kind: Format) -> bytes:
             return to_litert(folded(network.module, [single]), [single])
         # sides of an example are told apart, and none is 1, which exporters take for fixed
         example = [torch.zeros(2, 3, height, width + divisor)]
-        sides = {"dynamic": [_SIDES], "divisor": divisor}
-        module = folded(network.module, example, **sides)
+        module = folded(network.module, example, dynamic=[_SIDES], divisor=divisor)
         if kind == "torch":
-            return to_torch_export(module, example, **sides)
-        names = {"input_names": [IMAGE], "output_names": [spec.name for spec in network.outputs]}
-        return to_onnx(module, example, **names, **sides)
+            return to_torch_export(module, example, dynamic=[_SIDES], divisor=divisor)
+        return to_onnx(
+            module,
+            example,
+            input_names=[IMAGE],
+            output_names=[spec.name for spec in network.outputs],
+            dynamic=[_SIDES],
+            divisor=divisor,
+        )
     except UserError:
         raise
     except Exception as error:  # converters raise many types, and whole tracebacks as text

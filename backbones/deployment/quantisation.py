@@ -103,11 +103,19 @@ def litert_int8(model: bytes, calibration: Calibration) -> bytes:
     """Full int8: int8 weights by channel, int8 activations, inputs and outputs included."""
     require("ai_edge_quantizer", "ai_edge_litert", extra="litert-converter")
     with quiet():
-        from ai_edge_quantizer import quantizer, recipe
+        from ai_edge_quantizer import calibrator, quantizer, recipe, recipe_manager
+        from ai_edge_quantizer.utils import qsv_utils
 
-        work = quantizer.Quantizer(model, recipe.static_wi8_ai8())
-        ranges = work.calibrate({_signature(model): _litert_examples(model, calibration)})
-        result = work.quantize(ranges, enable_progress_report=False)
+        wanted = recipe.static_wi8_ai8()
+        rules = recipe_manager.RecipeManager()
+        rules.load_quantization_recipe(wanted)
+        # by default a moving average, which the first of a few examples would decide
+        ranges = calibrator.Calibrator(
+            model, num_threads=1, qsv_update_func=qsv_utils.min_max_update
+        )
+        ranges.calibrate({_signature(model): _litert_examples(model, calibration)}, rules)
+        work = quantizer.Quantizer(model, wanted)
+        result = work.quantize(ranges.get_model_qsvs(), enable_progress_report=False)
     return bytes(result.quantized_model)
 
 
