@@ -213,6 +213,7 @@ def main(args: argparse.Namespace) -> None:
     check_counts(args, least_networks=0)
     if args.evaluation_networks < 2:
         raise UserError(f"--evaluation-networks is {args.evaluation_networks}; expected 2 or more")
+    image_size(args.input_size)  # refuses what is none
     check_elsewhere(args)
     if args.engine is None and not args.collect:
         raise UserError("--engine is missing; expected torch, onnxruntime or litert")
