@@ -52,7 +52,8 @@ def main(args: argparse.Namespace) -> None:
     from backbones.files import read_json, write_json
     from backbones.latency import LatencyTable
     from detection.engine.provenance import provenance
-    from search.studies.precisions import precision_study, precisions_section
+    from search.studies.precisions.report import precisions_section
+    from search.studies.precisions.study import precision_study
 
     if args.rounds < 1:
         raise UserError(f"--rounds is {args.rounds}; expected 1 or more")

@@ -30,7 +30,7 @@ from search.studies.demo_repeats import demo_repeats_section
 from search.studies.kills.study import kills_section
 from search.studies.known_answer.tables import known_answer_section
 from search.studies.methods.tables import importance_section, study_section
-from search.studies.precisions import precisions_section
+from search.studies.precisions.report import precisions_section
 from search.studies.pretrained.tables import study_section as pretrained_section
 from search.studies.tuning.report import tuning_section
 from search.studies.weights import weights_section

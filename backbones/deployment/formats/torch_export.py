@@ -48,7 +48,8 @@ def any_length() -> Iterator[None]:
     PyTorch's exporters take a length of 1 for a special case, and would allow no image whose
     coarsest map has a side of 1.
     """
-    with warnings.catch_warnings(), torch.no_grad(), _config.patch(backed_size_oblivious=True):
+    patched = _config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
+    with warnings.catch_warnings(), torch.no_grad(), patched:
         warnings.simplefilter("ignore")
         yield
 

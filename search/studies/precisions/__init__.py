@@ -1,0 +1,1 @@
+"""Networks in int8 compared with the same in float."""
