@@ -40,8 +40,9 @@ class Extra:
 
 EXTRAS: dict[str, Extra] = {
     "onnxruntime": Extra(("onnx", "onnxruntime", "onnxscript")),
-    "litert": Extra(
-        ("ai-edge-litert", "ai-edge-quantizer", "litert-torch", "backports.strenum<1.3"),
+    "litert": Extra(("ai-edge-litert", "backports.strenum<1.3")),
+    "litert-converter": Extra(
+        ("ai-edge-quantizer", "litert-torch"),
         marker="sys_platform == 'linux' and platform_machine == 'x86_64' "
         "and python_version < '3.14'",
         where="Linux on x86_64 with Python 3.10 to 3.13",

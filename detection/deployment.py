@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from backbones.architecture import Architecture
 from backbones.errors import UserError
 from backbones.inference import Engine, make_engine
+from backbones.inference.board.turns import visit
 from backbones.inference.hardware import device_name
-from backbones.inference.measurement import Measurement, visit
+from backbones.inference.measurement import Measurement
 from backbones.latency import LatencyTable, predict_runtime
 from backbones.network import build_classifier
 from detection.modeling.backbone import SPNASBackbone, build_trunk

@@ -207,7 +207,7 @@ def check_cost_options(cfg: CfgNode) -> None:
     if options.get("LATENCY_TABLE") not in (None, "", OWN_TABLE):
         LatencyTable.load(options.LATENCY_TABLE)
     if options.get("ENGINE"):
-        make_engine(options.ENGINE)
+        make_engine(options.ENGINE).check_conversion()
 
 
 def usual_test_size(cfg: CfgNode, records: Sequence[Record], divisor: int = 32) -> tuple[int, int]:

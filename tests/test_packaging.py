@@ -96,7 +96,7 @@ def test_a_missing_extra_names_the_way_out(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(
         UserError, match=r"has no wheel of it; use Linux on x86_64 with Python 3\.10"
     ):
-        require("no_such_converter", extra="litert")
+        require("no_such_converter", extra="litert-converter")
 
 
 def test_no_message_names_an_index_that_has_no_spnas() -> None:

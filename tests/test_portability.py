@@ -189,3 +189,9 @@ def test_the_lock_of_windows(tmp_path: Path) -> None:
     run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     far = 1 << 30
     assert run.stdout.strip() == f"True False [({far}, 2, 1), ({far}, 2, 1)] 3", run.stderr
+
+
+def test_a_run_folder_needs_no_fcntl() -> None:
+    code = "import sys; sys.modules['fcntl'] = None; import detection.engine.run_folder"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert run.returncode == 0, run.stderr

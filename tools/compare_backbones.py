@@ -120,6 +120,8 @@ def main(args: argparse.Namespace) -> None:
     check(args)
     workers = workers_of(args, args.output)
     engine = make_engine(args.engine, precision=args.precision) if args.engine else None
+    if engine:
+        engine.check_conversion()
     rows = entries(args.config_file, args.architectures)
     if args.random:
         search_cfg = load_search_config(args.search_config_file)

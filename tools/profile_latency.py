@@ -5,11 +5,25 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from backbones.errors import UserError
 from backbones.files import write_json
 from backbones.precisions import PRECISIONS
-from search.profiling.cli import add_profiling_arguments, check_counts, image_size, load_space
+from search.profiling.cli import (
+    add_elsewhere_arguments,
+    add_profiling_arguments,
+    check_counts,
+    check_elsewhere,
+    image_size,
+    load_space,
+    measure_elsewhere,
+    say_prepared,
+)
+
+if TYPE_CHECKING:
+    from backbones.inference import Engine
+    from detection.deployment import Deployment
 
 QUICK_ROUNDS, QUICK_NETWORKS = 3, 8
 
@@ -23,6 +37,9 @@ examples:
     %(prog)s --engine onnxruntime --output my_cpu.json --evaluation output/my_cpu_report.json
   for a detector: the backbone at detection resolution under a feature pyramid:
     %(prog)s --engine litert --task detection --input-size 480x640 --output my_detector.json
+  a table of a board: convert here, measure there, by the script alone or over ssh:
+    %(prog)s --engine litert --prepare output/board
+    %(prog)s --collect output/board --host pi@raspberrypi --output my_board.json
   two networks, measured whole, beside what a table predicts:
     %(prog)s --engine onnxruntime --architectures spnas_100 output/search/architecture.json \\
         --table configs/latency/my_cpu.json
@@ -36,7 +53,6 @@ def parse() -> argparse.Namespace:
     add_profiling_arguments(parser)
     parser.add_argument(
         "--engine",
-        required=True,
         metavar="ENGINE",
         help="inference engine: torch, onnxruntime, litert",
     )
@@ -102,40 +118,84 @@ def parse() -> argparse.Namespace:
         action="store_true",
         help="with --architectures: runtime by kind of operation, from the engine's profiler",
     )
+    add_elsewhere_arguments(parser)
     return parser.parse_args()
 
 
-def main(args: argparse.Namespace) -> None:
-    from backbones.factory import load_architecture
-    from backbones.inference import make_engine
-    from backbones.latency import LatencyTable
+def table_output(args: argparse.Namespace) -> Path:
+    if args.output is None:
+        raise UserError("--output is missing: the table to write, e.g. configs/latency/my.json")
+    path: Path = args.output
+    return path
+
+
+def deployment_of(args: argparse.Namespace) -> Deployment:
     from detection.deployment import Deployment
-    from search.profiling.networks import measure_architectures, networks_table, operators_table
+
+    size = image_size(args.input_size)
+    return Deployment(args.task, size, fpn_channels=args.fpn_channels)
+
+
+def engine_of(args: argparse.Namespace) -> Engine:
+    from backbones.inference import make_engine
+
+    engine = make_engine(args.engine, args.device, args.threads, args.precision)
+    engine.check_conversion()
+    return engine
+
+
+def prepare(args: argparse.Namespace) -> None:
+    from backbones.inference import make_engine
+    from search.profiling.elsewhere import prepare_table
+
+    prepare_table(
+        args.prepare,
+        load_space(args),
+        make_engine(args.engine, precision=args.precision),
+        deployment_of(args),
+        args.device,
+        args.threads,
+        args.rounds,
+        args.networks,
+        args.evaluation_networks if args.evaluation else 0,
+    )
+    report = " --evaluation REPORT" if args.evaluation else ""
+    tool = "tools/profile_latency.py"
+    say_prepared(args.prepare, f"{tool} --collect {args.prepare} --output TABLE{report}")
+
+
+def collect(args: argparse.Namespace) -> None:
+    from search.profiling.elsewhere import collect_table
+
+    output = table_output(args)
+    measure_elsewhere(args)
+    table = collect_table(args.collect, output, args.evaluation)
+    print(f"Wrote {output} of {table.device}{f', {table.warning}' if table.warning else ''}")
+
+
+def profile(args: argparse.Namespace) -> None:
     from search.profiling.profiler import profile_space
 
-    if args.quick:
-        args.rounds, args.networks = QUICK_ROUNDS, QUICK_NETWORKS
-    check_counts(args, least_networks=0)
-    if args.evaluation_networks < 2:
-        raise UserError(f"--evaluation-networks is {args.evaluation_networks}; expected 2 or more")
-    engine = make_engine(args.engine, args.device, args.threads, args.precision)
-    size = image_size(args.input_size)
-    deployment = Deployment(args.task, size, fpn_channels=args.fpn_channels)
-    if not args.architectures:
-        if args.output is None:
-            raise UserError("--output is missing: the table to write, e.g. configs/latency/my.json")
-        table = profile_space(
-            load_space(args),
-            engine,
-            deployment,
-            args.output,
-            args.rounds,
-            args.networks,
-            args.evaluation,
-            args.evaluation_networks,
-        )
-        print(f"Wrote {args.output}{f', {table.warning}' if table.warning else ''}")
-        return
+    output = table_output(args)
+    table = profile_space(
+        load_space(args),
+        engine_of(args),
+        deployment_of(args),
+        output,
+        args.rounds,
+        args.networks,
+        args.evaluation,
+        args.evaluation_networks,
+    )
+    print(f"Wrote {output}{f', {table.warning}' if table.warning else ''}")
+
+
+def measure_networks(args: argparse.Namespace) -> None:
+    from backbones.factory import load_architecture
+    from backbones.latency import LatencyTable
+    from search.profiling.networks import measure_architectures, networks_table, operators_table
+
+    engine, deployment = engine_of(args), deployment_of(args)
     architectures = [load_architecture(name) for name in args.architectures]
     known = LatencyTable.load(args.table) if args.table else None
     space = load_space(args)
@@ -145,6 +205,26 @@ def main(args: argparse.Namespace) -> None:
         print(f"\n{architecture.name}\n{operators_table(architecture, engine, deployment)}")
     if args.output:
         write_json(args.output, rows)
+
+
+def main(args: argparse.Namespace) -> None:
+    if args.quick:
+        args.rounds, args.networks = QUICK_ROUNDS, QUICK_NETWORKS
+    check_counts(args, least_networks=0)
+    if args.evaluation_networks < 2:
+        raise UserError(f"--evaluation-networks is {args.evaluation_networks}; expected 2 or more")
+    image_size(args.input_size)  # refuses what is none
+    check_elsewhere(args)
+    if args.engine is None and not args.collect:
+        raise UserError("--engine is missing; expected torch, onnxruntime or litert")
+    if args.prepare:
+        prepare(args)
+    elif args.collect:
+        collect(args)
+    elif args.architectures:
+        measure_networks(args)
+    else:
+        profile(args)
 
 
 if __name__ == "__main__":

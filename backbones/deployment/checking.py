@@ -17,7 +17,8 @@ from backbones.deployment.formats.outputs import flatten
 from backbones.deployment.runtimes import Runtime
 from backbones.errors import UserError
 from backbones.inference.base import Session
-from backbones.inference.measurement import Measurement, visit
+from backbones.inference.board.turns import visit
+from backbones.inference.measurement import Measurement
 
 Array = NDArray[Any]
 

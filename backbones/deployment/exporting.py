@@ -129,7 +129,7 @@ def check_request(output: Path, kind: Format, precision: Precision) -> None:
             f"{' or '.join(others)}"
         )
     if _ENGINES[kind]:
-        require(*_ENGINES[kind], extra={"onnx": "onnxruntime", "litert": "litert"}[kind])
+        require(*_ENGINES[kind], extra={"onnx": "onnxruntime", "litert": "litert-converter"}[kind])
 
 
 def write_exported(

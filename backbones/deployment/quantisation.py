@@ -103,7 +103,7 @@ def onnx_fp16(model: bytes) -> bytes:
 
 def litert_int8(model: bytes, calibration: Calibration) -> bytes:
     """Full int8: int8 weights by channel, int8 activations, inputs and outputs included."""
-    require("ai_edge_quantizer", "ai_edge_litert", extra="litert")
+    require("ai_edge_quantizer", "ai_edge_litert", extra="litert-converter")
     with quiet():
         from ai_edge_quantizer import calibrator, quantizer, recipe, recipe_manager
         from ai_edge_quantizer.utils import qsv_utils
@@ -123,7 +123,7 @@ def litert_int8(model: bytes, calibration: Calibration) -> bytes:
 
 def litert_fp16(model: bytes) -> bytes:
     """Weights in float16; LiteRT computes in what its device has."""
-    require("ai_edge_quantizer", "ai_edge_litert", extra="litert")
+    require("ai_edge_quantizer", "ai_edge_litert", extra="litert-converter")
     with quiet():
         from ai_edge_quantizer import qtyping, quantizer
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from backbones.errors import UserError
 from backbones.files import write_atomic
+from backbones.inference.board.turns import wall_clock
 from backbones.inference.hardware import available_cores
 
 logger = logging.getLogger(__name__)
@@ -59,12 +61,7 @@ class Session(abc.ABC):
         A session whose library has a number of threads for the whole process sets the engine's
         for the time being.
         """
-        found = []
-        for _ in range(count):
-            start = time.perf_counter()
-            self.run()
-            found.append(1e3 * (time.perf_counter() - start))
-        return found
+        return wall_clock(self.run, count)
 
 
 class Program(abc.ABC):
@@ -131,6 +128,13 @@ class Engine(abc.ABC):
         self.threads = threads
         self.precision = precision
 
+    def check_conversion(self) -> None:  # noqa: B027 - nothing to insist on, as a rule
+        """Insists on what converts modules, where that can be missing while the engine is here.
+
+        Raises:
+            UserError: naming the package, and where there is one.
+        """
+
     @abc.abstractmethod
     def versions(self) -> dict[str, str]:
         """Version of every package that the figures depend on."""
@@ -162,3 +166,12 @@ def converted(path: Path | None, convert: Callable[[], bytes]) -> bytes:
     if path:
         write_atomic(path, model)
     return model
+
+
+def installed_versions(*packages: str) -> dict[str, str]:
+    """The versions of packages, of those that are installed."""
+    found = {}
+    for name in packages:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,7 +16,8 @@ from typing_extensions import override
 from backbones.deployment.formats.litert import to_litert
 from backbones.deployment.quantisation import litert_fp16, litert_int8
 from backbones.extras import require
-from backbones.inference.base import Engine, Place, Program, Session, converted
+from backbones.inference.base import Engine, Place, Program, Session, converted, installed_versions
+from backbones.inference.board.models import LiteRTModel, engine_versions
 from backbones.inference.examples import calibration
 from backbones.quiet import quiet
 
@@ -26,25 +26,23 @@ class LiteRTSession(Session):
     """An interpreter whose inputs are set once; XNNPACK is its default delegate."""
 
     def __init__(self, model: bytes, inputs: Sequence[Tensor], threads: int) -> None:
-        from ai_edge_litert.interpreter import Interpreter
-
+        arrays = [tensor.permute(0, 2, 3, 1).contiguous().numpy() for tensor in inputs]
         with quiet():
-            self.interpreter = Interpreter(model_content=model, num_threads=threads)
-            self.interpreter.allocate_tensors()
-        for entry, tensor in zip(self.interpreter.get_input_details(), inputs, strict=True):
-            array = tensor.permute(0, 2, 3, 1).contiguous().numpy()
-            self.interpreter.set_tensor(entry["index"], _quantised(array, entry))
+            self.model = LiteRTModel(model, threads)
+        entries = self.model.interpreter.get_input_details()
+        self.model.feed([_quantised(array, e) for array, e in zip(arrays, entries, strict=True)])
 
     @override
     def run(self) -> None:
-        self.interpreter.invoke()
+        self.model.run()
 
     @override
     def outputs(self) -> list[Tensor]:
         self.run()
+        interpreter = self.model.interpreter
         found = []
-        for entry in self.interpreter.get_output_details():
-            array = self.interpreter.get_tensor(entry["index"])
+        for entry in interpreter.get_output_details():
+            array = interpreter.get_tensor(entry["index"])
             tensor = torch.from_numpy(_dequantised(array, entry))
             found.append(tensor.permute(0, 3, 1, 2) if tensor.dim() == 4 else tensor)
         return found
@@ -87,14 +85,18 @@ class LiteRTEngine(Engine):
 
     def __init__(self, device: str = "cpu", threads: int = 1, precision: str = "fp32") -> None:
         super().__init__(device, threads, precision)
-        quantiser = () if precision == "fp32" else ("ai_edge_quantizer",)
-        require("ai_edge_litert", "litert_torch", *quantiser, extra="litert")
+        require("ai_edge_litert", extra="litert")
+
+    @override
+    def check_conversion(self) -> None:
+        quantiser = () if self.precision == "fp32" else ("ai_edge_quantizer",)
+        require("litert_torch", *quantiser, extra="litert-converter")
 
     @override
     def versions(self) -> dict[str, str]:
         quantiser = () if self.precision == "fp32" else ("ai-edge-quantizer",)
-        names = ("ai-edge-litert", "litert-torch", *quantiser, "torch")
-        return {name: version(name) for name in names}
+        converters = installed_versions("litert-torch", *quantiser, "torch")
+        return {**engine_versions(self.name), **converters}
 
     @override
     def compile(

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, MutableMapping
 from pathlib import Path
-from typing import Any
 
-from detectron2.utils.events import CommonMetricPrinter
-from detectron2.utils.logger import setup_logger
-
-__all__ = ["FILE_ONLY", "LOGGERS", "ProgressPrinter", "log_to"]
+__all__ = ["FILE_ONLY", "LOGGERS", "PROGRESS", "log_to"]
 
 LOGGERS = ("detectron2", "fvcore", "backbones", "detection", "search")
 
@@ -18,7 +13,9 @@ FILE_ONLY = {"file_only": True}
 """``extra`` of a record that is not shown on the console, however serious."""
 
 _LIBRARIES = ("detectron2.", "fvcore.")
-_PROGRESS = "detectron2.utils.events"
+PROGRESS = "detectron2.utils.events"
+"""The logger of a training's lines of losses."""
+
 _HARMLESS = "Category ids in annotations are not in"
 """A warning of Detectron2's at every load of COCO: ids with gaps are mapped."""
 
@@ -30,6 +27,8 @@ def log_to(name: str, folder: Path | None = None, rank: int = 0) -> None:
     training, and what the project itself says unless it is marked :data:`FILE_ONLY`; what else
     Detectron2 and fvcore say goes to the file alone.
     """
+    from detectron2.utils.logger import setup_logger
+
     # Detectron2 remembers which handlers it made and never removes one, so that a second call
     # would print every line twice.
     setup_logger.cache_clear()
@@ -47,29 +46,5 @@ def log_to(name: str, folder: Path | None = None, rank: int = 0) -> None:
 def _for_people(record: logging.LogRecord) -> bool:
     if getattr(record, "file_only", False) or str(record.msg).strip().startswith(_HARMLESS):
         return False
-    of_library = f"{record.name}.".startswith(_LIBRARIES) and record.name != _PROGRESS
+    of_library = f"{record.name}.".startswith(_LIBRARIES) and record.name != PROGRESS
     return record.levelno >= logging.WARNING or not of_library
-
-
-class ProgressPrinter(CommonMetricPrinter):
-    """Detectron2's line of losses, time and learning rate, with a note at its end.
-
-    Args:
-        max_iter: for the estimated time of arrival.
-        note: called for every line.
-    """
-
-    def __init__(self, max_iter: int, note: Callable[[], str]) -> None:
-        super().__init__(max_iter)
-        self.logger = _Noted(logging.getLogger(_PROGRESS), note)
-
-
-class _Noted(logging.LoggerAdapter):
-    def __init__(self, logger: logging.Logger, note: Callable[[], str]) -> None:
-        super().__init__(logger, {})
-        self._note = note
-
-    def process(
-        self, msg: str, kwargs: MutableMapping[str, Any]
-    ) -> tuple[str, MutableMapping[str, Any]]:
-        return f"{msg.rstrip()}  {self._note()}".rstrip(), kwargs

@@ -11,19 +11,18 @@ import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import torch
 import yaml
-from detectron2.config import CfgNode
-from detectron2.utils import comm
-from detectron2.utils.collect_env import collect_env_info
-from detectron2.utils.env import seed_all_rng
 
 from backbones.errors import UserError
 from backbones.file_lock import try_lock
 from backbones.files import write_atomic
 from detection.engine.console import FILE_ONLY, LOGGERS, log_to
+
+if TYPE_CHECKING:  # Detectron2's file access needs fcntl on POSIX, and a folder's lock does not
+    from detectron2.config import CfgNode
 
 EVALUATION_FOLDER = "evaluation"
 """Below a run's folder: of ``--eval-only``, which leaves all else in it as it is."""
@@ -56,6 +55,9 @@ def open_run(cfg: CfgNode, args: argparse.Namespace, notes: Sequence[str] = ()) 
     Raises:
         UserError: if the folder is taken, used, or cannot be written.
     """
+    from detectron2.utils import comm
+    from detectron2.utils.env import seed_all_rng
+
     eval_only = bool(getattr(args, "eval_only", False))
     folder = Path((evaluation_config(cfg) if eval_only else cfg).OUTPUT_DIR).expanduser()
     resume = bool(getattr(args, "resume", False))
@@ -200,6 +202,9 @@ def _cannot_write(folder: Path, error: OSError) -> str:
 
 
 def _log_start(cfg: CfgNode, args: argparse.Namespace, folder: Path) -> None:
+    from detectron2.utils import comm
+    from detectron2.utils.collect_env import collect_env_info
+
     logger = logging.getLogger(__name__)
     rank, count = comm.get_rank(), comm.get_world_size()
     logger.info("%s", shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))

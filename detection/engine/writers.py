@@ -16,8 +16,8 @@ from detectron2.utils.events import (
 )
 
 from backbones.files import cannot_write
-from detection.engine.console import ProgressPrinter
 from detection.engine.metrics import METRICS_FILE, mend_metrics
+from detection.engine.progress import ProgressPrinter
 from detection.engine.wandb_writer import WandbSettings, WandbWriter
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from backbones.inference import Program
-from backbones.inference.measurement import visit_seconds
+from backbones.inference.board.turns import visit_seconds
 from search.profiling.journal import Journal
 from search.profiling.workload import Item
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from scipy.stats import spearmanr
-from tabulate import tabulate
 
 from backbones.architecture import Architecture
 from backbones.errors import UserError
@@ -28,7 +26,9 @@ from search.profiling.journal import Journal
 from search.profiling.measuring import measure, report_noise
 from search.profiling.pace import anchor_items, drift, reference_item
 from search.profiling.plots import plot_evaluation
-from search.profiling.workload import network_item, random_networks, uses_se
+from search.profiling.scores import scores_by_group, se_factors
+from search.profiling.setting import MeasuredWith
+from search.profiling.workload import Item, network_item, random_networks
 from search.selection.runtime import runtime_entries
 from search.space import SearchSpace
 
@@ -84,7 +84,9 @@ def table_engine(table: LatencyTable) -> Engine:
             f"latency table '{table.name}' was measured in {table.precision}; only tables in "
             f"{', '.join(PRECISIONS.values())} can be measured again here"
         )
-    return make_engine(table.engine, here[table.device], table.threads or 1, precision)
+    engine = make_engine(table.engine, here[table.device], table.threads or 1, precision)
+    engine.check_conversion()
+    return engine
 
 
 def evaluate_table(
@@ -115,25 +117,81 @@ def evaluate_table(
     Raises:
         UserError: if the table does not cover the space, or was not made on this machine.
     """
-    runtime_entries(space, table)  # refuses a table that does not cover the space
+    start = time.monotonic()
+    trial = Trial.of(table, space, networks, seed)
     engine = table_engine(table)
-    deployment = Deployment.of(table)
-    fitted = table.correction.networks if table.correction else {}
-    drawn = random_networks(space, networks, seed, exclude=list(fitted))
     setting = {"table": table.to_dict(), "seed": seed, "rounds": rounds}
     journal = Journal(output.with_suffix(".partial"), setting)
-    items = {types: network_item(network, deployment) for types, network in drawn.items()}
-    anchors = anchor_items(space, table, deployment)
-    measured = [*items.values(), *anchors.values()]
-    found = measure(measured, reference_item(deployment), engine, journal, rounds)
-    noise = report_noise(found, rounds)
-    slower = drift(table, anchors, found)
-    logger.info("The machine is %.3f × as slow as when the table was made", slower)
-    by_types = {types: found[item.key] for types, item in items.items()}
-    how = Conditions(engine.versions(), seed, rounds, noise.median, noise.warning, slower)
-    report = write_evaluation(table, space, drawn, by_types, how, output)
+    reference = reference_item(Deployment.of(table))
+    found = measure(trial.items, reference, engine, journal, rounds)
+    how = MeasuredWith.here(engine, rounds, (time.monotonic() - start) / 60)
+    report = trial.judge(found, how, output)
     journal.remove()
     return report
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A table, and what is measured to judge it.
+
+    Attributes:
+        table: on trial.
+        space: that it is for.
+        seed: of the draw.
+        networks: drawn, by the types of their layers; none that the correction was fitted on.
+        anchors: some that it was fitted on, which tell the drift.
+    """
+
+    table: LatencyTable
+    space: SearchSpace
+    seed: int
+    networks: Mapping[str, Architecture]
+    anchors: Mapping[str, Item]
+
+    @classmethod
+    def of(cls, table: LatencyTable, space: SearchSpace, networks: int, seed: int) -> Trial:
+        """Draws the networks.
+
+        Raises:
+            UserError: if the table does not cover the space, or the space has not as many.
+        """
+        runtime_entries(space, table)  # refuses a table that does not cover the space
+        fitted = table.correction.networks if table.correction else {}
+        drawn = random_networks(space, networks, seed, exclude=list(fitted))
+        anchors = anchor_items(space, table, Deployment.of(table))
+        return cls(table, space, seed, drawn, anchors)
+
+    def _wholes(self) -> dict[str, Item]:
+        deployment = Deployment.of(self.table)
+        return {types: network_item(found, deployment) for types, found in self.networks.items()}
+
+    @property
+    def items(self) -> list[Item]:
+        """All networks that are measured."""
+        return [*self._wholes().values(), *self.anchors.values()]
+
+    def judge(
+        self, found: Mapping[str, Measurement], how: MeasuredWith, output: Path
+    ) -> dict[str, Any]:
+        """Writes the comparison.
+
+        A table that was measured elsewhere, or otherwise, is judged with a warning that names both.
+
+        Args:
+            found: the measurements, by the items' keys.
+            how: they were made.
+            output: the JSON file; the plot is put beside it as PNG.
+        """
+        noise = report_noise(found, how.rounds)
+        slower = drift(self.table, self.anchors, found)
+        logger.info("The machine is %.3f × as slow as when the table was made", slower)
+        other = how.unlike(self.table)
+        if other:
+            logger.warning("What table '%s' is judged by was %s", self.table.name, other)
+        warning = "; ".join(filter(None, (other, how.warning(noise.warning))))
+        measured = {types: found[item.key] for types, item in self._wholes().items()}
+        conditions = Conditions(how.versions, self.seed, how.rounds, noise.median, warning, slower)
+        return write_evaluation(self.table, self.space, self.networks, measured, conditions, output)
 
 
 def write_evaluation(
@@ -189,68 +247,3 @@ def write_evaluation(
     write_json(output, report)
     plot_evaluation(report, output.with_suffix(".png"))
     return report
-
-
-def scores_by_group(
-    rows: Sequence[Mapping[str, Any]], drift: float
-) -> dict[str, dict[str, float | None]]:
-    """:func:`scores` of all networks, of those with and without SE, and of the plain sum.
-
-    Args:
-        rows: measured and predicted runtimes.
-        drift: how much slower the machine is than when the table was made. All groups but "as
-            measured" are judged at the table's speed.
-    """
-    then = [{**row, "measured": row["measured"] / drift} for row in rows]
-    with_se = [row for row in then if uses_se(row["layers"])]
-    without = [row for row in then if not uses_se(row["layers"])]
-    groups = {"all": then, "with SE": with_se, "without SE": without, "as measured": rows}
-    found = {name: scores(group, "predicted") for name, group in groups.items() if len(group) > 1}
-    return {**found, "plain sum": scores(then, "plain_sum")}
-
-
-def scores(rows: Sequence[Mapping[str, Any]], key: str) -> dict[str, float | None]:
-    """RMSE (ms), mean and largest absolute error (%), bias (%) and Spearman's ρ of ``key``.
-
-    ρ is None where it is undefined: a table profiled in a hurry can predict one runtime for all.
-    """
-    predicted = np.array([row[key] for row in rows])
-    measured = np.array([row["measured"] for row in rows])
-    relative = 100 * (predicted / measured - 1)
-    ranked = np.ptp(predicted) > 0 and np.ptp(measured) > 0
-    return {
-        "networks": len(rows),
-        "rmse": float(np.sqrt(np.mean((predicted - measured) ** 2))),
-        "mean_error": float(np.mean(np.abs(relative))),
-        "largest_error": float(np.max(np.abs(relative))),
-        "bias": float(np.mean(relative)),
-        "spearman": float(spearmanr(predicted, measured)[0]) if ranked else None,
-    }
-
-
-def scores_table(found: Mapping[str, Mapping[str, float | None]]) -> str:
-    """What :func:`scores_by_group` returned, as a text table."""
-    rows = [[name, *group.values()] for name, group in found.items()]
-    headers = ["", *next(iter(found.values()))]
-    return tabulate(rows, headers, tablefmt="github", floatfmt=".3f")
-
-
-def se_factors(entries: np.ndarray, space: SearchSpace) -> dict[str, list[list[float]]]:
-    """The SE scaling factors of Eq. 14, by ratio: for every layer the smallest, mean and largest.
-
-    A table profiled in a hurry can have a candidate at 0, which SE scales by no factor: that is 1.
-
-    Args:
-        entries: (L, K, E, S) runtimes.
-        space: the search space.
-    """
-    found: dict[str, list[list[float]]] = {}
-    for index, ratio in enumerate(space.se_ratios):
-        if ratio:
-            plain = entries[..., 0]
-            factors = np.divide(
-                entries[..., index], plain, out=np.ones_like(plain), where=plain > 0
-            ).reshape(len(entries), -1)
-            columns = (factors.min(1), factors.mean(1), factors.max(1))
-            found[f"{ratio:g}"] = np.stack(columns, 1).round(4).tolist()
-    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -11,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from backbones.errors import UserError
-from backbones.files import read_json, safe_name, write_atomic, write_json
+from backbones.files import read_json, safe_name, write_json
+from backbones.inference.board.turns import append_line, read_visits
 
 
 @dataclass(frozen=True)
@@ -51,28 +51,16 @@ class Journal:
                 raise UserError(
                     f"'{folder}' has an unfinished profile with another {', '.join(changed)} "
                     f"({found.get(changed[0])!r}); finish it as it was begun, delete the folder, "
-                    "or choose another --output"
+                    "or choose another --output or --prepare"
                 )
         else:
             write_json(known, wanted)
-        self.visits: list[Visit] = []
-        self._read()
+        _, visits = read_visits(self._file)
+        self.visits = [Visit(*visit) for visit in visits]
 
     @property
     def _file(self) -> Path:
         return self.folder / "visits.jsonl"
-
-    def _read(self) -> None:
-        if not self._file.exists():
-            return
-        whole = []
-        for line in self._file.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(
-                ValueError, TypeError, RecursionError
-            ):  # the line under way when it was killed
-                self.visits.append(_parsed(line))
-                whole.append(f"{line}\n")
-        write_atomic(self._file, "".join(whole))
 
     def model_path(self, key: str) -> Path:
         """Where an item's converted model is kept."""
@@ -81,8 +69,7 @@ class Journal:
     def add(self, visit: Visit) -> None:
         """Writes one visit down."""
         self.visits.append(visit)
-        with self._file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(astuple(visit)) + "\n")
+        append_line(self._file, astuple(visit))
 
     def remove_models(self) -> None:
         """Deletes the converted models, once all is measured; visits are kept."""
@@ -94,8 +81,3 @@ class Journal:
         self._file.unlink(missing_ok=True)
         self.remove_models()
         shutil.rmtree(self.folder)
-
-
-def _parsed(line: str) -> Visit:
-    key, round_, runtime = json.loads(line)
-    return Visit(key, round_, runtime)

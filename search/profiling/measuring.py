@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,8 @@ from tqdm import tqdm
 
 from backbones.errors import UserError
 from backbones.inference import Engine, Program, make_engine
-from backbones.inference.measurement import NOISY, Measurement, visit
+from backbones.inference.board.turns import in_turns, visit
+from backbones.inference.measurement import NOISY, Measurement
 from search.profiling.announcement import estimated_work, workers_for
 from search.profiling.journal import Journal, Visit
 from search.profiling.pace import EVERY, at_one_pace
@@ -45,11 +45,9 @@ def measure(
         The measurement of every item, by key, all at one pace.
     """
     made = {(visit.key, visit.round) for visit in journal.visits}
-    pending = [
-        (round_, item)
-        for round_, item in _plan(items, reference, rounds)
-        if (item.key, round_) not in made
-    ]
+    by_key = {item.key: item for item in (*items, reference)}
+    turns = in_turns([item.key for item in items], reference.key, rounds, EVERY)
+    pending = [(round_, by_key[key]) for round_, key in turns if (key, round_) not in made]
     try:
         _visit_all(pending, engine, journal)
     except UserError:
@@ -70,39 +68,32 @@ def _visit_all(pending: Sequence[tuple[int, Item]], engine: Engine, journal: Jou
         return programs[item.key]
 
     items = [item for _, item in pending]
-    missing = _missing(items, engine, journal)
+    missing = without_model(items, engine, journal)
     if pending:
         keys = {item.key for item in missing}
         work = estimated_work(items, keys, compiled, journal)
         how = "" if engine.precision == "fp32" else f" in {engine.precision}"
         logger.info("%s on %s%s: %s", engine.title, engine.device, how, work)
-    _convert(_missing(missing, engine, journal), engine, journal)
+    missing = without_model(missing, engine, journal)
+    if workers_for(len(missing)) > 1:  # few are converted when they are visited
+        convert(missing, engine, journal)
     with tqdm(pending, desc=f"{engine.title} on {engine.device}", unit="visit") as progress:
         for round_, item in progress:
             journal.add(Visit(item.key, round_, visit(compiled(item).load())))
 
 
-def _plan(items: Sequence[Item], reference: Item, rounds: int) -> Iterator[tuple[int, Item]]:
-    """All visits in order, as (round, item); visits to the reference count rounds of their own."""
-    made = 0
-    for round_ in range(rounds):
-        for item in random.Random(round_).sample(list(items), len(items)):
-            if made % EVERY == 0:
-                yield made // EVERY, reference
-            made += 1
-            yield round_, item
-
-
-def _missing(items: Sequence[Item], engine: Engine, journal: Journal) -> list[Item]:
+def without_model(items: Sequence[Item], engine: Engine, journal: Journal) -> list[Item]:
     """The items, each once, that have no model file yet."""
     distinct = {item.key: item for item in items if engine.converts}
     return [item for key, item in distinct.items() if not journal.model_path(key).exists()]
 
 
-def _convert(items: Sequence[Item], engine: Engine, journal: Journal) -> None:
-    """Converts many items in parallel processes; few are converted when they are visited."""
+def convert(items: Sequence[Item], engine: Engine, journal: Journal) -> None:
+    """Makes the model files of items: of many in several processes."""
     workers = workers_for(len(items))
     if workers < 2:
+        for item in tqdm(items, "Converting", unit="model"):
+            _compile(engine, item, journal.model_path(item.key))
         return
     setting = (engine.name, engine.device, engine.threads, engine.precision)
     arguments = [(setting, item, journal.model_path(item.key)) for item in items]

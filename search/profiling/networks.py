@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +12,6 @@ from tabulate import tabulate
 from backbones.architecture import Architecture
 from backbones.errors import UserError
 from backbones.inference import Engine
-from backbones.inference.hardware import device_name
 from backbones.latency import LatencyTable
 from backbones.precisions import PRECISIONS, short_name
 from backbones.scratch import scratch_folder
@@ -19,8 +19,11 @@ from detection.deployment import Deployment, predicted_runtime
 from search.profiling.journal import Journal
 from search.profiling.measuring import measure, report_noise
 from search.profiling.pace import anchor_items, drift, reference_item
+from search.profiling.setting import MeasuredWith
 from search.profiling.workload import network_item
 from search.space import SearchSpace
+
+logger = logging.getLogger(__name__)
 
 
 def measure_architectures(
@@ -67,12 +70,10 @@ def measure_architectures(
             f"{engine.precision}; measure with --precision {short_name(table.precision)}, or take "
             "another table"
         )
-    made_here = table and (table.device, table.engine, table.threads) == (
-        device_name(engine.device),
-        engine.name,
-        engine.threads,
-    )
-    anchors = anchor_items(space, table, deployment) if table and space and made_here else {}
+    other = MeasuredWith.here(engine, rounds, 0.0).unlike(table) if table else ""
+    if table and other:
+        logger.warning("What table '%s' predicts is compared with what was %s", table.name, other)
+    anchors = anchor_items(space, table, deployment) if table and space and not other else {}
     with scratch_folder("profile") as folder:
         journal = Journal(folder / "profile", {})
         measured = [*items, *anchors.values()]

@@ -7,6 +7,7 @@ import datetime
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from backbones.architecture import Architecture
@@ -17,11 +18,13 @@ from backbones.latency import LatencyTable, layer_runtimes
 from backbones.precisions import PRECISIONS
 from detection.deployment import Deployment
 from search.profiling.correction import fit_correction, network_features
-from search.profiling.evaluation import SEED, Conditions, scores_table, write_evaluation
+from search.profiling.evaluation import SEED, Conditions, write_evaluation
 from search.profiling.journal import Journal
 from search.profiling.measuring import FEW_ROUNDS, measure, report_noise
 from search.profiling.pace import reference_item
 from search.profiling.report import cautions
+from search.profiling.scores import scores_table
+from search.profiling.setting import MeasuredWith
 from search.profiling.workload import (
     Item,
     constant_items,
@@ -71,38 +74,111 @@ def profile_space(
             not as many networks.
     """
     start = time.monotonic()
-    networks = random_networks(space, correction_networks, CORRECTION_SEED)
-    parts = [*constant_items(space, deployment), *layer_items(space, deployment)]
-    wholes = {types: network_item(network, deployment) for types, network in networks.items()}
     further = evaluation_networks if evaluation else 0
-    unseen = random_networks(space, further, SEED, exclude=list(networks))
-    tests = {types: network_item(network, deployment) for types, network in unseen.items()}
-    items = [*parts, *wholes.values(), *tests.values()]
-    journal = Journal(output.with_suffix(".partial"), _setting(space, engine, deployment, rounds))
-    found = measure(items, reference_item(deployment), engine, journal, rounds)
-    noise = report_noise(found, rounds)
-    table = _table(space, engine, deployment, output.stem, found)
-    if networks:
-        table = with_correction(table, networks, wholes, found)
-    source = _source(rounds, (time.monotonic() - start) / 60, len(unseen))
-    table = dataclasses.replace(table, source=source, noise=noise.median, warning=noise.warning)
-    table.save(output)
-    if evaluation:
-        measured = {types: found[item.key] for types, item in tests.items()}
-        how = Conditions(engine.versions(), SEED, rounds, noise.median, noise.warning)
-        report = write_evaluation(table, space, unseen, measured, how, evaluation)
-        logger.info("Wrote %s\n%s", evaluation, scores_table(report["scores"]))
-        for line in cautions(report):
-            logger.warning("%s", line)
+    work = Workload.of(space, deployment, correction_networks, further)
+    setting = _setting(space, engine, deployment, rounds)
+    journal = Journal(output.with_suffix(".partial"), setting)
+    found = measure(work.items, reference_item(deployment), engine, journal, rounds)
+    how = MeasuredWith.here(engine, rounds, (time.monotonic() - start) / 60)
+    table = write_table(work, found, how, output, evaluation)
     journal.remove()
     return table
 
 
-def _source(rounds: int, minutes: float, unseen: int) -> str:
-    rough = ", rough" if rounds < FEW_ROUNDS else ""
+@dataclass(frozen=True)
+class Workload:
+    """What is measured for a table.
+
+    Attributes:
+        space: the search space.
+        deployment: what its networks are part of.
+        networks: that the correction is fitted on, by the types of their layers.
+        unseen: that the table is judged on, likewise.
+    """
+
+    space: SearchSpace
+    deployment: Deployment
+    networks: Mapping[str, Architecture]
+    unseen: Mapping[str, Architecture]
+
+    @classmethod
+    def of(
+        cls, space: SearchSpace, deployment: Deployment, correction: int, evaluation: int
+    ) -> Workload:
+        """With random networks, always the same.
+
+        Args:
+            space: the search space.
+            deployment: what its networks are part of.
+            correction: networks that the correction is fitted on.
+            evaluation: networks that the table is judged on.
+
+        Raises:
+            UserError: if the space has not as many networks.
+        """
+        networks = random_networks(space, correction, CORRECTION_SEED)
+        unseen = random_networks(space, evaluation, SEED, exclude=list(networks))
+        return cls(space, deployment, networks, unseen)
+
+    @property
+    def items(self) -> list[Item]:
+        """The parts of a table, and all networks."""
+        wholes = [*self.networks.values(), *self.unseen.values()]
+        return [
+            *constant_items(self.space, self.deployment),
+            *layer_items(self.space, self.deployment),
+            *(network_item(network, self.deployment) for network in wholes),
+        ]
+
+    def wholes(
+        self, networks: Mapping[str, Architecture], found: Mapping[str, Measurement]
+    ) -> dict[str, Measurement]:
+        """The measurements of networks, by the types of their layers."""
+        return {
+            types: found[network_item(network, self.deployment).key]
+            for types, network in networks.items()
+        }
+
+
+def write_table(
+    work: Workload,
+    found: Mapping[str, Measurement],
+    how: MeasuredWith,
+    output: Path,
+    evaluation: Path | None = None,
+) -> LatencyTable:
+    """Makes a table of what was measured, and writes it, and how it predicts unseen networks.
+
+    Args:
+        work: what was measured.
+        found: the measurements, by the items' keys.
+        how: they were made.
+        output: the table's JSON file; its name is the table's.
+        evaluation: report to write; None for none.
+    """
+    noise = report_noise(found, how.rounds)
+    warning = how.warning(noise.warning)
+    table = _table(work, how, output.stem, found)
+    if work.networks:
+        table = with_correction(table, work.networks, work.wholes(work.networks, found))
+    source = _source(how, len(work.unseen))
+    table = dataclasses.replace(table, source=source, noise=noise.median, warning=warning)
+    table.save(output)
+    if evaluation:
+        measured = work.wholes(work.unseen, found)
+        conditions = Conditions(how.versions, SEED, how.rounds, noise.median, warning)
+        report = write_evaluation(table, work.space, work.unseen, measured, conditions, evaluation)
+        logger.info("Wrote %s\n%s", evaluation, scores_table(report["scores"]))
+        for line in cautions(report):
+            logger.warning("%s", line)
+    return table
+
+
+def _source(how: MeasuredWith, unseen: int) -> str:
+    rough = ", rough" if how.rounds < FEW_ROUNDS else ""
     judged = f", with the {unseen} networks that it is judged on" if unseen else ""
     return (
-        f"tools/profile_latency.py, {rounds} rounds{rough}; its last start took {minutes:.1f} "
+        f"{how.command}, {how.rounds} rounds{rough}; its last start took {how.minutes:.1f} "
         f"minutes{judged}"
     )
 
@@ -125,33 +201,29 @@ def _setting(
 
 
 def _table(
-    space: SearchSpace,
-    engine: Engine,
-    deployment: Deployment,
-    name: str,
-    found: Mapping[str, Measurement],
+    work: Workload, how: MeasuredWith, name: str, found: Mapping[str, Measurement]
 ) -> LatencyTable:
     """The table of the separately measured parts."""
-    constants = [found[item.key] for item in constant_items(space, deployment)]
+    constants = [found[item.key] for item in constant_items(work.space, work.deployment)]
     constant, layers = table_parts(
-        space,
-        deployment,
+        work.space,
+        work.deployment,
         sum(part.runtime for part in constants),
         {key: round(cell.runtime, 5) for key, cell in found.items()},
         {key: round(cell.spread, 4) for key, cell in found.items()},
     )
     return LatencyTable(
         name=name,
-        device=device_name(engine.device),
-        engine=engine.name,
+        device=how.device,
+        engine=how.engine,
         unit="ms",
-        input_size=deployment.padded_size,
+        input_size=work.deployment.padded_size,
         constant=dataclasses.replace(constant, spread=max(part.spread for part in constants)),
         layers=layers,
-        versions=engine.versions(),
-        threads=engine.threads,
-        precision=PRECISIONS[engine.precision],
-        activation=space.activation,
+        versions=how.versions,
+        threads=how.threads,
+        precision=PRECISIONS[how.precision],
+        activation=work.space.activation,
         date=datetime.date.today().isoformat(),
     )
 
@@ -159,16 +231,14 @@ def _table(
 def with_correction(
     table: LatencyTable,
     networks: Mapping[str, Architecture],
-    items: Mapping[str, Item],
-    found: Mapping[str, Measurement],
+    measured: Mapping[str, Measurement],
 ) -> LatencyTable:
     """The table with a correction fitted on whole networks, or with why it has none.
 
     Args:
         table: without a correction.
         networks: by the types of their layers.
-        items: under which they were measured.
-        found: the measurements.
+        measured: runtime of each.
     """
     features = {}
     for types, architecture in networks.items():
@@ -177,8 +247,8 @@ def with_correction(
         features[types] = network_features(
             found_types, list(runtimes.values()), table.constant.runtime
         )
-    measured = [found[items[types].key].runtime for types in networks]
-    correction, refused = fit_correction(features, measured, table.least)
+    wholes = [measured[types].runtime for types in networks]
+    correction, refused = fit_correction(features, wholes, table.least)
     if refused:
         logger.warning(
             "The correction is left out, and networks are predicted by plain sums: %s. Raise "

@@ -24,7 +24,7 @@ def to_litert(module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
         A ``.tflite`` flatbuffer. Inputs (N, C, H, W) and outputs of four sides are (N, H, W, C) in
         it; the others are as in the module.
     """
-    require("litert_torch", extra="litert")
+    require("litert_torch", extra="litert-converter")
     with quiet(reveal=False), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import litert_torch

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from pathlib import Path
 
 import onnxruntime
@@ -14,8 +16,9 @@ from backbones.architecture import LayerSpec
 from backbones.blocks import init_weights, make_layer
 from backbones.extras import require
 from backbones.inference import ENGINES, Session, make_engine
+from backbones.inference.board.turns import visit
 from backbones.inference.hardware import available_cores
-from backbones.inference.measurement import Measurement, visit
+from backbones.inference.measurement import Measurement
 
 
 def mbconv(stride: int) -> nn.Module:
@@ -142,3 +145,25 @@ def test_measurement() -> None:
     assert found.runtime == 12.0
     assert found.spread == pytest.approx((13 - 11) / 2 / 12)
     assert Measurement.of([3.0]) == Measurement(3.0, 0.0)
+
+
+def test_files_are_measured_where_the_converter_is_missing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As on boards and Windows, which have wheels of LiteRT, and none of what makes its files."""
+    image, path = torch.randn(1, 16, 8, 8), tmp_path / "layer.model"
+    module = mbconv(1)
+    make_engine("litert").compile(lambda: module, [image], path)
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name.startswith("litert_torch") else real(name, *rest),
+    )
+    monkeypatch.setitem(sys.modules, "litert_torch", None)
+    engine = make_engine("litert")
+    assert engine.compile(lambda: module, [image], path).load().times(1)[0] > 0
+    with pytest.raises(UserError, match="'litert_torch' is not installed"):
+        engine.check_conversion()
+    with pytest.raises(UserError, match="'litert_torch' is not installed"):
+        engine.compile(lambda: module, [image])

@@ -11,7 +11,8 @@ from detectron2.utils.events import EventStorage
 
 from backbones import create_model, load_architecture
 from backbones.exported import save_backbone
-from detection.engine.console import FILE_ONLY, ProgressPrinter, log_to
+from detection.engine.console import FILE_ONLY, log_to
+from detection.engine.progress import ProgressPrinter
 
 TrainNet = Callable[..., tuple[int, str]]
 

@@ -21,7 +21,7 @@ from backbones.inference.measurement import Measurement
 from detection.deployment import Deployment
 from search.profiling import announcement, measuring
 from search.profiling.announcement import about
-from search.profiling.evaluation import evaluate_table, scores, se_factors
+from search.profiling.evaluation import evaluate_table
 from search.profiling.journal import Journal, Visit
 from search.profiling.measuring import Noise, report_noise
 from search.profiling.networks import measure_architectures, networks_table
@@ -35,6 +35,7 @@ from search.profiling.pace import (
 )
 from search.profiling.profiler import profile_space
 from search.profiling.report import latency_section
+from search.profiling.scores import scores, se_factors
 from search.profiling.workload import layer_items, network_item
 from search.selection.runtime import RuntimeModel
 from search.space import SearchSpace

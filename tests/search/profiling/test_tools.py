@@ -82,6 +82,12 @@ def test_named_networks_with_a_breakdown() -> None:
             "'pixel1' is for classification at 224×224",
         ),
         (("--engine", "torch", "--architectures", "spnas_9"), "unknown architecture 'spnas_9'"),
+        (("--output", "t.json"), "--engine is missing; expected torch, onnxruntime or litert"),
+        (("--engine", "torch", "--prepare", "p"), "--engine is torch, which measures in place"),
+        (("--engine", "litert", "--host", "pi"), "measure a prepared folder; name it: --collect F"),
+        (("--prepare", "p", "--collect", "p"), "--prepare comes first, by itself"),
+        (("--collect", "p", "--host", "pi", "--adb"), "are two ways to measure; name one"),
+        (("--collect", "nowhere", "--output", "t.json"), "'nowhere' is no prepared folder"),
     ],
 )
 def test_mistakes_end_with_code_2(arguments: tuple[str, ...], message: str) -> None:
@@ -89,6 +95,12 @@ def test_mistakes_end_with_code_2(arguments: tuple[str, ...], message: str) -> N
     assert run.returncode == 2
     assert message in run.stderr
     assert "Traceback" not in run.stderr
+
+
+def test_an_evaluation_names_its_table() -> None:
+    run = tool("evaluate_latency.py", "--output", "r.json")
+    assert run.returncode == 2
+    assert "--table is missing: the table to judge" in run.stderr
 
 
 def test_image_size() -> None:
