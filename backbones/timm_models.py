@@ -94,7 +94,7 @@ def _build(
     config: Mapping[str, Any],
     kwargs: Mapping[str, Any],
 ) -> nn.Module:
-    """timm's builder, for :class:`TimmNetwork`."""
+    """What timm builds of :class:`TimmNetwork`."""
 
     def by_our_names(state: StateDict, _: nn.Module) -> StateDict:
         return own_state(architecture, state, "the pretrained weights")
