@@ -39,7 +39,7 @@ def pretrained_config(architecture: Architecture) -> dict[str, Any]:
         "input_size": (3, images.size, images.size),
         "mean": images.mean,
         "std": images.std,
-        "interpolation": "bilinear",
+        "interpolation": "bicubic",
         "crop_pct": 0.875,
         "first_conv": FIRST_CONV,
         "classifier": CLASSIFIER,

@@ -8,17 +8,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import timm
+from timm.models import save_for_hf
 from torch import Tensor, nn
 
 from backbones.architecture import Architecture
 from backbones.conversion import convert_back
 from backbones.errors import UserError
 from backbones.exported import ARCHITECTURE_FILE, SHARED_FILE
-from backbones.extras import require
 from backbones.files import atomic_path
 from backbones.hub import CONFIG_FILE
 from backbones.sharing.card import CARD_FILE, model_card
 from backbones.sharing.facts import Facts
+from backbones.timm_models import SEARCHED, pretrained_config
 from backbones.weights import load_weights
 from backbones.zoo import timm_equivalent
 
@@ -59,6 +61,7 @@ def save_pretrained(
     labels: Sequence[str] = (),
     *,
     replace: bool = False,
+    preprocessing: Mapping[str, Any] | None = None,
     further: Mapping[str, str] | None = None,
 ) -> Path:
     """Writes weights, ``architecture.json``, timm's ``config.json`` and a model card.
@@ -73,6 +76,8 @@ def save_pretrained(
         facts: for the model card; None states nothing but the name.
         labels: names of the classes, in their order; empty if they are not known.
         replace: whether files of an earlier model in the folder may be replaced.
+        preprocessing: what is special about its images, by timm's keys: ``input_size`` (3, H, W),
+            ``crop_pct``, ….
         further: text files to add, by name.
 
     Returns:
@@ -82,23 +87,23 @@ def save_pretrained(
         UserError: if the weights are of another network, the labels are too few or too many, or the
             folder holds another model.
     """
-    require("timm", "safetensors", "huggingface_hub")
     check_folder(folder, replace)
     weight = state.get("classifier.weight")
     classes = 0 if weight is None else len(weight)
     if labels and len(labels) != classes:
         raise UserError(f"{len(labels)} labels are given for a classifier of {classes} classes")
     facts = facts or Facts(architecture.name, "classifier" if classes else "backbone")
-    model, usage = _timm_model(architecture, state, classes)
-    from timm.models import save_for_hf
-
+    model, arguments, usage = _timm_model(architecture, state, classes)
     with tempfile.TemporaryDirectory() as scratch:
-        options: dict[str, Any] = {"label_names": list(labels)} if labels else {}
-        arguments = getattr(model, "architecture", None) and {
-            "architecture": architecture.to_dict()
-        }
         save_for_hf(
-            model, scratch, model_config=options, model_args=arguments, safe_serialization=True
+            model,
+            scratch,
+            model_config={
+                "pretrained_cfg": dict(preprocessing or {}),
+                **({"label_names": list(labels)} if labels else {}),
+            },
+            model_args=arguments,
+            safe_serialization=True,
         )
         architecture.save(Path(scratch, ARCHITECTURE_FILE))
         texts = {CARD_FILE: model_card(facts, usage, architecture), **(further or {})}
@@ -139,24 +144,20 @@ def write_files(folder: str | Path, prepared: Path, texts: Mapping[str, str]) ->
 
 def _timm_model(
     architecture: Architecture, state: Mapping[str, Tensor], classes: int
-) -> tuple[nn.Module, str]:
-    """A model of timm's with the weights, and how it is loaded."""
-    import timm
-
-    from backbones.timm_models import SEARCHED, pretrained_config
-
+) -> tuple[nn.Module, dict[str, Any], str]:
+    """A model of timm's with the weights, its arguments in JSON, and how it is loaded."""
     whole = "head.conv.weight" in state
-    arguments = {} if whole else {"num_features": 0}
+    arguments: dict[str, Any] = {} if whole else {"num_features": 0}
     model: nn.Module = timm.create_model(
         SEARCHED, architecture=architecture, num_classes=classes, **arguments
     )
     load_weights(model, state, f"the weights of '{architecture.name}'")
     known = timm_equivalent(architecture) if whole else None
     if known is None:
-        return model, _OURS
+        return model, {**arguments, "architecture": architecture.to_dict()}, _OURS
     images = pretrained_config(architecture)
     images |= {"first_conv": "conv_stem", "classifier": "classifier"}
     theirs: nn.Module = timm.create_model(known.name, num_classes=classes, pretrained_cfg=images)
-    converted = convert_back(architecture, model.state_dict(), theirs.state_dict(), known.norm_eps)
-    theirs.load_state_dict(converted)
-    return theirs, _TIMM
+    own = model.state_dict()
+    theirs.load_state_dict(convert_back(architecture, own, theirs.state_dict(), known.norm_eps))
+    return theirs, {}, _TIMM
