@@ -124,7 +124,6 @@ def _computed(architecture: Architecture) -> Architecture:
         provenance={},
         input=IMAGENET,
         fixed_stem=False,
-        head=dataclasses.replace(architecture.head, grows=False),
     )
 
 
