@@ -46,7 +46,7 @@ _HUB_TASKS = {
 }
 
 # The folders of an absolute path, wherever in a value it stands, but not those of an address.
-_FOLDERS = re.compile(r"(?<![\w.:/\\~-])(?:~|[A-Za-z]:)?[/\\](?:[^/\\:=\s'\",]+[/\\])*")
+_FOLDERS = re.compile(r"(?<![\w./\\~-])(?:~|[A-Za-z]:)?[/\\](?:[^/\\:=\n'\",]+[/\\])*")
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def facts_of(run: Run, kind: Kind, name: str, license: str) -> Facts:
         summary=_summary(run),
         scores=(*_top1(run), *_average_precisions(run)),
         runtimes=tuple(_runtimes(run)),
-        recipe={key: without_folders(settings[key]) for key in _RECIPE if settings.get(key)},
+        recipe={key: str(without_folders(settings[key])) for key in _RECIPE if settings.get(key)},
         source=_source(run),
     )
 

@@ -144,7 +144,7 @@ def test_habits_beside_timms_own_network(
 
 @pytest.mark.parametrize("pool", ["max", "avgmax", "catavgmax", ""])
 def test_pooling(theirs: tuple[nn.Module, str], ours: Callable[..., nn.Module], pool: str) -> None:
-    reference, weights = theirs
+    reference, _ = theirs
     other = timm.create_model("semnasnet_075", num_classes=0, global_pool=pool).eval()
     other.load_state_dict(reference.state_dict(), strict=False)
     with torch.no_grad():

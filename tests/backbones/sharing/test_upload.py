@@ -45,7 +45,7 @@ class Hub:
         self.repositories[repo_id].update(files)
 
 
-class Refusal(Exception):
+class RefusedError(Exception):
     """As of the hub's HTTP library."""
 
     def __init__(self, status: int) -> None:
@@ -107,8 +107,14 @@ def test_nobody_is_logged_in(hub: type[Hub], folder: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (Refusal(403), r"does not let you write 'you/it' \(the hub says no\); .*hf auth login"),
-        (Refusal(500), r"cannot upload to 'you/it' \(Refusal: the hub says no\); check the net"),
+        (
+            RefusedError(403),
+            r"not let you write 'you/it' \(the hub says no\); .*hf auth login",
+        ),
+        (
+            RefusedError(500),
+            r"upload to 'you/it' \(RefusedError: the hub says no\); check",
+        ),
         (ConnectionError("offline"), r"\(ConnectionError: offline\); check the network"),
     ],
 )
