@@ -138,8 +138,9 @@ def hub_architecture(model: HubModel) -> tuple[Architecture, float]:
             return load_architecture(
                 weights.architecture.name.partition("_x")[0]
             ), weights.width_mult
-    if name in list_models():
-        return load_architecture(name), 1.0
+    for own in (name, name.removeprefix("spnas_")):  # as this project and as timm's registry has it
+        if own in list_models():
+            return load_architecture(own), 1.0
     known = sorted(w.name for w in list_published().values() if w.library == "timm")
     raise UserError(
         f"'{model.source}' is of the network '{name}', which the zoo does not have; it has timm's "

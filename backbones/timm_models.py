@@ -68,6 +68,18 @@ def spnas_searched(
     Raises:
         UserError: if there is no such architecture, or there are no weights that fit.
     """
+    return _create(SEARCHED, pretrained, architecture, width_mult, pretrained_cfg, kwargs)
+
+
+def _create(
+    variant: str,
+    pretrained: bool,
+    architecture: Named | None,
+    width_mult: float,
+    pretrained_cfg: Any,
+    kwargs: Mapping[str, Any],
+) -> nn.Module:
+    """:func:`spnas_searched` by the name that timm shall know the network by."""
     if architecture is None:
         raise UserError(
             f"'{SEARCHED}' needs architecture=..., the path of an architecture.json or the folder "
@@ -84,7 +96,7 @@ def spnas_searched(
             source += f".{pretrained_cfg}" if isinstance(pretrained_cfg, str) else ""
             classes = _class_count(source, scaled)
             config |= {"file": source, "custom_load": True, "num_classes": classes}
-    return _build(SEARCHED, scaled, pretrained, config, kwargs)
+    return _build(variant, scaled, pretrained, config, kwargs)
 
 
 def _build(
@@ -96,10 +108,11 @@ def _build(
 ) -> nn.Module:
     """What timm builds of :class:`TimmNetwork`."""
 
-    def by_our_names(state: StateDict, _: nn.Module) -> StateDict:
-        return own_state(architecture, state, "the pretrained weights")
+    def by_our_names(state: StateDict, model: TimmNetwork) -> StateDict:
+        own = own_state(architecture, state, "the pretrained weights")
+        return {name: value for name, value in own.items() if not name.startswith(model.left_out)}
 
-    options = {key: value for key, value in kwargs.items() if key != "architecture"}
+    options = dict(kwargs)
     if options.get("features_only"):
         options["num_features"] = 0  # maps need no head
     model: nn.Module = build_model_with_cfg(
@@ -151,8 +164,14 @@ def _zoo_name(name: str) -> str:
 def _register(name: str) -> None:
     """An entry of the zoo; timm takes its name and its module from the function."""
 
-    def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-        return spnas_searched(pretrained, **{"architecture": name, **kwargs})
+    def create(
+        pretrained: bool = False,
+        *,
+        width_mult: float = 1.0,
+        pretrained_cfg: Any = None,
+        **kwargs: Any,
+    ) -> nn.Module:
+        return _create(_zoo_name(name), pretrained, name, width_mult, pretrained_cfg, kwargs)
 
     create.__name__ = create.__qualname__ = _zoo_name(name)
     create.__doc__ = f"The network '{name}' of the zoo; arguments as of ``{SEARCHED}``."

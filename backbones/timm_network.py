@@ -208,12 +208,15 @@ class TimmNetwork(nn.Module):
             state[f"{FIRST_CONV}.weight"] = adapt_input_conv(self.in_chans, stem)
         weight = state.get("classifier.weight")
         own = self.state_dict().get("classifier.weight")
-        ignore: tuple[str, ...] = ()
-        if isinstance(self.head, nn.Identity):
-            ignore = _HEAD
-        elif weight is None or own is None or own.shape != weight.shape:
+        ignore = self.left_out
+        if not ignore and (weight is None or own is None or own.shape != weight.shape):
             ignore = ("classifier.",)
         load_weights(self, state, os.fspath(source), ignore)
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Beginnings of names that the weights of the whole network have, and this one has not."""
+        return _HEAD if isinstance(self.head, nn.Identity) else ()
 
     def _leave_head_out(self, channels: int) -> None:
         self.head, self.hidden = nn.Identity(), nn.Identity()

@@ -73,6 +73,7 @@ def main(args: argparse.Namespace) -> None:
         name=args.name,
         license=args.license,
         weights=args.weights,
+        repository=args.push,
         replace=args.replace,
     )
     print(f"Wrote to {folder}: {', '.join(sorted(path.name for path in Path(folder).iterdir()))}")

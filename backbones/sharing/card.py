@@ -9,7 +9,7 @@ from importlib import import_module
 from backbones.architecture import Architecture
 from backbones.extras import require
 from backbones.figures import shown
-from backbones.sharing.facts import Facts, Score
+from backbones.sharing.facts import PLACEHOLDER, Facts, Score
 
 CARD_FILE = "README.md"
 
@@ -33,13 +33,13 @@ def model_card(facts: Facts, usage: str, architecture: Architecture | None = Non
 
     Args:
         facts: that it states.
-        usage: Markdown that says how the model is loaded.
+        usage: Markdown that says how the model is loaded, as from ``USER/NAME``.
         architecture: of the backbone; None where it is not one of this project.
     """
     sections = [
         f"# {facts.name}",
         _KINDS[facts.kind],
-        _section("How to use it", usage),
+        _section("How to use it", usage.replace(PLACEHOLDER, facts.repository)),
         _section("Data", _data(facts)),
         _section("Scores", _scores(facts.scores)),
         _section("Runtime", _runtimes(facts)),

@@ -9,6 +9,10 @@ from typing import Literal
 Kind = Literal["backbone", "classifier", "detector"]
 
 
+PLACEHOLDER = "USER/NAME"
+"""Stands for a repository that is not known, in :attr:`Facts.repository` and in how to use it."""
+
+
 @dataclass(frozen=True)
 class Score:
     """How good a model was found on a data set.
@@ -61,6 +65,7 @@ class Facts:
         runtimes: target, predicted and measured.
         recipe: the settings of its training that matter most, by key.
         source: what it came from, in sentences.
+        repository: ``USER/NAME`` on the hub, where it has one.
     """
 
     name: str
@@ -72,3 +77,4 @@ class Facts:
     runtimes: tuple[Runtime, ...] = ()
     recipe: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
+    repository: str = PLACEHOLDER

@@ -16,7 +16,7 @@ from backbones.exported import ARCHITECTURE_FILE, BACKBONE_FILE
 from backbones.files import leaves, read_json
 from backbones.latency import LatencyTable
 from backbones.sharing.card import PAPER
-from backbones.sharing.facts import Facts, Kind, Runtime, Score
+from backbones.sharing.facts import PLACEHOLDER, Facts, Kind, Runtime, Score
 from detection.engine.plain_yaml import load_with_bases
 from detection.engine.results import RESULTS_FILE
 from detection.report import TASK_NAMES
@@ -98,7 +98,7 @@ def read_run(folder: str | Path) -> Run:
     )
 
 
-def facts_of(run: Run, kind: Kind, name: str, license: str) -> Facts:
+def facts_of(run: Run, kind: Kind, name: str, license: str, repository: str = "") -> Facts:
     """What a model card can state of a run.
 
     Args:
@@ -106,6 +106,7 @@ def facts_of(run: Run, kind: Kind, name: str, license: str) -> Facts:
         kind: of what is shared of it.
         name: of the model.
         license: of the weights.
+        repository: ``USER/NAME`` on the hub; empty where it is not known.
     """
     settings = run.settings
     return Facts(
@@ -118,6 +119,7 @@ def facts_of(run: Run, kind: Kind, name: str, license: str) -> Facts:
         runtimes=tuple(_runtimes(run)),
         recipe={key: str(without_folders(settings[key])) for key in _RECIPE if settings.get(key)},
         source=_source(run),
+        repository=repository or PLACEHOLDER,
     )
 
 
@@ -213,33 +215,40 @@ def _average_precisions(run: Run) -> list[Score]:
 
 
 def _runtimes(run: Run) -> list[Runtime]:
+    """Target and prediction by the latency table, then what was measured."""
     search = run.results.get(_SEARCH, {})
     trained = run.results.get(_CLASSIFIER, {})
     cost = run.results.get(_DETECTOR, {}).get("cost", {})
-    provenance = run.architecture.provenance if run.architecture else {}
-    unit = search.get("unit") or trained.get("unit") or cost.get("runtime_unit") or "ms"
-    table = search.get("latency_table") or trained.get("latency_table") or cost.get("latency_table")
-    where, of = _device(table), trained.get("runtime_of") or cost.get("runtime_of") or ""
-    settings = provenance.get("config")
-    target = search.get("target_runtime")
-    if not target and isinstance(settings, Mapping) and provenance.get("latency_table") == table:
-        target = settings.get("TARGET")
-    predicted = (
-        search.get("predicted_runtime") or trained.get("predicted_runtime") or cost.get("runtime")
-    )
+    found = run.architecture.provenance if run.architecture else {}
+
+    def first(*values: Any) -> Any:
+        return next((value for value in values if value), "")
+
+    table = first(*(part.get("latency_table") for part in (search, trained, cost, found)))
+    unit = first(search.get("unit"), trained.get("unit"), cost.get("runtime_unit"), "ms")
+    of = first(trained.get("runtime_of"), cost.get("runtime_of"))
+    by_table = (unit, _device(table), of)
     measured = search if search.get("measured_runtime") else cost
+    predicted = [part.get("predicted_runtime") for part in (search, trained, found)]
     rows = [
-        ("target", target, unit, where, of),
-        ("predicted", predicted, unit, where, of),
-        ("measured", *(measured.get(k) for k in ("measured_runtime",)), "ms", "", of),
+        ("target", first(search.get("target_runtime"), _searched_target(found, table)), *by_table),
+        ("predicted", first(*predicted, cost.get("runtime")), *by_table),
+        ("measured", measured.get("measured_runtime"), "ms", measured.get("measured_with"), of),
         ("measured, whole detector", cost.get("detector_runtime"), "ms", "PyTorch", _size(cost)),
     ]
-    how = measured.get("measured_with") or ""
     return [
-        Runtime(what, value, unit, how if what == "measured" else where, of)
+        Runtime(what, value, unit, where or "", of)
         for what, value, unit, where, of in rows
         if value
     ]
+
+
+def _searched_target(provenance: Mapping[str, Any], table: str) -> float | None:
+    """The target of the search that an architecture is from, if it was by this table."""
+    settings = provenance.get("config")
+    if not isinstance(settings, Mapping) or provenance.get("latency_table") != table:
+        return None
+    return settings.get("TARGET")
 
 
 def _size(cost: Mapping[str, Any]) -> str:

@@ -9,7 +9,9 @@ from backbones.architecture import Architecture
 from backbones.errors import UserError
 from backbones.exported import ARCHITECTURE_FILE, BACKBONE_FILE
 from backbones.published import load_state
+from backbones.sharing.facts import Kind
 from backbones.sharing.folder import check_folder, save_pretrained
+from detection.data.digits import digits_root, read_manifest
 from detection.sharing.detector import save_detector
 from detection.sharing.run import (
     CONFIG_YAML,
@@ -30,6 +32,7 @@ def share(
     name: str = "",
     license: str = "apache-2.0",
     weights: str = "",
+    repository: str = "",
     replace: bool = False,
 ) -> Path:
     """Writes the folder of a shared model from what a run has left.
@@ -41,6 +44,7 @@ def share(
         name: of the model; empty takes the folder's.
         license: of the weights, as the hub writes it.
         weights: a file; empty takes ``backbone.pth``, or ``model_final.pth`` of a detector.
+        repository: ``USER/NAME`` on the hub, for the model card; empty where it is not known.
         replace: whether files of an earlier model in ``output`` may be replaced.
 
     Raises:
@@ -53,15 +57,16 @@ def share(
     if not file.is_file():
         raise UserError(f"no weights at '{file}'; name the file: --weights FILE (weights=...)")
     if run.architecture is None:
-        facts = facts_of(run, "detector", name, license)
+        facts = facts_of(run, "detector", name, license, repository)
         return save_detector(output, run, file, facts, replace=replace)
     state = load_state(file, run.architecture)
     classes = len(state["classifier.weight"]) if "classifier.weight" in state else 0
+    kind: Kind = "classifier" if classes else "backbone"
     return save_pretrained(
         output,
         _without_folders(run.architecture),
         state,
-        facts_of(run, "classifier" if classes else "backbone", name, license),
+        facts_of(run, kind, name, license, repository),
         class_names(run, classes),
         replace=replace,
         preprocessing=_preprocessing(run, run.architecture),
@@ -84,6 +89,8 @@ def class_names(run: Run, count: int) -> list[str]:
     dataset = run.config.get("CLASSIFICATION", {}).get("DATASET")
     if not dataset or not count:
         return []
+    if dataset == "digits" and read_manifest(digits_root()) is None:
+        return []  # they would be made first, for a minute
     try:
         names = [str(item) for item in open_images(dataset, "train").classes]
     except UserError:

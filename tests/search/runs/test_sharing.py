@@ -120,6 +120,7 @@ def test_the_tool(
     monkeypatch.setattr(upload, "push_to_hub", push)
     tool(run=run, output=output, push="you/it", private=True)
     assert pushed == [(output, "you/it", {"private": True, "replace": False})]
+    assert "hf-hub:you/it" in (output / "README.md").read_text()
     told = capsys.readouterr().out.splitlines()
     assert told[0] == (
         f"Wrote to {output}: README.md, architecture.json, config.json, config.yaml, "
