@@ -69,7 +69,7 @@ class TimmNetwork(nn.Module):
         self.num_classes, self.in_chans, self.drop_rate = num_classes, in_chans, drop_rate
         self.grad_checkpointing = False
         self.feature_layers = architecture.feature_layers
-        self.feature_info = [
+        self.feature_info: list[dict[str, Any]] = [
             {"num_chs": item.num_chs, "reduction": item.reduction, "module": item.module}
             for item in FeatureInfo.of(architecture)
         ]
@@ -235,7 +235,7 @@ class TimmNetwork(nn.Module):
         self.head_hidden_size = self._pooled * factor
 
 
-class TimmFeatures(FeatureGetterNet):  # type: ignore[misc]
+class TimmFeatures(FeatureGetterNet):
     """timm's ``features_only``, which takes the weights of the whole network as well."""
 
     def load_state_dict(
