@@ -27,30 +27,20 @@ from backbones.zoo import timm_equivalent
 FILES = (SHARED_FILE, CONFIG_FILE, ARCHITECTURE_FILE, CARD_FILE, "config.yaml")
 """What the folder of a shared model may hold."""
 
-_TIMM = """\
-Plain timm knows this network:
+_USAGE = """\
+{introduction}
 
 ```python
 import timm
-
-model = timm.create_model("hf-hub:USER/NAME", pretrained=True)  # or local-dir:/path/to/folder
-features = timm.create_model("hf-hub:USER/NAME", pretrained=True, features_only=True)
-```
-"""
-
-_OURS = """\
-With [timm](https://github.com/huggingface/pytorch-image-models), after one import of spnas:
-
-```python
-import timm
-import backbones.timm_models  # puts the networks of spnas into timm's registry
-
-features = timm.create_model("hf-hub:USER/NAME", pretrained=True, features_only=True)
+{imports}
+{classifier}features = timm.create_model("hf-hub:USER/NAME", pretrained=True, features_only=True)
 ```
 
-Without timm: `backbones.from_pretrained("USER/NAME", features_only=True)`. In both, a folder takes
-the place of the repository: `local-dir:/path/to/folder` in timm, its path in spnas.
+{otherwise} A folder takes the place of the repository: `local-dir:/path/to/folder` in timm, its
+path in spnas.
 """
+
+_CLASSIFIER = 'model = timm.create_model("hf-hub:USER/NAME", pretrained=True)\n'
 
 
 def save_pretrained(
@@ -93,7 +83,7 @@ def save_pretrained(
     if labels and len(labels) != classes:
         raise UserError(f"{len(labels)} labels are given for a classifier of {classes} classes")
     facts = facts or Facts(architecture.name, "classifier" if classes else "backbone")
-    model, arguments, usage = _timm_model(architecture, state, classes)
+    model, arguments = _timm_model(architecture, state, classes)
     with tempfile.TemporaryDirectory() as scratch:
         save_for_hf(
             model,
@@ -106,6 +96,7 @@ def save_pretrained(
             safe_serialization=True,
         )
         architecture.save(Path(scratch, ARCHITECTURE_FILE))
+        usage = _usage(is_timms=not arguments, classes=classes)
         texts = {CARD_FILE: model_card(facts, usage, architecture), **(further or {})}
         return write_files(folder, Path(scratch), texts)
 
@@ -144,8 +135,8 @@ def write_files(folder: str | Path, prepared: Path, texts: Mapping[str, str]) ->
 
 def _timm_model(
     architecture: Architecture, state: Mapping[str, Tensor], classes: int
-) -> tuple[nn.Module, dict[str, Any], str]:
-    """A model of timm's with the weights, its arguments in JSON, and how it is loaded."""
+) -> tuple[nn.Module, dict[str, Any]]:
+    """A model of timm's with the weights, and its arguments in JSON; timm's own needs none."""
     whole = "head.conv.weight" in state
     arguments: dict[str, Any] = {} if whole else {"num_features": 0}
     model: nn.Module = timm.create_model(
@@ -154,10 +145,35 @@ def _timm_model(
     load_weights(model, state, f"the weights of '{architecture.name}'")
     known = timm_equivalent(architecture) if whole else None
     if known is None:
-        return model, {**arguments, "architecture": architecture.to_dict()}, _OURS
+        return model, {**arguments, "architecture": architecture.to_dict()}
     images = pretrained_config(architecture)
     images |= {"first_conv": "conv_stem", "classifier": "classifier"}
     theirs: nn.Module = timm.create_model(known.name, num_classes=classes, pretrained_cfg=images)
     own = model.state_dict()
     theirs.load_state_dict(convert_back(architecture, own, theirs.state_dict(), known.norm_eps))
-    return theirs, {}, _TIMM
+    return theirs, {}
+
+
+def _usage(is_timms: bool, classes: int) -> str:
+    """How a model is loaded, for its card."""
+    loading = (
+        f'`backbones.from_pretrained("USER/NAME"{"" if classes else ", features_only=True"})`.'
+    )
+    if is_timms:
+        introduction = "Plain timm knows this network:"
+        imports, otherwise = "", f"With spnas: {loading}"
+    else:
+        introduction = (
+            "With [timm](https://github.com/huggingface/pytorch-image-models), after one import of "
+            "spnas:"
+        )
+        imports = (
+            "import backbones.timm_models  # puts the networks of spnas into timm's registry\n"
+        )
+        otherwise = f"Without timm: {loading}"
+    return _USAGE.format(
+        introduction=introduction,
+        imports=imports,
+        classifier=_CLASSIFIER if classes else "",
+        otherwise=otherwise,
+    )

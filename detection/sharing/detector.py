@@ -80,8 +80,9 @@ def save_detector(
             backbone.save(prepared / ARCHITECTURE_FILE)
         (prepared / CONFIG_YAML).write_text(shared_config(run, **changes), encoding="utf-8")
         load_detector(prepared)  # refuses what would not load elsewhere
-        width = run.settings.get("MODEL.SPNAS.WIDTH_MULT", 1.0)
-        shown = backbone.scaled(width) if backbone is not None else None
+        shown = None
+        if backbone is not None:
+            shown = backbone.scaled(run.config["MODEL"]["SPNAS"].get("WIDTH_MULT", 1.0))
         return write_files(folder, prepared, {CARD_FILE: model_card(facts, _USAGE, shown)})
 
 

@@ -24,16 +24,22 @@ from detection.report import TASK_NAMES
 CONFIG_YAML = "config.yaml"
 DETECTOR_WEIGHTS = "model_final.pth"
 
-_RECIPE = (
-    *("CLASSIFICATION.EPOCHS", "CLASSIFICATION.INPUT_SIZE", "SEARCH.SPACE", "SEARCH.FORMULATION"),
-    *("SEARCH.TARGET", "SEARCH.LATENCY_TABLE", "SOLVER.OPTIMIZER", "SOLVER.BASE_LR"),
-    *("SOLVER.IMS_PER_BATCH", "SOLVER.MAX_ITER", "SOLVER.WEIGHT_DECAY", "INPUT.MIN_SIZE_TRAIN"),
-    *("INPUT.MIN_SIZE_TEST", "MODEL.META_ARCHITECTURE", "SEED"),
-)
-"""Keys of a configuration that a model card shows."""
-
 _SEARCH, _CLASSIFIER, _DETECTOR = "search", "classification", "detection"
 """Parts of ``results.json``."""
+
+_RECIPES = {
+    _SEARCH: ("SEARCH.SPACE", "SEARCH.FORMULATION", "SEARCH.TARGET", "SEARCH.LATENCY_TABLE"),
+    _CLASSIFIER: ("CLASSIFICATION.EPOCHS", "CLASSIFICATION.INPUT_SIZE"),
+    _DETECTOR: (
+        *("MODEL.META_ARCHITECTURE", "SOLVER.MAX_ITER"),
+        *("INPUT.MIN_SIZE_TRAIN", "INPUT.MIN_SIZE_TEST"),
+    ),
+}
+_COMMON = (
+    *("SOLVER.OPTIMIZER", "SOLVER.BASE_LR", "SOLVER.IMS_PER_BATCH", "SOLVER.WEIGHT_DECAY"),
+    "SEED",
+)
+"""Keys of a configuration that a model card shows: of each part, and of all."""
 
 _AP = {"AP": "AP", "AP50": "AP50", "AP75": "AP75"} | {
     f"AP{letter}": f"AP, {size} objects"
@@ -64,11 +70,6 @@ class Run:
     config: Mapping[str, Any]
     results: Mapping[str, Any]
     architecture: Architecture | None
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The configuration as one level of dotted keys."""
-        return leaves(self.config)
 
 
 def read_run(folder: str | Path) -> Run:
@@ -108,7 +109,6 @@ def facts_of(run: Run, kind: Kind, name: str, license: str, repository: str = ""
         license: of the weights.
         repository: ``USER/NAME`` on the hub; empty where it is not known.
     """
-    settings = run.settings
     return Facts(
         name=name,
         kind=kind,
@@ -117,7 +117,7 @@ def facts_of(run: Run, kind: Kind, name: str, license: str, repository: str = ""
         summary=_summary(run),
         scores=(*_top1(run), *_average_precisions(run)),
         runtimes=tuple(_runtimes(run)),
-        recipe={key: str(without_folders(settings[key])) for key in _RECIPE if settings.get(key)},
+        recipe=_recipe(run),
         source=_source(run),
         repository=repository or PLACEHOLDER,
     )
@@ -171,6 +171,16 @@ def _datasets(run: Run) -> tuple[str, ...]:
 def _short(name: str) -> str:
     """A data set by its name, or by the last part of its path."""
     return Path(str(without_folders(name)).partition(":")[0]).name
+
+
+def _recipe(run: Run) -> dict[str, str]:
+    settings = leaves(run.config)
+    parts = [key for part, keys in _RECIPES.items() if part in run.results for key in keys]
+    return {
+        key: str(without_folders(settings[key]))
+        for key in (*parts, *_COMMON)
+        if settings.get(key) not in (None, "", [])
+    }
 
 
 def _summary(run: Run) -> dict[str, str]:

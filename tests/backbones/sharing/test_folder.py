@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -76,6 +77,18 @@ def test_files(small: tuple[Path, Any]) -> None:
     assert config["label_names"] == list(LABELS)
     assert config["model_args"]["architecture"] == SMALL.to_dict()
     assert config["pretrained_cfg"]["mean"] == list(SMALL.input.mean)
+
+
+def test_the_card_says_how_it_is_loaded(small: tuple[Path, Any]) -> None:
+    """Its Python is right but for the repository."""
+    folder, model = small
+    text = (folder / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    found: dict[str, Any] = {}
+    exec(code.replace("hf-hub:USER/NAME", f"local-dir:{folder}"), found)
+    check(found["model"], model)
+    assert found["features"].feature_info.reduction() == [2, 4, 8, 16, 32]
+    assert '`backbones.from_pretrained("USER/NAME")`' in text
 
 
 def test_loaders(small: tuple[Path, Any]) -> None:
