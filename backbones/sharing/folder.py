@@ -36,9 +36,16 @@ import timm
 {classifier}features = timm.create_model("hf-hub:USER/NAME", pretrained=True, features_only=True)
 ```
 
-{otherwise} A folder takes the place of the repository: `local-dir:/path/to/folder` in timm, its
-path in spnas.
+{otherwise}: `backbones.from_pretrained("USER/NAME"{options})`. A folder takes the place of the
+repository: `local-dir:/path/to/folder` in timm, its path in spnas.
 """
+
+_BY_TIMM = ("Plain timm knows this network:", "", "With spnas")
+_BY_IMPORT = (
+    "With [timm](https://github.com/huggingface/pytorch-image-models), after one import of spnas:",
+    "import backbones.timm_models  # puts the networks of spnas into the registry\n",
+    "Without timm",
+)
 
 _CLASSIFIER = 'model = timm.create_model("hf-hub:USER/NAME", pretrained=True)\n'
 
@@ -156,24 +163,11 @@ def _timm_model(
 
 def _usage(is_timms: bool, classes: int) -> str:
     """How a model is loaded, for its card."""
-    loading = (
-        f'`backbones.from_pretrained("USER/NAME"{"" if classes else ", features_only=True"})`.'
-    )
-    if is_timms:
-        introduction = "Plain timm knows this network:"
-        imports, otherwise = "", f"With spnas: {loading}"
-    else:
-        introduction = (
-            "With [timm](https://github.com/huggingface/pytorch-image-models), after one import of "
-            "spnas:"
-        )
-        imports = (
-            "import backbones.timm_models  # puts the networks of spnas into timm's registry\n"
-        )
-        otherwise = f"Without timm: {loading}"
+    introduction, imports, otherwise = _BY_TIMM if is_timms else _BY_IMPORT
     return _USAGE.format(
         introduction=introduction,
         imports=imports,
         classifier=_CLASSIFIER if classes else "",
         otherwise=otherwise,
+        options="" if classes else ", features_only=True",
     )
