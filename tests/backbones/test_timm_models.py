@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import timm
+import timm.optim
 import torch
 from torch import Tensor, nn
 

@@ -55,7 +55,7 @@ def test_text() -> None:
         "| parameters | 3.09 M |",
         "| digits | top-1 | 96.97 % |",
         "| target | 80.00 ms | pixel1: Pixel 1 | – |",
-        "| measured | 8.814 ms | onnxruntime, AMD EPYC | classifier at 224×224 |",
+        "| measured | 8.81 ms | onnxruntime, AMD EPYC | classifier at 224×224 |",
         "| `SOLVER.BASE_LR` | 0.1 |",
         "Licence: cc-by-4.0.",
     ):
