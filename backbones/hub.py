@@ -109,9 +109,8 @@ def is_repository(name: str) -> bool:
     parts = name.split("/")
     return (
         len(parts) == 2
-        and all(re.fullmatch(r"\w(?:[\w.-]*\w)?", part, re.ASCII) for part in parts)
+        and all(re.fullmatch(r"\w(?:[\w.-]{0,94}\w)?", part, re.ASCII) for part in parts)
         and not re.search(r"--|\.\.|\.git$", name)
-        and len(name) <= 96
     )
 
 

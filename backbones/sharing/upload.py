@@ -24,7 +24,7 @@ def check_upload(repository: str) -> None:
     if not is_repository(repository):
         raise UserError(
             f"'{repository}' is no name of a repository; expected USER/NAME in letters, digits, "
-            "'-', '_' and '.', at most 96 of them, e.g. your-name/spnas-pixel1-80ms"
+            "'-', '_' and '.', at most 96 in each, e.g. your-name/spnas-pixel1-80ms"
         )
     if not import_module("huggingface_hub").get_token():
         raise UserError(f"'{repository}' cannot be written without a login; {_LOGIN}")
