@@ -10,7 +10,12 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import (
+    PretrainedCfg,
+    build_model_with_cfg,
+    generate_default_cfgs,
+    register_model,
+)
 from torch import nn
 
 from backbones.architecture import Architecture
@@ -61,7 +66,7 @@ def spnas_searched(
             ``model.safetensors`` of a shared model), or published ones.
         architecture: a path, the folder of a run, a name of the zoo, or the decoded JSON.
         width_mult: channel multiplier (Fig. 7).
-        pretrained_cfg: of timm's, where its loader has found a configuration.
+        pretrained_cfg: as of any model of timm's: a configuration, or the tag of published weights.
         kwargs: as of any model of timm's: ``features_only``, ``out_indices``, and what
             :class:`TimmNetwork` takes.
 
@@ -87,15 +92,16 @@ def _create(
         )
     base = _read(architecture)
     scaled = base.scaled(width_mult)
-    config = dict(pretrained_cfg) if isinstance(pretrained_cfg, Mapping) else None
-    if not config:
-        config = pretrained_config(scaled)
-        overlay = kwargs.get("pretrained_cfg_overlay") or {}
-        if pretrained and not any(overlay.get(key) for key in _SOURCES):
-            source = _weights_of(architecture, base, width_mult)
-            source += f".{pretrained_cfg}" if isinstance(pretrained_cfg, str) else ""
-            classes = _class_count(source, scaled)
-            config |= {"file": source, "custom_load": True, "num_classes": classes}
+    if isinstance(pretrained_cfg, PretrainedCfg):
+        pretrained_cfg = pretrained_cfg.to_dict()
+    given = pretrained_cfg if isinstance(pretrained_cfg, Mapping) else {}
+    config = {**pretrained_config(scaled), **given}
+    told = {**given, **(kwargs.get("pretrained_cfg_overlay") or {})}
+    if pretrained and not any(told.get(key) for key in _SOURCES):
+        source = _weights_of(architecture, base, width_mult)
+        source += f".{pretrained_cfg}" if isinstance(pretrained_cfg, str) else ""
+        classes = _class_count(source, scaled)
+        config |= {"file": source, "custom_load": True, "num_classes": classes}
     return _build(variant, scaled, pretrained, config, kwargs)
 
 
@@ -181,7 +187,8 @@ def _register(name: str) -> None:
 def _default(name: str) -> dict[str, Any]:
     architecture = load_architecture(name)
     addresses = [w.address for w in published_weights(architecture) if w.width_mult == 1]
-    return {**pretrained_config(architecture), "file": addresses[0] if addresses else None}
+    config = pretrained_config(architecture)
+    return {**config, "file": addresses[0], "custom_load": True} if addresses else config
 
 
 default_cfgs = generate_default_cfgs(
