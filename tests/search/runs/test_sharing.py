@@ -75,6 +75,36 @@ def test_a_classifier(run: Path, tmp_path: Path) -> None:
     assert yaml.safe_load((folder / "config.yaml").read_text())["OUTPUT_DIR"] == "output"
 
 
+def test_the_backbone_of_a_search_on_a_detector(run: Path, tmp_path: Path) -> None:
+    """It has the detector's scores, and nothing of a classifier."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    state = torch.load(run / "backbone.pth")["model"]
+    trunk = {name: value for name, value in state.items() if name.startswith(("stem.", "layers."))}
+    save_backbone(folder, SMALL, trunk)
+    scores = {"digits_val": {"bbox": {"AP": 48.0, "APs": 51.0}}}
+    results = {
+        "search": {"predicted_runtime": 14.5, "latency_table": "xeon", "unit": "ms"},
+        "detection": {"scores": scores, "cost": {"input_size": [96, 96]}},
+    }
+    (folder / "results.json").write_text(json.dumps(results))
+    shared = share(folder, tmp_path / "m")
+    features = backbones.from_pretrained(shared, features_only=True).eval()
+    expected = backbones.create_model(
+        run / "architecture.json", features_only=True, checkpoint_path=run / "backbone.pth"
+    ).eval()
+    with torch.no_grad():
+        for one, other in zip(features(IMAGES), expected(IMAGES), strict=True):
+            torch.testing.assert_close(one, other)
+    card = huggingface_hub.ModelCard.load(shared / "README.md")
+    assert card.data.pipeline_tag == "image-feature-extraction"
+    assert {r.metric_name: r.metric_value for r in card.data.eval_results} == {
+        "box AP": 48.0,
+        "box AP, small objects": 51.0,
+    }
+    assert "| predicted | 14.50 ms | xeon | – |" in card.text
+
+
 def test_labels_are_those_of_the_data_that_are_at_hand(
     run: Path, tmp_path: Path, images: Path
 ) -> None:
