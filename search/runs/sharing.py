@@ -50,8 +50,10 @@ def share(
     Raises:
         UserError: if the run has no such files, they do not fit, or ``output`` holds a model.
     """
-    check_folder(output, replace)
     run = read_run(run_folder)
+    if Path(output).resolve() == run.folder.resolve():
+        raise UserError(f"'{output}' is the run itself; name another folder for the model")
+    check_folder(output, replace)
     name = name or Path(output).resolve().name
     file = Path(weights or run.folder / (BACKBONE_FILE if run.architecture else DETECTOR_WEIGHTS))
     if not file.is_file():

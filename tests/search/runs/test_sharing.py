@@ -167,6 +167,8 @@ def test_mistakes(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="belongs to another architecture"):
         share(run, tmp_path / "m", weights=str(other))
     assert not (tmp_path / "m").exists()
+    with pytest.raises(UserError, match="is the run itself; name another folder"):
+        share(run, run / ".." / run.name, replace=True)
     share(run, tmp_path / "m")
     with pytest.raises(UserError, match=r"holds a model already .*--replace"):
         share(run, tmp_path / "m")
