@@ -20,6 +20,7 @@ __all__ = [
     "build_classifier",
     "convert_weights",
     "create_model",
+    "from_pretrained",
     "list_models",
     "list_published",
     "load_architecture",
@@ -30,7 +31,7 @@ _HOMES = {
     "architecture": ("Architecture", "HeadSpec", "LayerSpec", "StemSpec"),
     "conversion": ("convert_weights",),
     "errors": ("UserError",),
-    "factory": ("create_model", "list_models", "load_architecture"),
+    "factory": ("create_model", "from_pretrained", "list_models", "load_architecture"),
     "latency": ("LatencyTable", "predict_runtime"),
     "network": ("Classifier", "FeatureExtractor", "build_classifier"),
     "zoo": ("list_published",),
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from backbones.architecture import Architecture, HeadSpec, LayerSpec, StemSpec
     from backbones.conversion import convert_weights
     from backbones.errors import UserError
-    from backbones.factory import create_model, list_models, load_architecture
+    from backbones.factory import create_model, from_pretrained, list_models, load_architecture
     from backbones.latency import LatencyTable, predict_runtime
     from backbones.network import Classifier, FeatureExtractor, build_classifier
     from backbones.zoo import list_published

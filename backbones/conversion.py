@@ -51,12 +51,7 @@ def convert_weights(
         UserError: naming the first module that does not fit, or two whose order is unknown.
     """
     theirs = _modules(state)
-    order = ModuleOrder(theirs)
-    ours = _own_modules(architecture, theirs)
-    if Counter(map(_key, ours.values())) != Counter(map(_key, theirs.values())):
-        raise _mismatch(architecture, ours, _in_order(theirs, order), where)
-    pairs = _pairs(ours, theirs, order, where)
-    _check_order(architecture, ours, pairs, order, where)
+    ours, pairs = _matched(architecture, theirs, where)
     converted: StateDict = {}
     for name, module in ours.items():
         other = theirs[pairs[name]]
@@ -65,6 +60,48 @@ def convert_weights(
         for parameter, value in other.items():
             converted[f"{name}.{parameter}"] = value.reshape(module[parameter].shape)
     return converted
+
+
+def convert_back(
+    architecture: Architecture,
+    state: Mapping[str, Tensor],
+    theirs: Mapping[str, Tensor],
+    norm_eps: float | None = None,
+) -> StateDict:
+    """The reverse of :func:`convert_weights`: our tensors by another library's names.
+
+    Args:
+        architecture: of the network.
+        state: its tensors by our names.
+        theirs: the tensors of that library's network, for their names and shapes.
+        norm_eps: as of :func:`convert_weights`.
+
+    Raises:
+        UserError: as of :func:`convert_weights`.
+    """
+    own, others = _modules(state), _modules(theirs)
+    _, pairs = _matched(architecture, others, "the other network")
+    converted: StateDict = {}
+    for name, other in pairs.items():
+        module = own[name]
+        if norm_eps is not None and "running_var" in module:
+            module = _with_eps(module, architecture.norm_eps, norm_eps)
+        for parameter, like in others[other].items():
+            converted[f"{other}.{parameter}"] = module[parameter].reshape(like.shape)
+    return converted
+
+
+def _matched(
+    architecture: Architecture, theirs: Modules, where: str
+) -> tuple[Modules, dict[str, str]]:
+    """The network's modules, and by the name of each that of the same module there."""
+    order = ModuleOrder(theirs)
+    ours = _own_modules(architecture, theirs)
+    if Counter(map(_key, ours.values())) != Counter(map(_key, theirs.values())):
+        raise _mismatch(architecture, ours, _in_order(theirs, order), where)
+    pairs = _pairs(ours, theirs, order, where)
+    _check_order(architecture, ours, pairs, order, where)
+    return ours, pairs
 
 
 def _modules(state: Mapping[str, Tensor]) -> Modules:

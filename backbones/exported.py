@@ -10,6 +10,8 @@ from backbones.architecture import Architecture
 from backbones.weights import save_checkpoint
 
 ARCHITECTURE_FILE, BACKBONE_FILE = "architecture.json", "backbone.pth"
+SHARED_FILE = "model.safetensors"
+"""The weights in the folder of a shared model."""
 
 
 def save_backbone(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
 from backbones.errors import UserError
-from backbones.hub import find_on_hub, is_hub_name
+from backbones.hub import find_on_hub, hub_name, is_hub_name
 from backbones.network import (
     Classifier,
     FeatureExtractor,
@@ -28,7 +29,7 @@ from backbones.zoo import list_models, load_architecture
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["create_model", "list_models", "load_architecture"]
+__all__ = ["create_model", "from_pretrained", "list_models", "load_architecture"]
 
 
 def create_model(
@@ -67,12 +68,18 @@ def create_model(
     source = checkpoint_path or (pretrained if isinstance(pretrained, str) else None)
     if is_hub_name(name_or_path):
         hub = find_on_hub(os.fspath(name_or_path))
-        name_or_path, scale = hub_architecture(hub)
+        base, scale = hub_architecture(hub)
+        if hub.is_trunk and not features_only:
+            raise UserError(
+                f"'{hub.source}' has feature maps alone, without head and classifier; add "
+                "features_only=True"
+            )
         width_mult *= scale
         num_classes = hub.num_classes if num_classes is None else num_classes
         source = source or (hub.source if pretrained else None)
+    else:
+        base = load_architecture(name_or_path)
     num_classes = 1000 if num_classes is None else num_classes
-    base = load_architecture(name_or_path)
     architecture = base.scaled(width_mult)
     model: Classifier | FeatureExtractor
     if features_only:
@@ -91,6 +98,19 @@ def create_model(
             ignore = ("classifier.",)
         load_weights(model, download(weights), weights.address, ignore)
     return model
+
+
+def from_pretrained(name: str | os.PathLike[str], **options: Any) -> Classifier | FeatureExtractor:
+    """A shared model with its weights: of a folder, or of Hugging Face's hub.
+
+    Args:
+        name: the folder, or ``USER/NAME`` of a repository; a revision may follow an ``@``.
+        options: as of :func:`create_model`, e.g. ``features_only``.
+
+    Raises:
+        UserError: if there is no such model, it is a detector, or its weights do not fit.
+    """
+    return create_model(hub_name(name), pretrained=True, **options)
 
 
 def _other_classifier(model: nn.Module, state: StateDict, where: str) -> tuple[str, ...]:

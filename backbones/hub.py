@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -39,6 +40,17 @@ class HubModel:
         return str(self.config.get("architecture", "")).partition(".")[0]
 
     @property
+    def architecture_data(self) -> Mapping[str, Any] | None:
+        """The architecture itself, where the configuration of a shared model has it."""
+        found = self._model_args.get("architecture")
+        return found if isinstance(found, dict) else None
+
+    @property
+    def is_trunk(self) -> bool:
+        """Whether there are feature maps alone, without head and classifier."""
+        return self._model_args.get("num_features") == 0
+
+    @property
     def num_classes(self) -> int | None:
         """Of the classifier; None if the configuration does not tell."""
         count = self.config.get("num_classes", self._pretrained.get("num_classes"))
@@ -49,6 +61,11 @@ class HubModel:
         """Mean and deviation of the images it was trained on; None if unknown."""
         mean, std = (_per_channel(self._pretrained.get(key)) for key in ("mean", "std"))
         return (mean, std) if mean and std else None
+
+    @property
+    def _model_args(self) -> Mapping[str, Any]:
+        found = self.config.get("model_args")
+        return found if isinstance(found, dict) else {}
 
     @property
     def _pretrained(self) -> Mapping[str, Any]:
@@ -66,6 +83,35 @@ def _per_channel(values: Any) -> PerChannel | None:
 def is_hub_name(name: str | os.PathLike[str]) -> bool:
     """Whether a name has one of :data:`HUB_SCHEMES`."""
     return os.fspath(name).startswith(HUB_SCHEMES)
+
+
+def hub_name(name: str | os.PathLike[str]) -> str:
+    """A folder or a repository by the name that timm's loaders know it by.
+
+    Raises:
+        UserError: if it is neither a folder nor of the form USER/NAME.
+    """
+    text = os.fspath(name)
+    if is_hub_name(text):
+        return text
+    if Path(text).expanduser().is_dir():
+        return f"local-dir:{Path(text).expanduser()}"
+    if is_repository(text.partition("@")[0]):
+        return f"hf-hub:{text}"
+    raise UserError(
+        f"'{text}' is no folder, and does not have the form USER/NAME of a repository of Hugging "
+        "Face's hub; check the path"
+    )
+
+
+def is_repository(name: str) -> bool:
+    """Whether a name has the form USER/NAME that the hub demands."""
+    parts = name.split("/")
+    return (
+        len(parts) == 2
+        and all(re.fullmatch(r"\w(?:[\w.-]{0,94}\w)?", part, re.ASCII) for part in parts)
+        and not re.search(r"--|\.\.|\.git$", name)
+    )
 
 
 def find_on_hub(source: str) -> HubModel:

@@ -113,25 +113,34 @@ def hub_weights(source: str) -> str:
     model = find_on_hub(source)
     if model.normalisation:
         try:
-            expected = load_architecture(hub_architecture(model)[0]).input
+            expected = hub_architecture(model)[0].input
         except UserError:  # the zoo does not have it
             expected = IMAGENET
         warn_of_normalisation(f"the weights '{source}'", *model.normalisation, expected)
     return str(model.weights)
 
 
-def hub_architecture(model: HubModel) -> tuple[str, float]:
-    """The network of the zoo, and its width multiplier, that a configuration of timm's names.
+def hub_architecture(model: HubModel) -> tuple[Architecture, float]:
+    """The network that a configuration of timm's names, and its width multiplier.
+
+    It is of the zoo, or of a shared model, whose configuration has the architecture itself.
 
     Raises:
-        UserError: if the zoo does not have it.
+        UserError: if it is neither, or the architecture is impossible.
     """
+    if model.architecture_data is not None:
+        return Architecture.from_dict(
+            model.architecture_data, f"the architecture of '{model.source}'"
+        ), 1.0
     name = model.architecture
     for address, weights in list_published().items():
         if address == f"timm://{name}":
-            return weights.architecture.name.partition("_x")[0], weights.width_mult
-    if name in list_models():
-        return name, 1.0
+            return load_architecture(
+                weights.architecture.name.partition("_x")[0]
+            ), weights.width_mult
+    for own in (name, name.removeprefix("spnas_")):  # as this project and as timm's registry has it
+        if own in list_models():
+            return load_architecture(own), 1.0
     known = sorted(w.name for w in list_published().values() if w.library == "timm")
     raise UserError(
         f"'{model.source}' is of the network '{name}', which the zoo does not have; it has timm's "

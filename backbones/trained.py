@@ -7,7 +7,7 @@ from pathlib import Path
 
 from backbones.architecture import Architecture
 from backbones.errors import UserError
-from backbones.exported import ARCHITECTURE_FILE, BACKBONE_FILE
+from backbones.exported import ARCHITECTURE_FILE, BACKBONE_FILE, SHARED_FILE
 from backbones.published import SCHEMES, find_published, published_for
 from backbones.zoo import load_architecture
 
@@ -41,13 +41,14 @@ def named_weights(name: str, key: str) -> str:
         return name
     if not _is_path(name):
         return published_for(load_architecture(name)).address
-    beside = _file(name).with_name(BACKBONE_FILE)
-    if not beside.is_file():
-        raise UserError(
-            f"{key} is '{name}', and there is no {BACKBONE_FILE} beside its architecture; train it "
-            "first, or name another network"
-        )
-    return str(beside)
+    folder = _file(name).parent
+    for file in (BACKBONE_FILE, SHARED_FILE):
+        if (folder / file).is_file():
+            return str(folder / file)
+    raise UserError(
+        f"{key} is '{name}', and there is no {BACKBONE_FILE} beside its architecture; train it "
+        "first, or name another network"
+    )
 
 
 def _is_path(name: str) -> bool:

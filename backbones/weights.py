@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from backbones.files import atomic_path, cannot_write
 from backbones.plain_objects import harmless_objects, refused_object, without_stand_ins
 
 StateDict = dict[str, Tensor]
+
+CLASSES = "classes"
+"""Where a detector's file has the names of its classes, in their order."""
 
 
 def save_checkpoint(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
@@ -81,10 +85,29 @@ def _is_safetensors(path: str | os.PathLike[str]) -> bool:
         return file.read(9)[8:] == b"{"
 
 
-def _read_safetensors(path: str | os.PathLike[str]) -> StateDict:
+def _read_safetensors(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The tensors; those of a shared detector under ``model``, beside its ``classes``."""
     require("safetensors")
     tensors: StateDict = import_module("safetensors.torch").load_file(path, device="cpu")
-    return tensors
+    with import_module("safetensors").safe_open(path, "pt") as file:
+        text = (file.metadata() or {}).get(CLASSES)
+    return tensors if text is None else {"model": tensors, CLASSES: json.loads(text)}
+
+
+def save_safetensors(
+    path: str | os.PathLike[str], state: Mapping[str, Tensor], classes: Sequence[str] = ()
+) -> None:
+    """Writes tensors as a safetensors file, whole or not at all.
+
+    Args:
+        path: of the file.
+        state: tensors by name.
+        classes: names of a detector's classes, in their order; empty if they are not known.
+    """
+    metadata = {"format": "pt", **({CLASSES: json.dumps(list(classes))} if classes else {})}
+    plain = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+    with atomic_path(path) as temporary:
+        import_module("safetensors.torch").save_file(plain, temporary, metadata)
 
 
 def _read_torch(path: str | os.PathLike[str]) -> Any:

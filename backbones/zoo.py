@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from backbones.architecture import Architecture
+from backbones.architecture import IMAGENET, Architecture
 from backbones.schema import expect, named_file, named_files, parse_dataclass
 
 ARCHS = "archs"
@@ -103,6 +103,28 @@ def list_published() -> dict[str, PublishedWeights]:
     """Every published weight of the zoo, by address."""
     zoo = map(load_architecture, list_models())
     return {weights.address: weights for item in zoo for weights in published_weights(item)}
+
+
+def timm_equivalent(architecture: Architecture) -> PublishedWeights | None:
+    """The entry of timm's network that computes the same as an architecture; None without one.
+
+    Only what a network computes counts: not its name, its images, or what it came from.
+    """
+    wanted = _computed(architecture)
+    for weights in list_published().values():
+        if weights.library == "timm" and _computed(weights.architecture) == wanted:
+            return weights
+    return None
+
+
+def _computed(architecture: Architecture) -> Architecture:
+    return dataclasses.replace(
+        architecture,
+        name="network",
+        provenance={},
+        input=IMAGENET,
+        fixed_stem=False,
+    )
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from backbones import UserError, create_model
 from backbones.states import model_state
-from backbones.weights import load_weights, read_checkpoint, save_checkpoint
+from backbones.weights import load_weights, read_checkpoint, save_checkpoint, save_safetensors
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,20 @@ def test_safetensors(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
     (tmp_path / "x.safetensors").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match=r"cannot read the checkpoint .*x.safetensors"):
         read_checkpoint(tmp_path / "x.safetensors")
+
+
+def test_safetensors_with_classes(tmp_path: Path) -> None:
+    """As a detector's are shared: the names are beside the tensors, as in a checkpoint."""
+    tensors, path = {"a": torch.ones(2, 3).t()}, tmp_path / "x.safetensors"
+    save_safetensors(path, tensors, ["cat", "dög"])
+    content = read_checkpoint(path)
+    assert content.keys() == {"model", "classes"} and content["classes"] == ["cat", "dög"]
+    assert torch.equal(content["model"]["a"], tensors["a"])
+    save_safetensors(path, tensors)
+    assert read_checkpoint(path).keys() == {"a"}
+    save_file({"a": torch.ones(1)}, path, {"classes": "[no JSON"})
+    with pytest.raises(UserError, match=r"cannot read the checkpoint .*x.safetensors"):
+        read_checkpoint(path)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
