@@ -56,8 +56,8 @@ class ImageNetwork(nn.Module):
             generator = detector.proposal_generator
             self.head, self.levels = generator.rpn_head, list(generator.in_features)
             self.pooled = list(detector.roi_heads.box_in_features)
-        self.register_buffer("mean", detector.pixel_mean.clone())
-        self.register_buffer("std", detector.pixel_std.clone())
+        self.register_buffer("mean", detector.pixel_mean.clone()[None])
+        self.register_buffer("std", detector.pixel_std.clone()[None])
 
     @property
     def output_names(self) -> tuple[str, ...]:
