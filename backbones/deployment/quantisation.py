@@ -47,7 +47,6 @@ def onnx_int8(model: bytes, calibration: Calibration) -> bytes:
     Inputs and outputs stay float32.
     """
     require("onnxruntime", "onnx", extra="onnxruntime")
-    import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -55,10 +54,12 @@ def onnx_int8(model: bytes, calibration: Calibration) -> bytes:
     logging.getLogger().setLevel(logging.ERROR)
     try:
         with scratch_folder("int8") as folder, quiet():
-            prepared, result = folder / "prepared.onnx", folder / "int8.onnx"
-            pooled = with_global_pools(onnx.load_from_string(model))
+            given, prepared, result = (
+                folder / f"{name}.onnx" for name in ("given", "prepared", "int8")
+            )
+            onnx.save(with_global_pools(onnx.load_from_string(model)), given)
             # the symbolic inference gives up on a pyramid's shapes; the exporter has written them
-            quant_pre_process(pooled, str(prepared), skip_symbolic_shape=True)
+            quant_pre_process(str(given), str(prepared), skip_symbolic_shape=True)
             quantize_static(
                 str(prepared),
                 str(result),

@@ -56,8 +56,8 @@ class ImageNetwork(nn.Module):
             generator = detector.proposal_generator
             self.head, self.levels = generator.rpn_head, list(generator.in_features)
             self.pooled = list(detector.roi_heads.box_in_features)
-        self.register_buffer("mean", detector.pixel_mean.clone())
-        self.register_buffer("std", detector.pixel_std.clone())
+        self.register_buffer("mean", detector.pixel_mean.clone()[None])
+        self.register_buffer("std", detector.pixel_std.clone()[None])
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -235,7 +235,7 @@ def check_splittable(detector: Any) -> None:
         _check_pooler("MODEL.ROI_MASK_HEAD.POOLER_TYPE", heads.mask_pooler)
 
 
-def _check_part(key: str, part: object, kind: type) -> None:
+def _check_part(key: str, part: nn.Module, kind: type[nn.Module]) -> None:
     own = type(part).forward is not kind.forward and kind in _WITH_THEIR_OWN_FORWARD
     if not isinstance(part, kind) or own:
         _refuse(key, type(part).__name__)

@@ -11,6 +11,8 @@ def resized_size(
     size: Sequence[int], shortest: int, longest: int, canvas: Sequence[int] | None = None
 ) -> tuple[int, int]:
     """Height and width by the rule of :func:`prepare`, as Detectron2's ``ResizeShortestEdge``."""
+    height: float
+    width: float
     height, width = size
     if shortest:
         scale = shortest / min(size)

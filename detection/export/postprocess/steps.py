@@ -43,9 +43,8 @@ class Detections(NamedTuple):
 
     def chosen(self, which: np.ndarray) -> Detections:
         """Those that an array of indices or of truth values names."""
-        parts = (self.boxes, self.scores, self.classes)
         masks = None if self.masks is None else self.masks[which]
-        return Detections(*(part[which] for part in parts), masks)
+        return Detections(self.boxes[which], self.scores[which], self.classes[which], masks)
 
 
 def detect(
@@ -72,7 +71,7 @@ def detect(
         found = dense_detections(maps, detector)
     scale = np.array([image.shape[1] / size[1], image.shape[0] / size[0]] * 2, np.float32)
     boxes = clip(found.boxes * scale, image.shape[:2])
-    whole = (boxes[:, 2:] > boxes[:, :2]).all(1)
+    whole = np.all(boxes[:, 2:] > boxes[:, :2], axis=1)
     small, boxes = found.chosen(whole), boxes[whole]
     pasted = None
     if masks and "masks" in detector:
