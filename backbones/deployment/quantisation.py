@@ -47,6 +47,7 @@ def onnx_int8(model: bytes, calibration: Calibration) -> bytes:
     Inputs and outputs stay float32.
     """
     require("onnxruntime", "onnx", extra="onnxruntime")
+    import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
