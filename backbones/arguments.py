@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 __all__ = ["argument_parser", "installation_parser"]
@@ -19,7 +20,7 @@ examples:
     {prog} --config-file CONFIG.yaml --num-gpus 8 --num-machines 2 --machine-rank 0 \\
         --dist-url tcp://FIRST_MACHINE:29500
   as the processes of torchrun, or of srun, which say themselves how many there are:
-    torchrun --nproc-per-node 8 {prog} --config-file CONFIG.yaml
+    torchrun --nproc-per-node 8 {launched} --config-file CONFIG.yaml
 """
 
 
@@ -30,9 +31,10 @@ def argument_parser(description: str, epilog: str | None = None) -> argparse.Arg
         description: what the script does, at the top of ``--help``.
         epilog: replaces the examples at the end of ``--help``; ``%(prog)s`` is the script.
     """
+    launched = "--no-python %(prog)s" if sys.argv[0].startswith("spnas ") else "%(prog)s"
     parser = argparse.ArgumentParser(
         description=description,
-        epilog=epilog or _EXAMPLES.format(prog="%(prog)s"),
+        epilog=epilog or _EXAMPLES.format(prog="%(prog)s", launched=launched),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(

@@ -105,7 +105,6 @@ def check(args: argparse.Namespace) -> None:
 def main(args: argparse.Namespace) -> None:
     from backbones.inference import make_engine
     from search.config import load_search_config
-    from search.studies.commands import check_checkout
     from search.studies.comparison.jobs import (
         entries,
         job_of,
@@ -127,8 +126,6 @@ def main(args: argparse.Namespace) -> None:
         search_cfg = load_search_config(args.search_config_file)
         first = args.config_file[0]
         rows += random_entries(first, search_cfg, args.random, args.seeds, args.output)
-    if rows:
-        check_checkout()
     finished = collected = [load_run(folder) for folder in args.runs]
     tables = write_comparison(collected, args.output, args.paper) if collected else ""
     arguments = ("--num-gpus", args.num_gpus) if args.num_gpus is not None else ()

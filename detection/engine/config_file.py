@@ -51,13 +51,17 @@ def load_config(args: argparse.Namespace, *extenders: Callable[[CfgNode], None])
 
 
 def find_config_file(name: str) -> Path:
-    """A configuration file by its path or by its name below the project's ``configs/``."""
+    """A configuration file by its path or by its name below the project's ``configs/``.
+
+    A path of a checkout, such as ``configs/search/digits.yaml``, is such a name everywhere else.
+    """
     path = Path(name).expanduser()
-    for candidate in (path, config_path(name)):
+    below = name.removeprefix("configs/")
+    for candidate in (path, config_path(name), config_path(below)):
         if candidate.is_file():
             return candidate
     known = [str(file.relative_to(config_path())) for file in config_path().rglob("*.yaml")]
-    near = difflib.get_close_matches(name, known, n=1)
+    near = difflib.get_close_matches(below, known, n=1)
     hint = f"; did you mean '{near[0]}'?" if near else "; check the path"
     raise UserError(f"no configuration file '{name}', here or below '{config_path()}'{hint}")
 

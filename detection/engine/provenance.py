@@ -25,11 +25,11 @@ def provenance(
         threads: of each of them; None takes those that PyTorch uses in this process.
 
     Returns:
-        ``command`` as it is typed at the top of the checkout, ``commit`` of the checkout (None
-        outside of one), ``hardware`` with processes and threads, and PyTorch's version.
+        ``command`` as it is typed, ``commit`` of the checkout (None outside of one), ``hardware``
+        with processes and threads, and PyTorch's version.
     """
     return {
-        "command": shlex.join(["python", _script(), *sys.argv[1:]]),
+        "command": shlex.join([*program(sys.argv[0]), *sys.argv[1:]]),
         "commit": commit(),
         "hardware": _hardware(device, workers, threads or torch.get_num_threads()),
         "torch": torch.__version__,
@@ -41,9 +41,16 @@ def _hardware(device: str, workers: int, threads: int) -> str:
     return f"{device_name(device)}, {processes}{threads} thread{'s' * (threads > 1)}"
 
 
-def _script() -> str:
-    path = Path(sys.argv[0]).resolve()
-    return str(path.relative_to(_ROOT)) if path.is_relative_to(_ROOT) else sys.argv[0]
+def program(name: str) -> list[str]:
+    """The words that start a tool, at the top of the checkout or as a command of ``spnas``.
+
+    Args:
+        name: the first of ``sys.argv``; ``spnas COMMAND`` in what ``spnas`` has started.
+    """
+    if name.startswith("spnas "):
+        return name.split()
+    path = Path(name).resolve()
+    return ["python", str(path.relative_to(_ROOT)) if path.is_relative_to(_ROOT) else name]
 
 
 def commit(folder: Path | None = None) -> str | None:

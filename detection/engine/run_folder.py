@@ -207,7 +207,7 @@ def _log_start(cfg: CfgNode, args: argparse.Namespace, folder: Path) -> None:
 
     logger = logging.getLogger(__name__)
     rank, count = comm.get_rank(), comm.get_world_size()
-    logger.info("%s", shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
+    logger.info("%s", shlex.join([*Path(sys.argv[0]).name.split(), *sys.argv[1:]]))
     processes = f", {count} processes" if count > 1 else ""
     where = folder / "log.txt"
     logger.info("Run in '%s' on %s%s; more in '%s'", folder, cfg.MODEL.DEVICE, processes, where)

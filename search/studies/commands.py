@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import queue
-import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ from detection.engine.results import results_part
 from detection.engine.reuse import check_same_network, check_same_run
 from detection.engine.wandb_settings import environment_of_run
 from search.classification.data import resolve_classifier
+from search.command_line.registry import tool_words, typed
 from search.config import add_search_config
 from search.runs.data import resolve_search_data
 from search.studies.workers import Call, Workers, run_calls
@@ -85,7 +85,7 @@ class Command:
     def words(self) -> list[str]:
         """What follows ``python``; with ``--resume`` a second call goes on where it was."""
         return [
-            f"tools/{self.script}",
+            *tool_words(self.script),
             *("--config-file", self.config_file, *self.arguments, "--resume"),
             *("OUTPUT_DIR", str(self.folder), *self.options),
         ]
@@ -127,16 +127,6 @@ def backbone_overrides(folder: Path) -> tuple[str, ...]:
     return ("MODEL.SPNAS.ARCH", str(architecture), "MODEL.WEIGHTS", str(weights))
 
 
-def check_checkout() -> None:
-    """Insists on the top of a checkout as the current folder, where ``tools/`` is.
-
-    Raises:
-        UserError: if it is another one.
-    """
-    if not Path("tools/train_net.py").is_file():
-        raise UserError("start it at the top of the checkout, where tools/ is")
-
-
 def run_in_order(commands: Sequence[Command], titles: Sequence[str]) -> None:
     """Runs the commands in order; a title stands above each of them.
 
@@ -145,7 +135,7 @@ def run_in_order(commands: Sequence[Command], titles: Sequence[str]) -> None:
     """
     for number, (command, title) in enumerate(zip(commands, titles, strict=True), start=1):
         words = command.words()
-        print(f"\n[{number}/{len(commands)}] {title}\n$ python {shlex.join(words)}", flush=True)
+        print(f"\n[{number}/{len(commands)}] {title}\n$ {typed(words)}", flush=True)
         code = subprocess.run([sys.executable, *words], env=_environment(command, {})).returncode
         if code:
             raise UserError(

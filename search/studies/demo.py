@@ -16,7 +16,6 @@ from detection.report import final_table
 from search.studies.commands import (
     Command,
     backbone_overrides,
-    check_checkout,
     check_folders,
     run_in_order,
 )
@@ -56,10 +55,8 @@ def run_demo(output: Path) -> None:
     """Runs the commands in order and prints what came out.
 
     Raises:
-        UserError: if it is not started at the top of a checkout, the folder holds runs of other
-            configurations, or a command fails.
+        UserError: if the folder holds runs of other configurations, or a command fails.
     """
-    check_checkout()
     start = time.monotonic()
     commands = demo_commands(output)
     check_folders(commands)

@@ -16,7 +16,6 @@ from backbones.inference.hardware import device_name
 from detection.engine.provenance import provenance
 from search.studies.commands import (
     Command,
-    check_checkout,
     check_folders,
     run_beside,
 )
@@ -103,10 +102,8 @@ def demo_repeats(
         workers: where they run.
 
     Raises:
-        UserError: if it is not started at the top of a checkout, the folder holds runs of other
-            configurations, or a run fails.
+        UserError: if the folder holds runs of other configurations, or a run fails.
     """
-    check_checkout()
     origin = provenance()  # of the code that runs, not of what is committed meanwhile
     wanted = repeats(seeds, threads)
     check_folders(stage for repeat in wanted for stage in repeat.commands(folder))

@@ -5,14 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from backbones.errors import UserError
+from backbones.paths import tools_folder
 from detection.engine.provenance import provenance
-from search.studies.commands import check_checkout
-
-TOOLS = Path("tools")
 
 
 def help_report(repeats: int) -> dict[str, Any]:
@@ -22,12 +19,11 @@ def help_report(repeats: int) -> dict[str, Any]:
         repeats: times each tool is started, in turns.
 
     Raises:
-        UserError: if it is not started at the top of a checkout, or a tool fails.
+        UserError: if a tool fails.
     """
     if repeats < 1:
         raise UserError(f"--repeats is {repeats}; expected 1 or more")
-    check_checkout()
-    tools = sorted(path.name for path in TOOLS.glob("*.py"))
+    tools = sorted(path.name for path in tools_folder().glob("*.py"))
     seconds: dict[str, list[float]] = {name: [] for name in tools}
     for _ in range(repeats):
         for name in tools:
@@ -39,7 +35,7 @@ def help_report(repeats: int) -> dict[str, Any]:
 def _seconds(name: str) -> float:
     start = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, str(TOOLS / name), "--help"], capture_output=True, text=True
+        [sys.executable, str(tools_folder() / name), "--help"], capture_output=True, text=True
     )
     if done.returncode:
         raise UserError(f"tools/{name} --help fails: {done.stderr.strip().splitlines()[-1]}")

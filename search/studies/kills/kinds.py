@@ -8,7 +8,9 @@ from pathlib import Path
 
 from backbones.factory import load_architecture
 from backbones.files import write_atomic, write_json
+from backbones.paths import config_path
 from detection.data.digits import DigitsSize, prepare_digits
+from search.command_line.registry import tool_words
 from search.space import SearchSpace
 
 
@@ -58,7 +60,7 @@ def prepare(folder: Path) -> None:
     stages = (first, replace(last, num_layers=1))
     tiny = replace(small, name="tiny", stages=stages, expansions=(1,))
     write_json(folder / "tiny_space.json", tiny.to_dict())
-    base = Path("configs/classification/digits_small.yaml").resolve()
+    base = config_path("classification", "digits_small.yaml")
     write_atomic(
         folder / "classifier.yaml",
         f"_BASE_: {base}\nCLASSIFICATION:\n  EPOCHS: 2.0\n  CHECKPOINT_EPOCHS: 0.5\n"
@@ -67,7 +69,7 @@ def prepare(folder: Path) -> None:
 
 
 def _tool(name: str, config: str, *arguments: str) -> list[str]:
-    return [f"tools/{name}.py", "--config-file", config, *arguments]
+    return [*tool_words(f"{name}.py"), "--config-file", config, *arguments]
 
 
 def _search(_: Path, run: Path) -> list[str]:

@@ -14,7 +14,6 @@ from typing import Any
 from backbones.errors import UserError
 from backbones.files import read_json, write_json
 from detection.engine.provenance import provenance
-from search.studies.commands import check_checkout
 from search.studies.kills.differences import differences
 from search.studies.kills.kinds import KINDS, Kind, prepare
 from search.studies.kills.processes import Ended, Runner
@@ -168,9 +167,8 @@ def run_study(kills: int, names: Sequence[str] | None, folder: Path, output: Pat
         What the file then holds.
 
     Raises:
-        UserError: for an unknown kind, outside of a checkout, or if an undisturbed run fails.
+        UserError: for an unknown kind, or if an undisturbed run fails.
     """
-    check_checkout()
     known = {kind.name: kind for kind in KINDS}
     if unknown := [name for name in names or () if name not in known]:
         raise UserError(f"unknown kind '{unknown[0]}'; expected one of {', '.join(known)}")

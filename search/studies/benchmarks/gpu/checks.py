@@ -12,6 +12,7 @@ from typing import Any
 
 from backbones.errors import UserError
 from detection.engine.results import results_part
+from search.command_line.registry import tool_words
 from search.studies.benchmarks.costs import error_line, precision_options
 from search.studies.benchmarks.gpu.runs import (
     losses,
@@ -167,7 +168,7 @@ def _words(setting: Setting, chosen: Check, run: Path) -> list[str]:
         (kind,) = (kind for kind in KINDS if kind.name == chosen.kind)
         return [*kind.words(setting.folder, run), *options]
     return [
-        *(f"tools/{chosen.script}", "--config-file", chosen.config_file),
+        *(*tool_words(chosen.script), "--config-file", chosen.config_file),
         *(*setting.processes, "--resume", "OUTPUT_DIR", str(run)),
         *("WANDB.ENABLED", "False", *chosen.options, *options),
     ]

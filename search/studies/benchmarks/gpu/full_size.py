@@ -10,6 +10,7 @@ from pathlib import Path
 
 from backbones.errors import UserError
 from detection.engine.metrics import read_metrics
+from search.command_line.registry import tool_words
 from search.studies.benchmarks.gpu.checks import STOPPED
 from search.studies.benchmarks.gpu.made_up_data import write_coco, write_imagenet
 from search.studies.benchmarks.gpu.runs import losses_are_finite, peak_bytes, run_tool
@@ -142,7 +143,7 @@ def _started(setting: Setting, name: str) -> Figures:
     detector = recipe.script == "train_net.py"
     period = TINY_PERIOD if setting.tiny and not detector else PERIOD
     words = [
-        *(f"tools/{recipe.script}", "--config-file", recipe.config_file, *setting.processes),
+        *(*tool_words(recipe.script), "--config-file", recipe.config_file, *setting.processes),
         *("OUTPUT_DIR", str(run), "MODEL.DEVICE", setting.device, "WANDB.ENABLED", "False"),
         *("SOLVER.IMS_PER_BATCH", str(batch), "SOLVER.BASE_LR", str(recipe.lr / GPUS)),
         *(() if detector else ("VIS_PERIOD", str(period))),

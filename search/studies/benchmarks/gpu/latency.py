@@ -13,6 +13,7 @@ from backbones.inference import Engine, make_engine
 from backbones.latency import LatencyTable
 from detection.deployment import Deployment
 from detection.engine.results import results_part
+from search.command_line.registry import tool_words
 from search.profiling.networks import measure_architectures
 from search.profiling.profiler import profile_space
 from search.selection.runtime import RuntimeModel
@@ -98,7 +99,7 @@ def _searched(setting: Setting) -> Figures:
     height, width = deployment.padded_size
     config = "digits_small" if setting.tiny else "digits"
     words = [
-        *("tools/search_net.py", "--config-file", f"configs/search/{config}.yaml"),
+        *(*tool_words("search_net.py"), "--config-file", f"configs/search/{config}.yaml"),
         *(*setting.processes, "OUTPUT_DIR", str(run), "WANDB.ENABLED", "False"),
         *("MODEL.DEVICE", setting.device, *precision_options("float32")),
         *("SEARCH.LATENCY_TABLE", str(path), "SEARCH.DEPLOY_SIZE", f"[{height}, {width}]"),

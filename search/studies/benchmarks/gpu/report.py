@@ -28,7 +28,6 @@ from search.studies.benchmarks.gpu import (
     search_steps,
 )
 from search.studies.benchmarks.gpu.setting import Part, Setting
-from search.studies.commands import check_checkout
 
 PARTS = {
     "a": Part("30 steps of every stage, stopped and resumed", 80, checks.measurements),
@@ -59,9 +58,8 @@ def gpu_report(setting: Setting, names: Sequence[str], output: Path) -> dict[str
         ``error`` (None without one) and the ``figures`` of each.
 
     Raises:
-        UserError: for an unknown part, outside of a checkout, or without the device.
+        UserError: for an unknown part, or without the device.
     """
-    check_checkout()
     if unknown := sorted(set(names) - set(PARTS)):
         raise UserError(f"--only has '{unknown[0]}'; expected some of {' '.join(PARTS)}")
     known = replace(setting, only=()).precisions
