@@ -159,15 +159,11 @@ def layouts() -> dict[str, Any]:
     from detection.data.layouts import splits_of
 
     root = Path(sys.argv[2])
-    folders = (
-        sorted(path for path in root.glob("*") if path.is_dir() and path.name not in _NAMED)
-        if root.is_dir()
-        else []
-    )
+    folders = [path for path in root.glob("*") if path.is_dir() and path.name not in _NAMED]
     found = []
-    for folder in folders[:_MOST_FOLDERS]:
+    for folder in sorted(folders)[:_MOST_FOLDERS]:
         try:
-            splits_of(folder, True)
+            splits_of(folder)
         except UserError:
             continue
         found.append(folder.name)
