@@ -23,17 +23,20 @@ from detectron2.config import get_cfg
 from backbones import UserError
 from detection.config import add_spnas_config
 from detection.engine.cli import load_config
+from search.command_line.registry import TOOLS
 from search.config import add_search_config
 from search.studies.pages import RESULTS, pages, render_pages
 
 ROOT = Path(__file__).resolve().parent.parent
+OTHERS = ("CHANGELOG.md", "CONTRIBUTING.md")
 PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in pages(ROOT)}
+PAGES |= {name: (ROOT / name).read_text(encoding="utf-8") for name in OTHERS}
 README = PAGES["README.md"]
 FOLDERS = ("backbones", "configs", "detection", "docs", "search", "tests", "tools")
 DETECTOR_TOOLS = ("train_net.py", "compare_backbones.py")
 """Tools whose --config-file is of a detector alone; all others know the keys of a search."""
 
-PIP_FILES = (".", "requirements.lock")
+PIP_FILES = ("requirements.lock",)
 PIP_OPTIONS = {"--editable", "--no-deps", "--requirement"}
 
 of_pages = pytest.mark.parametrize("name", PAGES)
@@ -55,7 +58,8 @@ def test_the_readme_is_short() -> None:
 
 
 def test_tables_are_those_of_the_studies() -> None:
-    assert {str(p.relative_to(ROOT)): text for p, text in render_pages(ROOT).items()} == PAGES
+    made = {str(path.relative_to(ROOT)): text for path, text in render_pages(ROOT).items()}
+    assert made == {name: text for name, text in PAGES.items() if name not in OTHERS}
 
 
 @of_pages
@@ -113,7 +117,7 @@ def commands() -> Iterator[str]:
         for block in blocks("bash", text):
             yield from block.replace("\\\n", " ").splitlines()
         prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
-        yield from re.findall(r"`((?:python|make|pip)\s[^`]+)`", prose)
+        yield from re.findall(r"`((?:python|make|pip|spnas)\s[^`]+)`", prose)
     for path in sorted((ROOT / RESULTS).glob("*.json")):
         yield from recorded(json.loads(path.read_text()))
 
@@ -172,6 +176,10 @@ def check(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
         assert importlib.util.find_spec(f"{module}.__main__")
     elif program == "python":
         check_tool(words[0], words[1:], monkeypatch)
+    elif program == "spnas":
+        scripts = [TOOLS[word].script for word in words[:1]]
+        if words[1:] not in ([], ["--help"]):
+            check_tool(f"tools/{scripts[0]}", words[1:], monkeypatch)
     elif program == "make":
         targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert {word for word in words if not word.startswith("PYTHON=")} <= set(targets)
@@ -182,7 +190,10 @@ def check(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
         extras = "|".join(setup.options("options.extras_require"))
         command, *named = [word for word in words if not word.startswith("--")]
         assert command in ("install", "wheel")
-        assert all(word in PIP_FILES or re.fullmatch(rf"\.\[({extras})\]", word) for word in named)
+        wheel = f"spnas-{setup['metadata']['version']}-py3-none-any.whl"
+        files = "|".join(map(re.escape, (".", wheel)))
+        some = rf"({files})(\[({extras})(,({extras}))*\])?"
+        assert all(word in PIP_FILES or re.fullmatch(some, word) for word in named)
         assert not set(words) - {command, *named} - PIP_OPTIONS
 
 
@@ -209,6 +220,9 @@ def test_commands_are_accepted(command: str, monkeypatch: pytest.MonkeyPatch) ->
         "python tools/search_net.py --config-file configs/search/digits.yaml SEARCH.TARGET",
         "python tools/train_net.py SEARCH.TARGET 80.0",
         "python tools/tune_lambda.py --target 80",
+        "spnas serch --config-file search/digits.yaml",
+        "spnas search --config-file search/digits.yaml SEARCH.TARGT 80.0",
+        "pip install spnas-0.1.0-py3-none-any.whl",
         "make dem",
         "pip install '.[tun]'",
         "pip install spnas",
@@ -217,5 +231,5 @@ def test_commands_are_accepted(command: str, monkeypatch: pytest.MonkeyPatch) ->
 )
 def test_wrong_commands_are_found(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    with pytest.raises((AssertionError, UserError)):
+    with pytest.raises((AssertionError, KeyError, UserError)):
         check(command, monkeypatch)

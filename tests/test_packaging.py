@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import configparser
+import json
 import os
 import re
 import subprocess
@@ -43,7 +44,8 @@ def test_no_package_is_forgotten() -> None:
         for top in ("backbones", "detection", "search")
         for path in (ROOT / top).rglob("*.py")
     }
-    assert {*SETUP["options"]["packages"].split()} == {*folders, "backbones.configs"}
+    lines = [line for line in SETUP["options"]["packages"].splitlines() if line.strip()[:1] != "#"]
+    assert {*" ".join(lines).split()} == {*folders, "backbones.configs", "spnas_tools"}
 
 
 def test_extras_are_those_of_the_metadata() -> None:
@@ -107,46 +109,120 @@ def test_no_message_names_an_index_that_has_no_spnas() -> None:
                     assert not re.search(r"install\b.*\bspnas", node.value), path
 
 
-@pytest.mark.slow
-def test_wheel(tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    subprocess.run(["git", "clone", "-q", str(ROOT), str(source)], check=True)
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What is committed, as pip lays it out: a folder, and in ``bin`` the console script."""
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(folder / "source")], check=True)
     build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q"]
-    subprocess.run([*build, "-w", str(tmp_path), str(source)], check=True)
-    (wheel,) = tmp_path.glob("spnas-*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
-    tops = {name.split("/")[0] for name in names}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {
-        "backbones",
-        "detection",
-        "search",
-    }
-    for path in ("archs/spnas_100.json", "latency/pixel1.json", "search/spaces/imagenet.json",
-                 "detection/mask_rcnn_spnas_fpn_1x.yaml"):  # fmt: skip
-        assert f"backbones/configs/{path}" in names
-    assert "detection/engine/cli.py" in names
-    code = (
-        f"import sys; sys.path.insert(0, {str(wheel)!r}.replace('.whl', ''));"
-        "import backbones; print(backbones.__file__, backbones.list_models())"
+    subprocess.run([*build, "-w", str(folder), str(folder / "source")], check=True)
+    (file,) = folder.glob("spnas-*.whl")
+    unpacked = folder / "site"
+    zipfile.ZipFile(file).extractall(unpacked)
+    (info,) = unpacked.glob("*.dist-info")
+    entries = configparser.ConfigParser()
+    entries.read(info / "entry_points.txt", encoding="utf-8")
+    assert {*entries["console_scripts"]} == {"spnas"}
+    module, _, name = entries["console_scripts"]["spnas"].partition(":")
+    (unpacked / "bin").mkdir()
+    (unpacked / "bin" / "spnas").write_text(
+        f"import sys\nfrom {module} import {name}\nsys.exit({name}())\n", encoding="utf-8"
     )
-    zipfile.ZipFile(wheel).extractall(str(wheel).removesuffix(".whl"))
-    run = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True
-    )
-    assert str(tmp_path) in run.stdout
-    assert "spnas_100" in run.stdout
-    # what the messages of a wheel name is there: what installs Detectron2, without any checkout
-    unpacked = str(wheel).removesuffix(".whl")
-    run = subprocess.run(
-        [sys.executable, "-m", "detection.installation", "--sdist", "nowhere", "--wheel-only"],
+    return unpacked
+
+
+def spnas(wheel: Path, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """The wheel's console script in a folder; what it depends on is that of this Python."""
+    return subprocess.run(
+        [sys.executable, str(wheel / "bin" / "spnas"), *words],
         capture_output=True,
         text=True,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": unpacked},
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(wheel), "DETECTRON2_DATASETS": str(folder)},
     )
-    assert run.returncode == 2
-    assert run.stderr.splitlines()[-1].startswith("error: cannot read the Detectron2 source")
-    (info,) = Path(unpacked).glob("*.dist-info")
+
+
+@pytest.mark.slow
+def test_wheel(wheel: Path) -> None:
+    (info,) = wheel.glob("*.dist-info")
+    tops = {path.name for path in wheel.iterdir()} - {info.name, "bin"}
+    assert tops == {"backbones", "detection", "search", "spnas_tools"}
+    for path in ("archs/spnas_100.json", "latency/pixel1.json", "search/spaces/imagenet.json",
+                 "detection/mask_rcnn_spnas_fpn_1x.yaml"):  # fmt: skip
+        assert (wheel / "backbones" / "configs" / path).is_file()
+    assert (wheel / "detection" / "engine" / "cli.py").is_file()
+    scripts = {path.name for path in (wheel / "spnas_tools").iterdir()}
+    assert scripts == {path.name for path in (ROOT / "tools").glob("*.py")}
     assert list(info.rglob("LICENSE"))
     metadata = (info / "METADATA").read_text(encoding="utf-8")
     assert "Requires-Python: >=3.10" in metadata
+
+
+@pytest.mark.slow
+def test_the_wheel_in_code_of_ones_own(wheel: Path, tmp_path: Path) -> None:
+    code = "import backbones; print(backbones.__file__, backbones.list_models())"
+    environ = {**os.environ, "PYTHONPATH": str(wheel)}
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environ,
+        check=True,
+    )
+    assert str(wheel) in run.stdout
+    assert "spnas_100" in run.stdout
+
+
+@pytest.mark.slow
+def test_commands_of_the_wheel(wheel: Path, tmp_path: Path) -> None:
+    """In an empty folder, which they leave empty."""
+    run = spnas(wheel, tmp_path)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "\n  search  " in run.stdout
+    run = spnas(wheel, tmp_path, "--version")
+    assert run.stdout == f"spnas {SETUP['metadata']['version']}\n"
+    run = spnas(wheel, tmp_path, "search", "--help")
+    assert run.stdout.startswith("usage: spnas search [-h] [--config-file FILE]"), run.stderr
+    run = spnas(wheel, tmp_path, "serch")
+    assert (run.returncode, run.stderr.count("\n")) == (2, 1)
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.slow
+def test_the_wheel_installs_detectron2(wheel: Path, tmp_path: Path) -> None:
+    """Without any checkout, by both of the commands that messages name."""
+    words = ("--sdist", "nowhere", "--wheel-only")
+    module = subprocess.run(
+        [sys.executable, "-m", "detection.installation", *words],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(wheel)},
+    )
+    for run in (module, spnas(wheel, tmp_path, "install-detectron2", *words)):
+        assert run.returncode == 2
+        assert run.stderr.splitlines()[-1].startswith("error: cannot read the Detectron2 source")
+
+
+@pytest.mark.slow
+def test_the_wheel_has_its_configurations(wheel: Path, tmp_path: Path) -> None:
+    """As the README names them, in any folder; a tool runs as far as to its data."""
+    config = "configs/classification/spnas_imagenet.yaml"
+    run = spnas(wheel, tmp_path, "train-classifier", "--config-file", config)
+    assert run.returncode == 2
+    (line,) = run.stderr.splitlines()
+    assert line.startswith("error: CLASSIFICATION.DATASET 'imagenet': no folder"), line
+
+
+@pytest.mark.slow
+def test_the_doctor_of_the_wheel(wheel: Path, tmp_path: Path) -> None:
+    """This environment, in which all tests run, works."""
+    run = spnas(wheel, tmp_path, "doctor", "--json")
+    report = json.loads(run.stdout)
+    assert run.returncode == (0 if report["healthy"] else 1)
+    assert report["spnas"] == SETUP["metadata"]["version"]
+    status = {finding["subject"]: finding["status"] for finding in report["findings"]}
+    needed = ("packages", "torch", "torchvision", "Detectron2", "writing here")
+    assert {status[subject] for subject in needed} == {"ok"}, run.stdout
+    assert status["engine: onnxruntime"] == "ok"

@@ -3,7 +3,7 @@
 
 bash: add  eval "$(spnas completion bash)"  to ~/.bashrc
 zsh:  add  eval "$(spnas completion zsh)"   to ~/.zshrc, behind  autoload -U compinit; compinit
-fish: spnas completion fish > ~/.config/fish/completions/spnas.fish
+fish: add  spnas completion fish | source   to ~/.config/fish/config.fish
 """
 
 from __future__ import annotations
