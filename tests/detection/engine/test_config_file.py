@@ -8,10 +8,11 @@ import torch
 from detectron2.config import CfgNode
 
 from backbones.errors import UserError
+from backbones.paths import config_path
 from detection.config import add_spnas_config
 from detection.engine import config_file
 from detection.engine.config import add_engine_config
-from detection.engine.config_file import load_config
+from detection.engine.config_file import find_config_file, load_config
 
 
 def _load(*opts: str, file: object = "") -> CfgNode:
@@ -83,6 +84,23 @@ def test_mistakes_in_a_file(tmp_path: Path, content: str, expected: str) -> None
     with pytest.raises(UserError, match=expected) as caught:
         _load(file=file)
     assert "run.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["search/digits.yaml", "configs/search/digits.yaml"])
+def test_names_of_the_projects_own_files(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In any folder; a file of the user comes first."""
+    monkeypatch.chdir(tmp_path)
+    assert find_config_file(name) == config_path("search", "digits.yaml")
+    (tmp_path / name).parent.mkdir(parents=True)
+    (tmp_path / name).touch()
+    assert find_config_file(name) == Path(name)
+
+
+def test_a_misspelt_name_of_the_projects_own_files() -> None:
+    with pytest.raises(UserError, match=r"; did you mean 'search/digits\.yaml'\?"):
+        find_config_file("configs/search/digit.yaml")
 
 
 def test_missing_file() -> None:

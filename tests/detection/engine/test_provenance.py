@@ -40,6 +40,8 @@ def test_the_command_can_be_typed_again(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr(sys, "argv", [script, "--output", "a b.json", "SEED", "1"])
         command = provenance()["command"]
         assert command == "python tools/benchmark.py --output 'a b.json' SEED 1"
+    monkeypatch.setattr(sys, "argv", ["spnas tune-lambda", "--target", "80", "A", "b c"])
+    assert provenance()["command"] == "spnas tune-lambda --target 80 A 'b c'"
     monkeypatch.setattr(sys, "argv", ["/elsewhere/x.py"])
     assert provenance()["command"] == "python /elsewhere/x.py"
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from backbones import UserError, load_architecture
+from search.command_line import registry
 from search.studies.cluster.options import Cluster
 from search.studies.commands import (
     Command,
@@ -58,6 +59,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout with one tool, two GPUs and four cores."""
     (tmp_path / "tools").mkdir()
     (tmp_path / "tools" / "tool.py").write_text(TOOL)
+    monkeypatch.setattr(registry, "tools_folder", lambda: tmp_path / "tools")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)

@@ -10,9 +10,13 @@ from typing import Any
 import pytest
 
 from backbones import UserError
+from detection.engine.config_file import find_config_file
+from search.command_line import registry
+from search.command_line.registry import typed
 from search.studies.demo import demo_commands, demo_study, run_demo, summary
 
 ROOT = Path(__file__).resolve().parents[3]
+NAMES = ("search", "train-classifier", "train")
 SCORES = dict.fromkeys(("AP", "AP50", "AP75", "APs", "APm", "APl"), 41.25)
 
 
@@ -72,9 +76,12 @@ def test_summary_shows_layers_runtime_accuracy_and_scales(finished: Path) -> Non
 
 
 def test_elsewhere_than_in_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same configurations by the commands of ``spnas``."""
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="at the top of the checkout"):
-        run_demo(tmp_path)
+    for command, name in zip(demo_commands(tmp_path), NAMES, strict=True):
+        begin = f"spnas {name} --config-file configs/"
+        assert typed(command.words()).startswith(begin)
+        assert find_config_file(command.config_file).is_relative_to(ROOT / "configs")
 
 
 def test_a_failing_stage_stops_the_demo(
@@ -82,7 +89,7 @@ def test_a_failing_stage_stops_the_demo(
 ) -> None:
     (tmp_path / "tools").mkdir()
     (tmp_path / "tools" / "search_net.py").write_text("raise SystemExit(2)")
-    (tmp_path / "tools" / "train_net.py").touch()
+    monkeypatch.setattr(registry, "tools_folder", lambda: tmp_path / "tools")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="command 1 of 3 ended with exit code 2"):
         run_demo(tmp_path / "output")
