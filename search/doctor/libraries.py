@@ -23,7 +23,7 @@ def library_findings(reports: Reports) -> Iterator[Finding]:
     """From what :func:`search.doctor.trial.try_libraries` reports."""
     yield packages(reports["packages"])
     yield pytorch(reports["torch"])
-    if "error" not in reports["torch"]:  # all that follows needs it
+    if "version" in reports["torch"]:
         yield torchvision(reports)
         yield gpus(reports)
     yield detectron2(reports)
@@ -50,12 +50,12 @@ def packages(report: Mapping[str, Any]) -> Finding:
 
 def pytorch(report: Mapping[str, Any]) -> Finding:
     """Whether it can be imported."""
-    if "error" not in report:
+    if "version" in report:
         built = f"for CUDA {report['cuda']}" if report["cuda"] else "without CUDA"
         return Finding("ok", "torch", f"{report['version']}, {built}")
-    missing = report["error"].startswith("ModuleNotFoundError: No module named 'torch'")
-    text = "not installed" if missing else f"cannot be imported: {report['error']}"
-    return Finding("broken", "torch", text, f"{_PIP} torch torchvision" if missing else _BOTH)
+    if report.get("missing"):
+        return Finding("broken", "torch", "not installed", f"{_PIP} torch torchvision")
+    return Finding("broken", "torch", f"cannot be imported: {report['error']}", _BOTH)
 
 
 def torchvision(reports: Reports) -> Finding:
@@ -112,7 +112,7 @@ def detectron2(reports: Reports) -> Finding:
     kind = "built by spnas" if own else f"not built by spnas, in '{report['location']}'"
     text = f"{version}, {kind}"
     if "error" in report:
-        if "error" in reports["torch"]:
+        if "version" not in reports["torch"]:
             return Finding("broken", subject, f"{text}; needs torch", "mend torch first")
         text += f", cannot be imported: {report['error']}"
         return Finding("broken", subject, text, f"{_DETECTRON2} --force")

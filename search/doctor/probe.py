@@ -43,6 +43,8 @@ def packages() -> dict[str, Any]:
 
 def torch() -> dict[str, Any]:
     """Version, the CUDA that it is built for, and threads."""
+    if importlib.util.find_spec("torch") is None:
+        return {"missing": True}
     import torch
 
     return {
