@@ -69,7 +69,7 @@ def published_for(architecture: Architecture, width_mult: float = 1.0) -> Publis
     raise UserError(
         f"there are no pretrained weights for architecture '{architecture.name}' at width_mult="
         f"{width_mult:g}{f', only {others}' if others else ''}; train it with "
-        "tools/train_classifier.py and pass checkpoint_path"
+        "spnas train-classifier and pass checkpoint_path"
     )
 
 

@@ -106,7 +106,7 @@ def test_no_message_names_an_index_that_has_no_spnas() -> None:
         for path in (ROOT / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                    assert not re.search(r"install\b.*\bspnas", node.value), path
+                    assert not re.search(r"pip install\b.*\bspnas", node.value), path
 
 
 @pytest.fixture(scope="module")

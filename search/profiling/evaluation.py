@@ -76,7 +76,7 @@ def table_engine(table: LatencyTable) -> Engine:
     if table.device not in here:
         raise UserError(
             f"latency table '{table.name}' was measured on '{table.device}'; this machine is "
-            f"'{', '.join(here)}': profile it with tools/profile_latency.py"
+            f"'{', '.join(here)}': profile it with spnas profile"
         )
     precision = short_name(table.precision)
     if precision not in PRECISIONS:

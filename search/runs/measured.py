@@ -90,7 +90,7 @@ def measured_facts(architecture: Architecture, table: LatencyTable) -> dict[str,
         logger.warning(
             "Latency table '%s' predicted %.3g ms, and the network found takes %.3g ms%s: the "
             "table is wrong, or the machine is busier or slower than when it was profiled. "
-            "tools/evaluate_latency.py --table tells which.",
+            "spnas evaluate-latency --table tells which.",
             table.name,
             predicted,
             found.runtime,

@@ -28,7 +28,7 @@ def run_search(cfg: CfgNode, resume: bool = False, eval_only: bool = False) -> N
         if eval_only:
             raise UserError(
                 "--eval-only judges a supernet on classification; a detector is evaluated by "
-                "tools/train_net.py --eval-only, with the architecture.json that the search left"
+                "spnas train --eval-only, with the architecture.json that the search left"
             )
         search = DetectorSearchTrainer(cfg)
         search.resume_or_load(resume=resume)

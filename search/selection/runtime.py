@@ -58,7 +58,7 @@ class RuntimeModel(nn.Module):
             raise UserError(
                 f"latency table '{table.name}' predicts {smallest:.4g} {table.unit} for the "
                 f"smallest network of search space '{space.name}'; expected a runtime above 0: "
-                "profile the device again with tools/profile_latency.py"
+                "profile the device again with spnas profile"
             )
 
     @property

@@ -77,7 +77,7 @@ def load_run(folder: Path, name: str | None = None, classifier: Path | None = No
         # values of other types, or keys that another version writes
         raise UserError(
             f"the files of the run '{folder}' are not as this version writes them "
-            f"({type(error).__name__}: {error}); write its results again by tools/train_net.py "
+            f"({type(error).__name__}: {error}); write its results again by spnas train "
             "--eval-only, or leave it out"
         ) from None
 

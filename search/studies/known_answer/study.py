@@ -175,7 +175,7 @@ def _check_runtimes(cfg: CfgNode, truth: Truth) -> None:
                 f"'{types}' takes {known.runtime:.4g} {truth.unit} in the truth '{truth.name}', "
                 f"and {runtime:.4g} {table.unit} by SEARCH.LATENCY_TABLE '{table.name}': search by "
                 "the table that the truth was trained for, or train one anew with "
-                "tools/known_answer.py train"
+                "spnas known-answer train"
             )
 
 

@@ -63,7 +63,7 @@ class Truth:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Truth:
-        """Reads what ``tools/known_answer.py train`` wrote.
+        """Reads what ``spnas known-answer train`` wrote.
 
         Raises:
             UserError: if it is missing, is no truth, or lacks trainings.
@@ -71,7 +71,7 @@ class Truth:
         data = read_json(path, "truth")
         if not isinstance(data, Mapping) or not {"trials", "size", "unit", "command"} <= set(data):
             raise UserError(
-                f"'{path}' is not a truth; expected a file that tools/known_answer.py train wrote"
+                f"'{path}' is not a truth; expected a file that spnas known-answer train wrote"
             )
         truth = cls(trained_networks(data["trials"]), data["unit"], str(path), data["command"])
         seeds = [set(network.scores["top1"]) for network in truth.networks.values()]
@@ -79,7 +79,7 @@ class Truth:
             raise UserError(
                 f"the truth '{path}' is not finished: {sum(map(len, seeds))} trainings of "
                 f"{len(seeds)} networks, and the space has {data['size']}; go on with "
-                "tools/known_answer.py train"
+                "spnas known-answer train"
             )
         return truth
 
@@ -93,7 +93,7 @@ class Truth:
             raise UserError(
                 f"the truth '{self.name}' holds no network '{layers}'; its "
                 f"{len(self.networks)} are like '{next(iter(self.networks))}': search the space "
-                "that it was trained for, or train it anew with tools/known_answer.py train"
+                "that it was trained for, or train it anew with spnas known-answer train"
             )
         return self.networks[layers]
 

@@ -193,5 +193,5 @@ def test_mistakes(cfg: CfgNode, options: tuple[str, ...], message: str) -> None:
 def test_a_supernet_without_its_last_map(cfg: CfgNode, space: SearchSpace) -> None:
     with pytest.raises(UserError, match="needs 'res5'"):
         SupernetBackbone(Supernet(space, 0), ["res2", "res3"])
-    with pytest.raises(UserError, match="tools/train_net.py --eval-only"):
+    with pytest.raises(UserError, match="spnas train --eval-only"):
         run_search(cfg, eval_only=True)
