@@ -207,7 +207,12 @@ def test_commands_as_jobs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A job's commands run in order, with the threads of the job; a failure stops no other job."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[3]))
+    root = Path(__file__).resolve().parents[3]
+    (tmp_path / "sitecustomize.py").write_text(  # a job knows this test's checkout as well
+        "from pathlib import Path\nfrom search.command_line import registry\n"
+        f"registry.tools_folder = lambda: Path({str(tmp_path / 'tools')!r})\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(root)]))
     jobs = [[command("a"), command("b", "FAIL", "1"), command("c")], [command("d")]]
     workers = Workers(2, Cluster("local", tmp_path / "jobs", {"cpus_per_task": 2}))
     done = run_beside(jobs, workers)
