@@ -211,7 +211,7 @@ def test_the_wheel_has_its_configurations(wheel: Path, tmp_path: Path) -> None:
     config = "configs/classification/spnas_imagenet.yaml"
     run = spnas(wheel, tmp_path, "train-classifier", "--config-file", config)
     assert run.returncode == 2
-    (line,) = run.stderr.splitlines()
+    line = run.stderr.splitlines()[-1]
     assert line.startswith("error: CLASSIFICATION.DATASET 'imagenet': no folder"), line
 
 
