@@ -52,7 +52,7 @@ def push_to_hub(
     check_upload(repository)
     if not Path(folder, SHARED_FILE).is_file():
         raise UserError(
-            f"'{folder}' has no {SHARED_FILE}; write the folder first: tools/publish_model.py RUN "
+            f"'{folder}' has no {SHARED_FILE}; write the folder first: spnas publish RUN "
             f"--output {folder}"
         )
     api = import_module("huggingface_hub").HfApi(library_name="spnas")

@@ -45,6 +45,11 @@ GROUPS: dict[str, tuple[Tool, ...]] = {
         Tool("profile", "profile_latency.py", "make a latency table, or time networks"),
         Tool("evaluate-latency", "evaluate_latency.py", "judge a latency table on networks"),
     ),
+    "use and share": (
+        Tool("export", "export_model.py", "write a network as a file for a device"),
+        Tool("predict", "predict.py", "find objects or classes on photos"),
+        Tool("publish", "publish_model.py", "make a folder of a run that others can load"),
+    ),
     "set-up": (
         Tool("doctor", "doctor.py", "check this installation and this machine"),
         Tool("install-detectron2", "install_detectron2.py", "build and install Detectron2"),
@@ -52,6 +57,7 @@ GROUPS: dict[str, tuple[Tool, ...]] = {
     ),
     "studies": (
         Tool("compare-backbones", "compare_backbones.py", "backbones under one detector"),
+        Tool("compare-precisions", "compare_precisions.py", "networks in int8 and in float"),
         Tool("compare-search", "compare_search.py", "search methods, over targets and seeds"),
         Tool("compare-starts", "compare_starts.py", "searches from trained weights and from none"),
         Tool("known-answer", "known_answer.py", "search methods where the answer is known"),

@@ -145,15 +145,17 @@ def onnxruntime(report: Mapping[str, Any]) -> Finding:
 
 
 def litert(report: Mapping[str, Any]) -> Finding:
-    """Where there are wheels of it."""
-    if report.get("missing") and not EXTRAS["litert"].is_available():
-        where = EXTRAS["litert"].where
-        return Finding("ok", "engine: litert", f"not installed; has wheels for {where} alone")
-    return _engine("litert", report)
+    """The interpreter, and the converter where there are wheels of it."""
+    converter = EXTRAS["litert-converter"]
+    if report.get("lacks") and not converter.is_available():
+        text = f"{report['version']}, without its converter, which has wheels for"
+        return Finding("ok", "engine: litert", f"{text} {converter.where} alone")
+    return _engine("litert", report, "litert-converter" if report.get("lacks") else "litert")
 
 
-def _engine(name: str, report: Mapping[str, Any]) -> Finding:
-    subject, fix = f"engine: {name}", f"{_PIP} {shlex.join(EXTRAS[name].packages)}"
+def _engine(name: str, report: Mapping[str, Any], extra: str = "") -> Finding:
+    """An engine by its name, and the extra that brings what is missing; by default of its name."""
+    subject, fix = f"engine: {name}", f"{_PIP} {shlex.join(EXTRAS[extra or name].packages)}"
     if report.get("missing"):
         return Finding("note", subject, "not installed", fix)
     if "error" in report:

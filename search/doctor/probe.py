@@ -132,7 +132,8 @@ def litert() -> dict[str, Any]:
     if importlib.util.find_spec("ai_edge_litert") is None:
         return {"missing": True}
     importlib.import_module("ai_edge_litert.interpreter")
-    lacks = [] if importlib.util.find_spec("litert_torch") else ["litert-torch"]
+    converters = {"litert_torch": "litert-torch", "ai_edge_quantizer": "ai-edge-quantizer"}
+    lacks = [name for module, name in converters.items() if not importlib.util.find_spec(module)]
     return {"version": _version("ai-edge-litert"), "lacks": lacks}
 
 

@@ -97,9 +97,24 @@ def test_an_engine(report: dict[str, Any], status: str, text: str) -> None:
     assert found.fix == wanted
 
 
-def test_an_engine_without_wheels_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("report", "fix"),
+    [
+        ({"missing": True}, "python -m pip install ai-edge-litert 'backports.strenum<1.3'"),
+        ({"version": "2.3", "lacks": ["litert-torch"]},
+         "python -m pip install ai-edge-quantizer litert-torch"),
+        ({"version": "2.3", "lacks": []}, ""),
+    ],
+)  # fmt: skip
+def test_litert(report: dict[str, Any], fix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("packaging.markers.Marker.evaluate", lambda *_: True)
+    found = libraries.litert(report)
+    assert (found.status, found.fix) == ("note" if fix else "ok", fix)
+
+
+def test_a_converter_without_wheels_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("packaging.markers.Marker.evaluate", lambda *_: False)
-    found = libraries.litert({"missing": True})
+    found = libraries.litert({"version": "2.3", "lacks": ["litert-torch"]})
     assert (found.status, found.fix) == ("ok", "")
     assert "has wheels for Linux on x86_64 with Python 3.10 to 3.13 alone" in found.text
 
