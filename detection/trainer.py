@@ -45,6 +45,7 @@ from detection.modeling.meta_arch import check_registered_names
 from detection.optimizer import build_optimizer, trunk_of
 from detection.recipe import best_metric, check_evaluations, check_solver
 from detection.report import check_cost_options, final_results, final_rows, final_table
+from detection.samples import leave_samples
 from detection.validation import validation_losses
 
 _log = logging.getLogger(__name__)
@@ -250,6 +251,7 @@ def report(
     results = final_results(cfg, unwrap_ddp(model), scores)
     path = write_results(cfg.OUTPUT_DIR, {"detection": results})
     _log.info("Final results, also in '%s':\n%s", path, final_table(results))
+    leave_samples(cfg)
     if wandb is not None:
         headers, rows = final_rows(results)
         wandb.log_table("final_table", headers, rows)

@@ -37,6 +37,13 @@ def same_colours() -> Iterator[None]:
         np.random.set_state(state)
 
 
+def write_jpeg(path: Path, image: np.ndarray) -> None:
+    """Writes (H, W, 3) in RGB, whole or not at all."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=90)
+    write_atomic(path, file.getvalue())
+
+
 class PredictionImages(DatasetEvaluator):
     """Draws the first images of a test set: the ground truth, and to its right what was found.
 
@@ -82,8 +89,7 @@ class PredictionImages(DatasetEvaluator):
                 return
             if "instances" in output and "file_name" in record:
                 name = f"predictions/{self._name}/{len(self.images)}"
-                with same_colours():
-                    self.images[name] = self._draw(record["file_name"], output["instances"])
+                self.images[name] = self.draw(record["file_name"], output["instances"])
                 self._files[name] = f"{len(self._files)}_{Path(record['file_name']).stem}.jpg"
 
     def evaluate(self) -> None:
@@ -91,9 +97,7 @@ class PredictionImages(DatasetEvaluator):
         if not self.images:
             return
         for name, image in self.images.items() if self._output_dir else ():
-            file = io.BytesIO()
-            Image.fromarray(image).save(file, "JPEG", quality=90)
-            write_atomic(Path(self._output_dir or "", self._files[name]), file.getvalue())
+            write_jpeg(Path(self._output_dir or "", self._files[name]), image)
         try:
             storage = get_event_storage()
         except AssertionError:  # Detectron2's way to say that no training is under way
@@ -109,7 +113,17 @@ class PredictionImages(DatasetEvaluator):
             for record in load_records(self._name)
         }
 
-    def _draw(self, path: str, instances: Instances) -> np.ndarray:
+    def draw(self, path: str, instances: Instances) -> np.ndarray:
+        """(H, W, 3) in RGB: the ground truth of an image, and to its right what was found in it.
+
+        Args:
+            path: of the image, as the data set's records have it.
+            instances: found in it.
+        """
+        with same_colours():
+            return self._drawn(path, instances)
+
+    def _drawn(self, path: str, instances: Instances) -> np.ndarray:
         image = read_image(path)
         height, width = image.shape[:2]
         scale = min(1.0, LONG_SIDE / (2 * width), LONG_SIDE / height)

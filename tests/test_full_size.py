@@ -165,6 +165,8 @@ def test_search_ends_at_the_target(workplace: Path, search_output: str) -> None:
     assert math.isfinite(found["val"]["loss"])
     assert len(losses(folder)) == 3
     create_model(folder / "architecture.json", checkpoint_path=folder / "backbone.pth")
+    report = (folder / "report.html").read_text(encoding="utf-8")
+    assert architecture.name in report and "importance" in report
 
 
 def test_the_classifier_has_the_architecture_found(workplace: Path, classifier_output: str) -> None:

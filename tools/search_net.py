@@ -16,12 +16,14 @@ def main(args: argparse.Namespace) -> None:
     from detection.engine.config_file import load_config
     from detection.engine.run_folder import open_run
     from search.config import add_search_config
+    from search.report.page import report_run
     from search.runs.data import resolve_search_data
     from search.runs.run import run_search
 
     cfg, notes = resolve_search_data(load_config(args, add_search_config))
-    open_run(cfg, args, notes)
+    folder = open_run(cfg, args, notes)
     run_search(cfg, args.resume, args.eval_only)
+    report_run(folder)
 
 
 if __name__ == "__main__":

@@ -18,15 +18,17 @@ def main(args: argparse.Namespace) -> None:
     from search.classification.classifier import ClassifierTrainer
     from search.classification.data import resolve_classifier
     from search.config import add_search_config
+    from search.report.page import report_run
 
     cfg, notes = resolve_classifier(load_config(args, add_search_config))
-    open_run(cfg, args, notes)
+    folder = open_run(cfg, args, notes)
     trainer = ClassifierTrainer(cfg)
     if args.eval_only:
         trainer.evaluate_only()
-        return
-    trainer.resume_or_load(resume=args.resume)
-    trainer.train()
+    else:
+        trainer.resume_or_load(resume=args.resume)
+        trainer.train()
+    report_run(folder)
 
 
 if __name__ == "__main__":

@@ -40,15 +40,17 @@ def main(args: argparse.Namespace) -> None:
     from detection.engine.config_file import load_config
     from detection.engine.run_folder import open_run
     from detection.trainer import DetectionTrainer, evaluate
+    from search.report.page import report_run
 
     cfg, notes = resolve_data(load_config(args, add_spnas_config), training=not args.eval_only)
-    open_run(cfg, args, notes)
+    folder = open_run(cfg, args, notes)
     if args.eval_only:
         evaluate(cfg, resume=args.resume)
-        return
-    trainer = DetectionTrainer(cfg)
-    trainer.resume_or_load(resume=args.resume)
-    trainer.train()
+    else:
+        trainer = DetectionTrainer(cfg)
+        trainer.resume_or_load(resume=args.resume)
+        trainer.train()
+    report_run(folder)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from backbones.errors import UserError
 from backbones.file_lock import try_lock
 from backbones.files import write_atomic
 from detection.engine.console import FILE_ONLY, LOGGERS, log_to
+from detection.engine.provenance import provenance
 
 if TYPE_CHECKING:  # Detectron2's file access needs fcntl on POSIX, and a folder's lock does not
     from detectron2.config import CfgNode
@@ -212,6 +213,9 @@ def _log_start(cfg: CfgNode, args: argparse.Namespace, folder: Path) -> None:
     where = folder / "log.txt"
     logger.info("Run in '%s' on %s%s; more in '%s'", folder, cfg.MODEL.DEVICE, processes, where)
     logger.info("Rank %d of %d processes", rank, count, extra=FILE_ONLY)
+    on_gpu = torch.device(cfg.MODEL.DEVICE).type == "cuda" and torch.cuda.is_available()
+    facts = provenance("cuda" if on_gpu else "cpu", count)
+    logger.info("On %s; commit %s", facts["hardware"], facts["commit"], extra=FILE_ONLY)
     logger.info("Environment:\n%s", collect_env_info(), extra=FILE_ONLY)
     logger.info("Command line arguments: %s", args, extra=FILE_ONLY)
     written = folder / "config.yaml"

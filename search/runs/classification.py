@@ -24,6 +24,7 @@ from search.runs.build import build_runtime_model, build_tradeoff, check_targets
 from search.runs.formulations.registry import supernet_formulation
 from search.runs.found import FoundNetworks, found_row, search_results
 from search.runs.judge import ClassifierJudge
+from search.runs.layers_file import write_layers
 from search.runs.runtime_loss import (
     check_decisions,
     search_note,
@@ -159,6 +160,8 @@ class SearchTrainer(ClassificationTrainer):
         if self.complete:
             output = Path(self.output_dir)
             found = self.networks.export(architecture, network, scores, output)
+            choices = self.space.choices_of(architecture)
+            write_layers(output, self.runtime_model, choices, self.supernet)
             further = {
                 "family": self._family(),
                 "samples": self._samples(),

@@ -33,6 +33,7 @@ from search.runs.detector_backbone import FIXED_BUILDERS, SupernetBackbone
 from search.runs.detector_judge import DetectorJudge
 from search.runs.formulations.registry import detector_formulation
 from search.runs.found import described, found_row, search_results
+from search.runs.layers_file import write_layers
 from search.runs.runtime_loss import (
     check_decisions,
     search_note,
@@ -165,7 +166,8 @@ class DetectorSearchTrainer(DetectionTrainer):
             What :meth:`test` returns; nothing without a test set.
         """
         node, output = self.cfg.SEARCH, Path(self.cfg.OUTPUT_DIR)
-        found = self.exported(self.choices(node.TARGET), output)
+        found = self.exported(choices := self.choices(node.TARGET), output)
+        write_layers(output, self.runtime_model, choices, self.supernet)
         family = [self.exported(self.choices(t), output / "family" / f"{t:g}") for t in node.FAMILY]
         start = [self.exported(self.seed.choices, output / "start")] if self.seed else []
 

@@ -58,6 +58,8 @@ def test_train_resume_and_evaluate(train_net: TrainNet, tmp_path: Path) -> None:
     steps = [json.loads(line) for line in (whole / "metrics.json").read_text().splitlines()]
     assert "bbox/AP" in steps[-1]
     assert "total_loss" in steps[0]
+    assert "AP on tiny_val" in (whole / "report.html").read_text(encoding="utf-8")
+    assert (whole / "predictions" / "tiny_val" / "samples.json").exists()
 
     # The same run, ended after two of its four steps.
     code, output = train_net("OUTPUT_DIR", str(parts), *options)

@@ -35,7 +35,7 @@ ATTEMPT = frozenset({"number"})
 
 LEFT_OUT = (
     *("log.txt", "*.log", "events.out.tfevents*", ".lock", "evaluation", "wandb"),
-    *("comparison.md", "tune.db", "tuning.png", "visits.jsonl"),
+    *("comparison.md", "tune.db", "tuning.png", "visits.jsonl", "report.html"),
 )
 """Names of files that tell the course of a run, or show times or that course among other figures.
 
