@@ -109,7 +109,7 @@ def _runtimes(
 ) -> list[Tile]:
     """Predicted, measured, and of the whole detector; each with what it is of."""
     tiles, cost = [], detected.get("cost", {})
-    if search:
+    if search.get("latency_table"):  # an evaluation of a search has none
         unit, target = search["unit"], search.get("target_runtime")
         note = f"by table {search['latency_table']}"
         if target:

@@ -99,7 +99,7 @@ def _searched(run: Run) -> Front | None:
         for row in group
         if row.get("val")
     ]
-    if len(points) < 2:
+    if len(points) < 2 or not found.get("latency_table"):
         return None
     cost = f"predicted ({found['unit']}), {found['latency_table']}"
     note = "With the supernet's weights, before any training of their own."
@@ -111,7 +111,7 @@ def _classifiers(runs: Sequence[Run]) -> list[Front]:
     groups: dict[tuple[str, str, str], list[Run]] = {}
     for run in runs:
         found = run.part("classification")
-        if found.get("predicted_runtime") is not None:
+        if found.get("predicted_runtime") is not None and found.get("latency_table"):
             data = str(run.config.get("CLASSIFICATION.DATASET"))
             groups.setdefault((data, found["latency_table"], found["unit"]), []).append(run)
     fronts_found = []
