@@ -46,6 +46,7 @@ GROUPS: dict[str, tuple[Tool, ...]] = {
         Tool("evaluate-latency", "evaluate_latency.py", "judge a latency table on networks"),
     ),
     "use and share": (
+        Tool("report", "report.py", "write one HTML page about runs"),
         Tool("export", "export_model.py", "write a network as a file for a device"),
         Tool("predict", "predict.py", "find objects or classes on photos"),
         Tool("publish", "publish_model.py", "make a folder of a run that others can load"),
