@@ -89,10 +89,15 @@ def test_retinanet(make_detector: MakeDetector, image: np.ndarray, tmp_path: Pat
 
 
 def test_int8_and_the_folder_by_itself(
-    make_detector: MakeDetector, image: np.ndarray, tmp_path: Path
+    make_detector: MakeDetector,
+    image: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The page's example, with ONNX Runtime and NumPy: no torch, nothing of the project."""
     cfg, model = make_detector(*BATCHED)
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(elsewhere)
     contract = export_detector(
         *(cfg, model, tmp_path / "detector.onnx", "onnx", [image]),
         labels=LABELS,
@@ -101,6 +106,7 @@ def test_int8_and_the_folder_by_itself(
     )
     assert contract.precision == "int8"
     assert contract.checks["networks"]["image"]["agreement"]["mean"] < 0.5
+    assert not list(elsewhere.iterdir())  # of what the quantiser writes in between
     np.save(tmp_path / "image.npy", image)
     (example,) = re.findall(r"^```py\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     program = f"""
