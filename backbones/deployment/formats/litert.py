@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Sequence
 
@@ -32,7 +33,7 @@ def to_litert(module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
         with torch.no_grad():
             outputs = flatten(module(*inputs))
         wrapped = litert_torch.to_channel_last_io(
-            module,
+            _contiguous(module),
             args=[index for index, tensor in enumerate(inputs) if tensor.dim() == 4],
             outputs=[index for index, tensor in enumerate(outputs) if tensor.dim() == 4],
         )
@@ -43,3 +44,16 @@ def to_litert(module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
         )
         model: bytes = litert_torch.convert(wrapped, examples).model_content()
     return model
+
+
+def _contiguous(module: nn.Module) -> nn.Module:
+    """A copy whose tensors are contiguous.
+
+    litert-torch knows a constant by its address. Of a tensor in channels-last order it makes a
+    contiguous copy, whose address is free again when the next one comes: a layer would get the
+    weights of an earlier one of its shape.
+    """
+    copied = copy.deepcopy(module)
+    for tensor in (*copied.parameters(), *copied.buffers()):
+        tensor.data = tensor.data.contiguous()
+    return copied

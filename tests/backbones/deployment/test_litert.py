@@ -41,14 +41,16 @@ class _Pyramid(nn.Module):
         return [*map(self.scores, hidden), *map(self.deltas, hidden), *levels]
 
 
-def test_a_pyramid_with_heads_keeps_its_outputs_apart() -> None:
-    """More than ten outputs, whose names do not sort as their numbers do."""
+def test_a_pyramid_with_heads_keeps_outputs_and_weights_apart() -> None:
+    """More than ten outputs, and weights of one shape in channels-last order, as in training."""
     pytest.importorskip("litert_torch")
     torch.manual_seed(0)
-    module, image = _Pyramid().eval(), 255 * torch.rand(1, 3, 24, 40)
+    module = _Pyramid().eval().to(memory_format=torch.channels_last)
+    image = 255 * torch.rand(1, 3, 24, 40)
     with torch.no_grad():
         expected = module(image)
     runtime = open_model(to_litert(module, [image]), "litert")
+    assert not module.smooth.weight.is_contiguous()  # the module stays as it was
     assert runtime.inputs[0].shape == (1, 24, 40, 3)
     found = list(runtime.run({runtime.inputs[0].name: image.numpy()}).values())
     assert len(found) == len(expected) == 12
