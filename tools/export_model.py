@@ -100,9 +100,9 @@ def parse() -> argparse.Namespace:
         "--config-file", default="", metavar="FILE", help="of the run, where MODEL has none"
     )
     parser.add_argument(
-        "opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="configuration keys to change"
+        "opts", nargs="*", metavar="KEY VALUE", help="configuration keys to change, after MODEL"
     )
-    return parser.parse_args()
+    return parser.parse_intermixed_args()  # options may stand before and after MODEL
 
 
 def main(args: argparse.Namespace) -> None:

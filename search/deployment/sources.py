@@ -72,6 +72,11 @@ def find_source(
     beside = (path if path.is_dir() else path.parent) / CONFIG_FILE
     if not config_file and beside.is_file() and path.exists():
         config_file = str(beside)
+    if options and not config_file:
+        raise UserError(
+            f"'{options[0]}' is to change a configuration, and MODEL '{model}' has none; leave it "
+            "out, or name one with --config-file"
+        )
     cfg = load_search_config(config_file, options) if config_file else None
     return Source(architecture, weights or named_weights(model, "MODEL"), cfg)
 

@@ -174,6 +174,7 @@ def wrong(classifier_run: Path, tmp_path: Path) -> dict[str, str]:
         ("classifier onnx OUT/n.onnx --input-size 64 96 RUN", "use --input-size 64 64"),
         ("backbone onnx OUT/n.onnx --input-size 8 8 RUN", "expected 32 pixels or more"),
         ("classifier onnx OUT/n.onnx RUN SOLVER.NO_SUCH 3", "unknown key 'SOLVER.NO_SUCH'"),
+        ("classifier onnx OUT/n.onnx RUN --weights nowhere.pth", "nowhere.pth"),
     ],
 )
 def test_mistakes_are_answered_in_one_line(

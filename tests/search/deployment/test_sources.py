@@ -29,6 +29,10 @@ def test_an_architecture_with_weights_elsewhere(classifier_run: Path, tmp_path: 
         find_source(str(tmp_path / "a.json"))
     source = find_source(str(tmp_path / "a.json"), str(classifier_run / "backbone.pth"))
     assert source.cfg is None
+    with pytest.raises(
+        UserError, match=r"'SEED' is to change a configuration, and MODEL '.*a\.json' has"
+    ):
+        find_source(str(tmp_path / "a.json"), options=("SEED", "3"))
     assert "stem.conv.weight" in source.state
 
 
