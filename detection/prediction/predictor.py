@@ -18,8 +18,9 @@ from backbones.errors import UserError
 from detection.checkpointing import DetectorCheckpointer
 from detection.data.trained_classes import trained_classes
 from detection.export.contracts import check_complete
+from detection.export.networks import static_networks
 from detection.export.postprocess import Detections, detect
-from detection.export.running import run_files
+from detection.export.running import run_files, run_modules
 from detection.modeling.meta_arch import wants_masks
 from detection.trainer import DetectionTrainer
 
@@ -108,6 +109,28 @@ class ExportedDetector:
     def predict(self, image: np.ndarray) -> Detections:
         """The objects on an image (H, W, 3), uint8, RGB."""
         return detect(image, self.detector, self._run, self._masks)
+
+
+class SplitDetector:
+    """A detector that is split as for files, with its networks in PyTorch.
+
+    It sees images of the size that the files take, padding included.
+
+    Args:
+        model: the detector, on the CPU and in eval mode.
+        contract: of its files.
+        masks: with masks, if it has a mask head.
+    """
+
+    def __init__(self, model: nn.Module, contract: Contract, masks: bool = True) -> None:
+        self.labels = contract.labels
+        self._detector = contract.detector
+        self._masks = masks
+        self._run = run_modules(static_networks(model, masks))
+
+    def predict(self, image: np.ndarray) -> Detections:
+        """The objects on an image (H, W, 3), uint8, RGB."""
+        return detect(image, self._detector, self._run, self._masks)
 
 
 def load_detector(cfg: CfgNode) -> tuple[nn.Module, list[str]]:

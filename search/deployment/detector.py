@@ -25,6 +25,7 @@ from detection.modeling.meta_arch import wants_masks
 from detection.prediction.predictor import (
     CheckpointDetector,
     ExportedDetector,
+    SplitDetector,
     load_detector,
 )
 from detection.prediction.results import CocoResults, read_truth
@@ -36,6 +37,8 @@ MOST_COMPARED = 10
 
 MOST_CALIBRATED = 50
 """Images that int8 is calibrated on."""
+
+Detector = CheckpointDetector | ExportedDetector | SplitDetector
 
 _log = logging.getLogger(__name__)
 
@@ -86,10 +89,13 @@ def export_whole(source: Source, args: argparse.Namespace) -> Contract:
         return contract
     shown = [tests[index] for index in spread(len(tests), args.evaluate)]
     truth = read_truth(MetadataCatalog.get(cfg.DATASETS.TEST[0]).json_file)
-    scores = {
-        "pytorch": average_precision(CheckpointDetector(cfg, model, labels, masks), shown, truth),
-        "file": average_precision(ExportedDetector(args.output), shown, truth),
+    detectors: dict[str, Detector] = {
+        "pytorch": CheckpointDetector(cfg, model, labels, masks),
+        "file": ExportedDetector(args.output),
     }
+    if contract.detector["image"].get("canvas"):  # another padding changes what is found
+        detectors["padded"] = SplitDetector(model, contract, masks)
+    scores = {name: average_precision(found, shown, truth) for name, found in detectors.items()}
     checks = {**contract.checks, "ap": to_json({"images": len(shown), **scores})}
     contract = dataclasses.replace(contract, checks=checks)
     contract.save(contract_path(args.output))
@@ -97,7 +103,7 @@ def export_whole(source: Source, args: argparse.Namespace) -> Contract:
 
 
 def average_precision(
-    detector: CheckpointDetector | ExportedDetector,
+    detector: Detector,
     records: Sequence[Mapping[str, Any]],
     truth: Mapping[str, Any],
 ) -> dict[str, float]:
@@ -173,11 +179,18 @@ def summary_of_detector(contract: Contract, output: Path) -> str:
         f"{checks['images']} images are found again",
     ]
     if scores := checks.get("ap"):
-        lines += [
-            f"AP of {task} on {scores['images']} images: {_shown(before)} in PyTorch, "
-            f"{_shown(scores['file'].get(task, 0.0))} of the files in {contract.precision}"
-            for task, before in scores["pytorch"].items()
-        ]
+        where = {
+            "pytorch": "in PyTorch",
+            "padded": "in PyTorch with the files' padding",
+            "file": f"of the files in {contract.precision}",
+        }
+        for task in scores["pytorch"]:
+            told = ", ".join(
+                f"{_shown(scores[name].get(task, 0.0))} {words}"
+                for name, words in where.items()
+                if name in scores
+            )
+            lines.append(f"AP of {task} on {scores['images']} images: {told}")
     return "\n".join([*lines, f"Wrote {output} and {contract_path(output)}"])
 
 
