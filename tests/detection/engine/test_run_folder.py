@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.config import CfgNode, get_cfg
+from detectron2.utils import collect_env
 
 from backbones.errors import UserError
-from detection.engine import run_folder
 from detection.engine.console import LOGGERS
 from detection.engine.run_folder import open_run
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_folder, "collect_env_info", lambda: "the environment")
+    monkeypatch.setattr(collect_env, "collect_env_info", lambda: "the environment")
 
 
 def _cfg(folder: Path, seed: int = 5) -> CfgNode:
