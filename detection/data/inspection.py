@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from detectron2.config import CfgNode
@@ -35,6 +36,44 @@ from detection.data.image_checks import check_image_files
 from detection.modeling.meta_arch import num_classes, num_classes_key, wants_masks
 
 
+@dataclass(frozen=True)
+class Inspection:
+    """What was found in the data sets of a configuration.
+
+    Attributes:
+        train: names of the training sets.
+        files: annotations of every data set, by its name.
+        findings: what is wrong or odd, by data set.
+        problems: what a run refuses a data set for, apart from what is counted in it.
+    """
+
+    train: tuple[str, ...]
+    files: Mapping[str, AnnotationFile]
+    findings: Mapping[str, Sequence[Finding]]
+    problems: Mapping[str, Sequence[UserError]]
+
+    @property
+    def train_files(self) -> list[AnnotationFile]:
+        """Annotations of the training sets."""
+        return [self.files[name] for name in self.train]
+
+    def check(self, cfg: CfgNode) -> None:
+        """Refuses data that a run would refuse.
+
+        Args:
+            cfg: the configuration that they are of.
+
+        Raises:
+            UserError: for the first error.
+        """
+        for name, findings in self.findings.items():
+            report([found for found in findings if found.severity == "error"], name)
+            for problem in self.problems[name]:
+                raise problem
+        if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS and self.train:
+            check_any_object(self.train, _objects(self.train_files))
+
+
 def inspect(cfg: CfgNode, say: Callable[[str], object]) -> None:
     """Says what the data sets are, what is odd or wrong, and which keys fit them.
 
@@ -44,6 +83,26 @@ def inspect(cfg: CfgNode, say: Callable[[str], object]) -> None:
 
     Raises:
         UserError: for the first error, after all is said.
+    """
+    with reading_once():
+        found = look_at(cfg)
+        say(facts_table(found.files))
+        say(classes_table(found.files))
+        for name in found.files:
+            say(_listed(name, found.problems[name], found.findings[name]))
+        if found.train:
+            say(proposals(cfg, found.train_files, list(found.files.values())))
+    found.check(cfg)
+
+
+def look_at(cfg: CfgNode) -> Inspection:
+    """Looks at all that can be found of the data sets of a configuration.
+
+    Args:
+        cfg: the whole configuration.
+
+    Raises:
+        UserError: if none is named, or one cannot be read at all.
     """
     train, test = list(cfg.DATASETS.TRAIN), list(cfg.DATASETS.TEST)
     names = list(dict.fromkeys([*train, *test]))
@@ -69,18 +128,7 @@ def inspect(cfg: CfgNode, say: Callable[[str], object]) -> None:
         for name, (_, records) in loaded.items():
             findings[name] += check_image_files(*image_files(records))
         problems = {name: _problems(cfg, name, refused) for name in names}
-        say(facts_table(files))
-        say(classes_table(files))
-        for name in names:
-            say(_listed(name, problems[name], findings[name]))
-        if train:
-            say(proposals(cfg, [files[name] for name in train], [files[name] for name in names]))
-    for name in names:
-        report([found for found in findings[name] if found.severity == "error"], name)
-        for problem in problems[name]:
-            raise problem
-    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS and train:
-        check_any_object(train, _objects([files[name] for name in train]))
+    return Inspection(tuple(train), files, findings, problems)
 
 
 def _load(name: str, refused: dict[str, UserError]) -> tuple[AnnotationFile, list[Record]]:
@@ -138,7 +186,7 @@ def proposals(
     size = proposed_size(train)
     if size is None:
         return "No keys are proposed: the training set has no object with a box."
-    pairs = {**size.pairs(), **_other_pairs(cfg, train, every)}
+    pairs = {**size.pairs(), **other_pairs(cfg, train, every)}
     said = [f"Proposed for {_objects(train):,} objects of the training set:"]
     boxes = input_boxes(train, size)
     anchors, ours = proposed_anchors(cfg, boxes), configured_anchors(cfg, boxes)
@@ -151,9 +199,16 @@ def proposals(
     return "\n\n".join([said[0], _pasted(pairs), *said[1:]])
 
 
-def _other_pairs(
+def other_pairs(
     cfg: CfgNode, train: Sequence[AnnotationFile], every: Sequence[AnnotationFile]
 ) -> dict[str, object]:
+    """Keys for classes, masks and detections, where the configuration's do not fit.
+
+    Args:
+        cfg: the whole configuration.
+        train: training sets.
+        every: all data sets.
+    """
     pairs: dict[str, object] = {}
     key, classes = num_classes_key(cfg), len(train[0].categories)
     if key is not None and num_classes(cfg) not in (0, classes):

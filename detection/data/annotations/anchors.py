@@ -18,7 +18,8 @@ SMALLEST = 24
 
 _LEAST, _MOST, _LONGEST = 320, 800, 1333  # of the input's sides; the upper two are COCO's habit
 _ENLARGED = 1.5  # beyond this an image only gets blurred
-_STEP = 32
+STEP = 32
+"""Pixels that sides of images are multiples of."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class InputSize:
         """The configuration's keys; training images vary in size, as in Detectron2's recipes."""
         least = _rounded(0.8 * self.short)
         return {
-            "INPUT.MIN_SIZE_TRAIN": tuple(range(least, self.short + 1, _STEP)),
+            "INPUT.MIN_SIZE_TRAIN": tuple(range(least, self.short + 1, STEP)),
             "INPUT.MAX_SIZE_TRAIN": self.long,
             "INPUT.MIN_SIZE_TEST": self.short,
             "INPUT.MAX_SIZE_TEST": self.long,
@@ -49,22 +50,42 @@ def proposed_size(files: Sequence[AnnotationFile]) -> InputSize | None:
 
     It stays between 320 and 800 pixels, and below 1.5 × the images' own size. None without objects.
     """
-    sides, relative, aspects = [], [], []
-    for file in files:
-        rows, sizes = _measurable(file), file.columns.image_sizes
-        relative.append(np.sqrt(file.columns.box_areas[rows]) / sizes[rows].min(1))
-        known = file.columns.sizes[(file.columns.sizes > 0).all(1)]
-        sides.append(known.min(1))
-        aspects.append(known.max(1) / known.min(1))
-    small = np.concatenate(relative)
+    small = np.concatenate([_relative_sides(file) for file in files])
     if not len(small):
         return None
-    own = float(np.median(np.concatenate(sides)))
-    most = min(_MOST, max(_ENLARGED * own, 2 * _STEP))
+    own = float(np.median(np.concatenate([_sides(file).min(1) for file in files])))
+    most = min(_MOST, max(_ENLARGED * own, 2 * STEP))
     least = min(_LEAST, most)
-    short = _rounded(float(np.clip(SMALLEST / np.quantile(small, 0.1), least, most)))
-    aspect = float(np.quantile(np.concatenate(aspects), 0.95))
-    return InputSize(short, min(max(_rounded(short * aspect), short), _LONGEST))
+    return input_size(files, float(np.clip(SMALLEST / np.quantile(small, 0.1), least, most)))
+
+
+def input_size(files: Sequence[AnnotationFile], side: float) -> InputSize:
+    """The size of images whose shorter side is resized to ``side`` pixels, rounded to 32.
+
+    The longer side of 19 of 20 images is not limited, unless it is beyond COCO's 1333.
+
+    Args:
+        files: of the training sets, with the size of an image or more.
+        side: in pixels.
+    """
+    sides = np.concatenate([_sides(file) for file in files])
+    aspect = float(np.quantile(sides.max(1) / sides.min(1), 0.95))
+    short = _rounded(side)
+    return InputSize(short, min(max(_rounded(short * aspect), short), max(_LONGEST, short)))
+
+
+def _relative_sides(file: AnnotationFile) -> Array:
+    """(N) side of a square of an object's area over the shorter side of its image."""
+    rows, sizes = _measurable(file), file.columns.image_sizes
+    found: Array = np.sqrt(file.columns.box_areas[rows]) / sizes[rows].min(1)
+    return found
+
+
+def _sides(file: AnnotationFile) -> Array:
+    """(I, 2) width and height of the images that say them."""
+    sizes = file.columns.sizes
+    found: Array = sizes[(sizes > 0).all(1)]
+    return found
 
 
 @dataclass(frozen=True)
@@ -174,4 +195,4 @@ def _strides(cfg: CfgNode) -> list[int]:
 
 
 def _rounded(side: float) -> int:
-    return max(_STEP, round(side / _STEP) * _STEP)
+    return max(STEP, round(side / STEP) * STEP)

@@ -54,15 +54,15 @@ def facts_table(files: Mapping[str, AnnotationFile]) -> str:
 
 def classes_table(files: Mapping[str, AnnotationFile]) -> str:
     """Objects of every class by scale, small / medium / large."""
-    counts = {name: _by_class(file) for name, file in files.items()}
+    counts = {name: objects_by_class(file) for name, file in files.items()}
     names = list(dict.fromkeys(title for found in counts.values() for title in found))
     rows = [[title, *(_cell(found.get(title)) for found in counts.values())] for title in names]
     headers = ["class", *(f"{name}: objects (small / medium / large)" for name in files)]
     return str(tabulate(rows, headers, "github", disable_numparse=True))
 
 
-def _by_class(file: AnnotationFile) -> dict[str, Array]:
-    """(3) objects by scale, of every class."""
+def objects_by_class(file: AnnotationFile) -> dict[str, Array]:
+    """(3) objects by scale, small, medium and large, of every class."""
     columns = file.columns
     objects = columns.objects
     keys = columns.category[objects] * 3 + scale_of(columns.scoring_areas[objects])
