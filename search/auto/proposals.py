@@ -61,7 +61,7 @@ class Proposals:
     keys: tuple[Proposal, ...]
 
     def options(self) -> tuple[str, ...]:
-        """Keys and values in turns, for any stage of the detector; the epochs are not among them."""
+        """Keys and values in turns, for any stage of the detector; without the epochs."""
         pairs = [(item.key, item.value) for item in self.keys if item.key != "SOLVER.EPOCHS"]
         return tuple(word for pair in pairs for word in pair)
 

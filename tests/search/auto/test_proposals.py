@@ -86,8 +86,8 @@ def test_what_is_proposed_is_taken_by_the_configuration(cfg: CfgNode) -> None:
     found = propose(cfg, inspection(data))
     node = cfg.clone()
     node.merge_from_list([*found.options()])
-    assert node.INPUT.MIN_SIZE_TRAIN == (found.size.short,)
-    assert node.INPUT.MIN_SIZE_TEST == found.size.short
+    assert (found.size.short,) == node.INPUT.MIN_SIZE_TRAIN
+    assert found.size.short == node.INPUT.MIN_SIZE_TEST
     assert "SOLVER.EPOCHS" not in found.options()
     assert values(found)["SOLVER.EPOCHS"] == f"{found.epochs:g}"
 
