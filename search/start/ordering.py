@@ -15,19 +15,36 @@ _QUANTILES = 255
 def channel_order(block: MBConv) -> Tensor:
     """(C,) indices of the expanded channels, the most important first.
 
-    A channel's importance is the energy of what it adds to the block's output: the energy of its
-    column of the projection, scaled as the last norm does, times the variance of its activation.
-    Behind a batch norm a channel is γz + β with z of unit variance; z is taken as normal, so that
-    no images are needed.
+    Args:
+        block: with batch norms.
+    """
+    return channel_importance(block).argsort(descending=True, stable=True)
+
+
+def channel_importance(block: MBConv) -> Tensor:
+    """(C,) importance of the expanded channels.
+
+    It is the energy of what a channel adds to the block's output: the energy of its column of the
+    projection, scaled as the last norm does, times the variance of its activation. Behind a batch
+    norm a channel is γz + β with z of unit variance; z is taken as normal, so that no images are
+    needed.
 
     Args:
         block: with batch norms.
     """
-    norm = cast(nn.BatchNorm2d, block.project.norm)
+    return input_energy(block.project) * activation_variance(block.depthwise)
+
+
+def input_energy(layer: ConvNormAct) -> Tensor:
+    """(C_in,) energy of what an input of unit variance adds behind a layer's norm.
+
+    Args:
+        layer: of one group, with a batch norm.
+    """
+    norm = cast(nn.BatchNorm2d, layer.norm)
     assert norm.running_var is not None
     output = norm.weight.square() / (norm.running_var + norm.eps)
-    energy = output @ block.project.conv.weight.flatten(1).square()  # (C,)
-    return (energy * activation_variance(block.depthwise)).argsort(descending=True, stable=True)
+    return output @ layer.conv.weight.square().sum((2, 3))
 
 
 def activation_variance(layer: ConvNormAct) -> Tensor:

@@ -139,7 +139,7 @@ def _fill_identity(superkernel: SuperMBConv, previous: MBConv | None) -> None:
 
 def _fill_conv(ours: ConvNormAct, theirs: ConvNormAct, source: Tensor) -> None:
     ours.conv.weight.copy_(theirs.conv.weight[source])
-    _fill_norm(ours.norm, theirs.norm, source)
+    fill_norm(ours.norm, theirs.norm, source)
 
 
 def _fill_depthwise(ours: ConvNormAct, theirs: ConvNormAct, source: Tensor) -> None:
@@ -147,10 +147,11 @@ def _fill_depthwise(ours: ConvNormAct, theirs: ConvNormAct, source: Tensor) -> N
     core = slice(margin, margin + theirs.conv.kernel_size[0])
     ours.conv.weight.zero_()
     ours.conv.weight[:, :, core, core] = theirs.conv.weight[source]
-    _fill_norm(ours.norm, theirs.norm, source)
+    fill_norm(ours.norm, theirs.norm, source)
 
 
-def _fill_norm(ours: nn.Module, theirs: nn.Module, source: Tensor) -> None:
+def fill_norm(ours: nn.Module, theirs: nn.Module, source: Tensor) -> None:
+    """The channels ``source`` of a norm."""
     state = theirs.state_dict()
     ours.load_state_dict({k: v[source] if v.dim() else v for k, v in state.items()})
 
