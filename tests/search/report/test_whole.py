@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from backbones import UserError
+from backbones import UserError, load_architecture
 from search.auto.outcome import OUTCOME_FILE, Outcome
 from search.report import whole as whole_page
 from search.report.charts import SERIES
@@ -112,6 +112,23 @@ def test_without_data_the_logs_say_what_they_were(whole: Path, tmp_path: Path) -
     page = page_of(tmp_path, copy)
     assert "Training on train: 12 images, 34 objects" in page.texts
     assert "What they are trained with" not in page.texts
+
+
+def test_networks_are_drawn_also_where_the_folder_was_moved(whole: Path, tmp_path: Path) -> None:
+    copy = without(whole, tmp_path)
+    for target in (10, 20):
+        file = copy / "search" / "family" / str(target) / "architecture.json"
+        file.parent.mkdir(parents=True)
+        load_architecture("mnasnet_b1" if target == 10 else "spnas_100").save(file)
+        config = copy / f"found_{target}ms" / "config.yaml"
+        gone = f"/gone/auto/search/family/{target}/architecture.json"
+        config.write_text(config.read_text().replace("ARCH: mnasnet_b1", f"ARCH: {gone}"))
+    titles = page_of(tmp_path, copy).titles
+    drawn = [title for title in titles if title.startswith("The network: ")]
+    assert drawn == [
+        "The network: mnasnet_b1, copy/search",
+        "The network: spnas_100, copy/found_20ms",
+    ]
 
 
 def test_an_unfinished_one_is_said_to_be(whole: Path, tmp_path: Path) -> None:
