@@ -159,15 +159,13 @@ def test_a_damaged_file_is_named(whole: Path, tmp_path: Path) -> None:
 
 def markers(svg: str) -> list[tuple[str, bool, float, float]]:
     """Colour, whether filled, x and y of every marker."""
-    found = []
-    for group in re.findall(r"<g>\s*<defs>.*?</defs>\s*<g[^>]*>.*?</g>\s*</g>", svg, re.DOTALL):
-        style = re.search(r'style="([^"]*)"/>\s*</defs>', group)
-        for place in re.findall(r'<use [^>]*x="([\d.]+)" y="([\d.]+)" style="([^"]*)"', group):
-            colour = re.search(r"stroke: (var\(--c\d\))", place[2])
-            if style and colour:
-                filled = "fill: none" not in style[1] and "fill: none" not in place[2]
-                found.append((colour[1], filled, float(place[0]), float(place[1])))
-    return found
+    uses = re.findall(r'<use [^>]*x="([\d.]+)" y="([\d.]+)" style="([^"]*)"', svg)
+    drawn = [(x, y, style, re.search(r"stroke: (var\(--c\d\))", style)) for x, y, style in uses]
+    return [
+        (colour[1], "fill-opacity: 0" not in style, float(x), float(y))
+        for x, y, style, colour in drawn
+        if colour
+    ]
 
 
 def test_the_plot_has_all_networks_and_targets() -> None:
