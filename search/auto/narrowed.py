@@ -61,9 +61,8 @@ def width_for(scale: Scale, target: float) -> Narrowed:
     points = [(0.0, 0.0), (scale.start_runtime, scale.start_runtime)]
     found: dict[float, Narrowed] = {}
     while len(found) < _MEASUREMENTS:
-        width = _nearest(
-            scale, widths, float(np.interp(target, *zip(*sorted(points), strict=True)))
-        )
+        runtimes, roughly = np.array(sorted(points)).T
+        width = _nearest(scale, widths, float(np.interp(target, runtimes, roughly)))
         if width in found:
             break
         (runtime, by), *_ = scale.runtimes([widths[width]])
