@@ -110,10 +110,10 @@ def parse() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    from search.auto.request import Request, command_line
+    from search.auto.request import Request
     from search.auto.run import run_auto
 
-    run_auto(Request.of(args), args.output, command_line(), args.plan)
+    run_auto(Request.of(args), args.output, args.plan)
 
 
 if __name__ == "__main__":

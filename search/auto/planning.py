@@ -28,10 +28,9 @@ from search.auto.proposals import Proposals, propose, sides_for
 from search.auto.quantities import spoken
 from search.auto.recipe import Recipe
 from search.auto.request import Request
-from search.auto.tables import check_reachable, check_table, shipped_table
+from search.auto.tables import check_reachable, check_table, misfit, shipped_table
 from search.space import SearchSpace
 from search.start.seed import search_space
-from search.studies.commands import Command
 
 _SIDE = 320
 """Shorter side of the images that costs are measured on where no size is asked for."""
@@ -83,8 +82,13 @@ def look(request: Request, output: Path) -> Ground:
     return Ground(request, cfg, data, space)
 
 
-def make_plan(ground: Ground, output: Path) -> tuple[Plan, DataFacts]:
+def make_plan(ground: Ground, output: Path, costs: Costs | None = None) -> tuple[Plan, DataFacts]:
     """Measures what stages cost here, and divides the time among them.
+
+    Args:
+        ground: that was looked at.
+        output: folder of all.
+        costs: known already; None measures them.
 
     Returns:
         The plan, and what is known of the data.
@@ -98,7 +102,7 @@ def make_plan(ground: Ground, output: Path) -> tuple[Plan, DataFacts]:
     if named:
         table = check_table(request.table, ground.space, ground.deployment((side or 0,) * 2))
         check_reachable(request.targets, request.seed_network, ground.space, table)
-    costs = probe(ground, side or _SIDE, output)
+    costs = costs or probe(ground, side or _SIDE, output)
     proposals = _proposed(ground, costs, side)
     recipe = Recipe(request, proposals.options(), proposals.deploy_size)
     deployment = ground.deployment(proposals.deploy_size)
@@ -107,7 +111,7 @@ def make_plan(ground: Ground, output: Path) -> tuple[Plan, DataFacts]:
     if shipped:
         table = LatencyTable.load(shipped)
         check_reachable(request.targets, request.seed_network, ground.space, table)
-    own = output / f"latency_{request.engine}_{proposals.size.short}.json"
+    own = _own_table(ground, deployment, output)
     work = _work(ground, proposals, deployment, table_name)
     at_size = costs.at(proposals.size.short)
     efforts = [effort.with_keys(request.pairs) for effort in EFFORTS]
@@ -123,6 +127,26 @@ def make_plan(ground: Ground, output: Path) -> tuple[Plan, DataFacts]:
     )
     keys = [item for item in proposals.keys if item.key != "SOLVER.EPOCHS"]
     return plan, DataFacts.of(ground.data, [*keys, _epochs_said(found, proposals, request)])
+
+
+def _own_table(ground: Ground, deployment: Deployment, output: Path) -> Path:
+    """Where the profile of this machine goes; one that is there has to fit, and is kept.
+
+    Raises:
+        UserError: if it is of another space, or does not reach the targets.
+    """
+    request = ground.request
+    own = output / f"latency_{request.engine}_{deployment.input_size[0]}.json"
+    if not own.exists():
+        return own
+    table = LatencyTable.load(own)
+    if reason := misfit(table, ground.space, deployment):
+        raise UserError(
+            f"the latency table '{own}' of an earlier command {reason}; name another folder "
+            "(--output), or delete that file"
+        )
+    check_reachable(request.targets, request.seed_network, ground.space, table)
+    return own
 
 
 def probe(ground: Ground, side: int, output: Path) -> Costs:
@@ -217,10 +241,3 @@ def _check_masks(request: Request, data: Inspection) -> None:
                 f"--detector is mask_rcnn, but the annotations of '{name}' are boxes without "
                 "masks; take --detector faster_rcnn or retinanet"
             )
-
-
-def commands_of(plan: Plan, output: Path) -> list[Command]:
-    """The trainings and the search, to see whether a folder's runs are theirs."""
-    from search.auto.stages import jobs
-
-    return [job.command for job in jobs(plan, output) if job.command]

@@ -11,8 +11,8 @@ from typing import Any
 
 from backbones.errors import UserError
 from backbones.inference import make_engine
-from detection.engine.provenance import program
-from search.auto.quantities import parse_duration, parse_runtime
+from search.auto.quantities import parse_duration, parse_runtime, spoken, target_name
+from search.command_line.registry import tool_words
 
 DETECTORS = ("mask_rcnn", "faster_rcnn", "retinanet")
 FORMATS = ("onnx", "litert", "torch")
@@ -100,6 +100,23 @@ class Request:
         """As ``plan.json`` has it."""
         return asdict(self)
 
+    def words(self, output: Path) -> list[str]:
+        """The command that a user types for it."""
+        plain = {
+            "--device": (self.device, "cpu"),
+            "--engine": (self.engine, "onnxruntime"),
+            "--table": (self.table, ""),
+            "--detector": (self.detector, "mask_rcnn"),
+            "--seed-network": (self.seed_network, "efficientnet_lite0"),
+        }
+        words = [*tool_words("auto.py"), "--data", self.data]
+        words += ["--targets", *map(target_name, self.targets)]
+        words += [word for key, (v, usual) in plain.items() if v != usual for word in (key, v)]
+        words += ["--budget", _typed(self.budget)] if self.budget is not None else []
+        words += ["--size", str(self.size)] if self.size is not None else []
+        words += ["--formats", *self.formats] if self.formats != ("onnx",) else []
+        return [*words, "--output", str(output), *self.options]
+
     def check(self) -> None:
         """Insists on what can be known without the data and the device.
 
@@ -173,21 +190,17 @@ class Request:
         return _flat({k: v for k, v in self.pairs.items() if not k.startswith(own)})
 
     def differing(self, other: Request) -> list[str]:
-        """What another request has otherwise, in words: ``--budget 5400.0, not 3600.0``."""
-        there, asked = other.to_json(), self.to_json()
+        """What another request has otherwise, in words: ``--budget was 1h30m, not 2h``."""
+        there, asked = self.to_json(), other.to_json()
+        for content in (there, asked):
+            if content["budget"] is not None:
+                content["budget"] = spoken(content["budget"])
         names = {"targets": "--target", "options": "KEY VALUE", "seed_network": "--seed-network"}
         return [
             f"{names.get(key, f'--{key}')} was {_shown(there[key])}, not {_shown(asked[key])}"
             for key in asked
             if asked[key] != there[key]
         ]
-
-
-def command_line() -> list[str]:
-    """The words of the command that is running."""
-    import sys
-
-    return [*program(sys.argv[0]), *sys.argv[1:]]
 
 
 def check_output(folder: Path) -> None:
@@ -214,6 +227,12 @@ def check_output(folder: Path) -> None:
 def _one_of(key: str, value: str, known: Sequence[str]) -> None:
     if value not in known:
         raise UserError(f"{key} is '{value}'; expected one of {', '.join(known)}")
+
+
+def _typed(seconds: float) -> str:
+    """A budget as it can be typed, to the second."""
+    text = spoken(seconds)
+    return text if parse_duration(text) == seconds else f"{seconds:g}s"
 
 
 def _flat(pairs: Mapping[str, str]) -> tuple[str, ...]:

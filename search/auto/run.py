@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from backbones.errors import UserError
@@ -21,19 +19,19 @@ from search.auto.result import check_command, finish
 from search.auto.running import Times, locked, run_stage, seconds_left
 from search.auto.stages import Job, jobs, told
 from search.auto.tables import check_reachable
+from search.command_line.registry import typed
 from search.start.seed import search_space
 from search.studies.commands import check_folders
 
 WAY_OUT = "name another folder (--output), or delete that one"
 
 
-def run_auto(request: Request, output: Path, command: Sequence[str], plan_only: bool) -> None:
+def run_auto(request: Request, output: Path, plan_only: bool = False) -> None:
     """Plans, runs what is not done yet, and says what came out.
 
     Args:
         request: what is asked for.
         output: folder of all.
-        command: the words that the user typed.
         plan_only: print the plan and stop.
 
     Raises:
@@ -60,7 +58,7 @@ def run_auto(request: Request, output: Path, command: Sequence[str], plan_only: 
             Times(output).set("check", time.monotonic() - begun)
         check_folders(job.command for job in jobs(plan, output) if job.command)
         failed = run_stages(plan, output, lock)
-        finish(output, shlex.join(command))
+        finish(output, typed(request.words(output)))
     if failed:
         raise UserError(failed)
 
