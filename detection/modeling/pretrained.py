@@ -11,6 +11,13 @@ from backbones.errors import UserError
 from backbones.hub import HUB_SCHEMES, find_on_hub, is_hub_name
 from backbones.published import SCHEMES, download, find_published, hub_weights
 from backbones.weights import save_checkpoint
+from backbones.zoo import PublishedWeights
+
+
+def kept_file(weights: PublishedWeights) -> Path:
+    """Where published weights are kept, by our names, once they were used."""
+    name = f"{weights.name}.{weights.tag}" if weights.tag else weights.name
+    return Path(get_cache_dir(None)) / weights.library / f"{name}.pth"
 
 
 class PublishedWeightsHandler(PathHandler):
@@ -28,8 +35,7 @@ class PublishedWeightsHandler(PathHandler):
         if is_hub_name(path):
             return hub_weights(path)
         weights = find_published(path)
-        name = f"{weights.name}.{weights.tag}" if weights.tag else weights.name
-        target = Path(get_cache_dir(None)) / weights.library / f"{name}.pth"
+        target = kept_file(weights)
         if force or not target.is_file():
             save_checkpoint(target, {"model": download(weights), "matching_heuristics": True})
         return str(target)
