@@ -26,7 +26,7 @@ from search.auto.plan import EFFORTS, Plan, Schedule, Work, schedule
 from search.auto.probe import Costs, measure_costs
 from search.auto.proposals import Proposals, propose, sides_for
 from search.auto.quantities import spoken
-from search.auto.recipe import Recipe
+from search.auto.recipe import Recipe, seed_architecture
 from search.auto.request import Request
 from search.auto.tables import check_reachable, check_table, misfit, shipped_table
 from search.space import SearchSpace
@@ -67,6 +67,7 @@ def look(request: Request, output: Path) -> Ground:
     Raises:
         UserError: for the first thing that is wrong.
     """
+    seed_architecture(request.seed_network)
     recipe = Recipe(request)
     start = recipe.training(output / "start", output, 1.0, recipe.seed_options)
     cfg = start.config()

@@ -9,7 +9,11 @@ from pathlib import Path
 import torch
 from detectron2.data import DatasetCatalog
 
+from backbones.errors import UserError
+from backbones.exported import ARCHITECTURE_FILE
+from backbones.published import SCHEMES
 from backbones.trained import named_architecture, named_weights
+from backbones.zoo import list_models
 from detection.modeling.pixels import pixel_keys
 from search.auto.request import Request
 from search.studies.commands import Command
@@ -117,13 +121,34 @@ class Recipe:
         if seed == LITE0:
             return ()
         weights = named_weights(seed, "--seed-network")
-        return ("MODEL.SPNAS.ARCH", seed, "MODEL.WEIGHTS", weights)
+        return ("MODEL.SPNAS.ARCH", seed_architecture(seed), "MODEL.WEIGHTS", weights)
 
     @property
     def space_options(self) -> tuple[str, ...]:
         """Keys of the search space."""
         seed = self.request.seed_network
         return (*(() if seed == LITE0 else ("SEARCH.START", seed)), *self.request.space_options)
+
+
+def seed_architecture(seed: str) -> str:
+    """The zoo's name, or the file, of a seed network's architecture.
+
+    Raises:
+        UserError: if it has neither, or there is no such network.
+    """
+    try:
+        network = named_architecture(seed)
+    except UserError as error:
+        raise UserError(f"--seed-network is '{seed}': {error}") from None
+    if seed.startswith(SCHEMES):
+        if network.name not in list_models():
+            raise UserError(
+                f"--seed-network is '{seed}', weights of '{network.name}'; expected a network of "
+                f"the zoo at its own width: {', '.join(list_models())}"
+            )
+        return network.name
+    folder = Path(seed).expanduser()
+    return str(folder / ARCHITECTURE_FILE) if folder.is_dir() else seed
 
 
 def data_options(data: str) -> tuple[str, ...]:

