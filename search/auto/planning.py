@@ -67,7 +67,7 @@ def look(request: Request, output: Path) -> Ground:
     Raises:
         UserError: for the first thing that is wrong.
     """
-    seed_architecture(request.seed_network)
+    _check_seed(request.seed_network)
     recipe = Recipe(request)
     start = recipe.training(output / "start", output, 1.0, recipe.seed_options)
     cfg = start.config()
@@ -78,8 +78,6 @@ def look(request: Request, output: Path) -> Ground:
         data.check(cfg)
     if not cfg.DATASETS.TEST:
         raise UserError("the data have no validation set, which AP is of; annotate some photos")
-    address = named_weights(request.seed_network, "--seed-network")
-    load_state(address, named_architecture(request.seed_network))
     return Ground(request, cfg, data, space)
 
 
@@ -228,6 +226,19 @@ def _epochs_said(found: Schedule, proposals: Proposals, request: Request) -> Pro
     if request.budget is None:
         return Proposal("SOLVER.EPOCHS", epochs, recipe)
     return Proposal("SOLVER.EPOCHS", epochs, f"{recipe}; what {spoken(request.budget)} hold")
+
+
+def _check_seed(seed: str) -> None:
+    """Insists on a network with weights that can be had here.
+
+    Raises:
+        UserError: if there is none of that name, or its weights are not published or installed.
+    """
+    seed_architecture(seed)
+    try:
+        load_state(named_weights(seed, "--seed-network"), named_architecture(seed))
+    except UserError as error:
+        raise UserError(f"--seed-network is '{seed}': {error}") from None
 
 
 def _check_masks(request: Request, data: Inspection) -> None:

@@ -69,10 +69,10 @@ WRONG: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
         {"seed_network": "efficientnet_b99"},
         "--seed-network.*efficientnet_b99",
     ),
-    "no start of a search": (
+    "no weights": (
         lambda photos: None,
         {"seed_network": "fbnet_b"},
-        "fbnet_b.*cannot be the start",
+        "--seed-network is 'fbnet_b': there are no pretrained weights",
     ),
     "a table of another size": (lambda photos: None, {"size": 256}, "is for 320×320 images"),
     "a target out of reach": (lambda photos: None, {"targets": (2.0,)}, "smallest network around"),
