@@ -49,6 +49,11 @@ class DataFacts:
     sets: tuple[DataSetFacts, ...]
     proposals: tuple[Proposal, ...] = ()
 
+    @property
+    def class_names(self) -> list[str]:
+        """Of all data sets."""
+        return list(dict.fromkeys(name for item in self.sets for name in item.classes))
+
     @classmethod
     def of(cls, found: Inspection, proposals: Sequence[Proposal] = ()) -> DataFacts:
         """What an inspection has found."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from typing import Any
 
@@ -16,12 +18,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-_INK, _GRID = "#010101", "#020202"
-_SERIES = tuple(f"#0300{index:02x}" for index in range(1, 7))
+INK, GRID = "#010101", "#020202"
+"""Colours of text and of lines; like :data:`SERIES` they become those of the page."""
+SERIES = tuple(f"#0300{index:02x}" for index in range(1, 7))
 _VARIABLES = {
-    _INK: "var(--ink)",
-    _GRID: "var(--line)",
-    **{colour: f"var(--c{index})" for index, colour in enumerate(_SERIES, start=1)},
+    INK: "var(--ink)",
+    GRID: "var(--line)",
+    **{colour: f"var(--c{index})" for index, colour in enumerate(SERIES, start=1)},
 }
 """What stands for the page's own colours while Matplotlib draws, which knows no CSS."""
 
@@ -32,14 +35,14 @@ _STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.edgecolor": _GRID,
-    "axes.labelcolor": _INK,
-    "text.color": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
     "legend.frameon": False,
     "axes.grid": True,
-    "grid.color": _GRID,
+    "grid.color": GRID,
     "grid.linewidth": 0.6,
 }
 _FALL = "#d1495b"
@@ -97,12 +100,12 @@ def lines_chart(
     """
     with mpl.rc_context(_STYLE):
         figure, axes = _figure()
-        for (name, line), colour in zip(lines.items(), _SERIES, strict=False):
+        for (name, line), colour in zip(lines.items(), SERIES, strict=False):
             x, y = zip(*line, strict=True)
             marker = "o" if len(line) == 1 else None
             axes.plot(x, y, color=colour, label=name, linewidth=1.5, marker=marker, markersize=4)
         if level:
-            axes.axhline(level[1], color=_INK, linewidth=1, linestyle="--", label=level[0])
+            axes.axhline(level[1], color=INK, linewidth=1, linestyle="--", label=level[0])
         axes.set(xlabel="iteration", ylabel=ylabel)
         if len(lines) > 1 or level:
             figure.legend(loc="outside lower center", ncols=3, fontsize=8)
@@ -114,7 +117,7 @@ def front_chart(title: str, xlabel: str, ylabel: str, points: Sequence[Point]) -
     with mpl.rc_context(_STYLE):
         figure, axes = _figure()
         for index, point in enumerate(points, start=1):
-            colour = _GRID if point.published else _SERIES[0]
+            colour = GRID if point.published else SERIES[0]
             axes.errorbar(
                 point.cost,
                 point.value,
@@ -123,7 +126,7 @@ def front_chart(title: str, xlabel: str, ylabel: str, points: Sequence[Point]) -
                 capsize=3,
                 color=colour,
                 markerfacecolor="none" if point.published else colour,
-                markeredgecolor=_INK if point.published else colour,
+                markeredgecolor=INK if point.published else colour,
             )
             place = (point.cost, point.value)
             axes.annotate(str(index), place, (4, 4), textcoords="offset points", fontsize=8)
@@ -170,6 +173,18 @@ def heat_chart(
         axes.set(xlabel="iteration", ylabel="searched layer")
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         return Chart(title, _svg(figure, title), note)
+
+
+@contextlib.contextmanager
+def drawing(height: float = _SIZE[1]) -> Iterator[tuple[Figure, Axes, Callable[[str], str]]]:
+    """A figure in the style of the page, its axes, and what makes the drawing of a title of it.
+
+    Args:
+        height: in inches.
+    """
+    with mpl.rc_context(_STYLE):
+        figure, axes = _figure(height)
+        yield figure, axes, partial(_svg, figure)
 
 
 def _figure(height: float = _SIZE[1]) -> tuple[Figure, Axes]:

@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from backbones.errors import UserError
 from backbones.figures import shown
 from backbones.files import read_json, write_atomic
+from detection.report import TASK_NAMES
 from search.report.answer import answer, progress
 from search.report.charts import Chart, lines_chart
 from search.report.decisions import Fall, histories
@@ -26,6 +28,7 @@ from search.report.network import Drawing, draw_network
 from search.report.pictures import galleries
 from search.report.runs import Run, Study, read_all
 from search.report.scores import score_tables
+from search.report.whole import Whole, stage_rows
 
 REPORT_FILE = "report.html"
 _FOLDER = Path(__file__).parent
@@ -71,16 +74,20 @@ def write_report(
     """
     runs, studies = read_all([Path(folder) for folder in folders])
     against, _ = read_all([Path(baseline)] if baseline is not None else [])
+    whole = next((found for folder in folders if (found := Whole.read(Path(folder)))), None)
     scored = [run for run in (*runs, *against) if run.part("detection").get("scores")]
     if against and not any(run in scored for run in against):
         raise UserError(
             f"'{baseline}' has no detector's scores to compare with; name a run that has"
         )
     known = {run.folder.resolve(): run for run in (*runs, *against)}
+    if whole:
+        scored.sort(key=partial(_place, whole.compared))
     try:
         main = next((run for run in scored if run not in against), None)
         others = [run for run in (*against, *scored) if run is not main and run in scored]
-        html = render(list(known.values()), studies, main, others[0] if others and main else None)
+        compared = others[0] if others and main else None
+        html = render(list(known.values()), studies, main, compared, whole)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, UserError):
             raise
@@ -91,6 +98,13 @@ def write_report(
         ) from error
     write_atomic(path, html)
     return Path(path)
+
+
+def _place(folders: Sequence[Path], run: Run) -> int:
+    """The place of a run's folder among others; behind all where it is none of them."""
+    known = [folder.resolve() for folder in folders]
+    here = run.folder.resolve()
+    return known.index(here) if here in known else len(known)
 
 
 def report_run(folder: str | os.PathLike[str]) -> None:
@@ -110,7 +124,11 @@ def report_run(folder: str | os.PathLike[str]) -> None:
 
 
 def render(
-    runs: Sequence[Run], studies: Sequence[Study], main: Run | None, baseline: Run | None
+    runs: Sequence[Run],
+    studies: Sequence[Study],
+    main: Run | None,
+    baseline: Run | None,
+    whole: Whole | None = None,
 ) -> str:
     """The page as text.
 
@@ -119,6 +137,7 @@ def render(
         studies: all of them.
         main: whose AP is shown.
         baseline: that differences are to.
+        whole: the ``spnas auto`` that the runs are of, if they are of one.
     """
     pictured = [main] if main else runs
     script = (_FOLDER / "script.js").read_text(encoding="utf-8")
@@ -132,12 +151,16 @@ def render(
     )
     pages.filters["shown"] = shown
     return pages.get_template("page.html").render(
-        answer=answer(runs, main, baseline),
+        answer=whole.answer() if whole else answer(runs, main, baseline),
+        whole=whole,
+        stage_rows=stage_rows(whole.outcome.stages) if whole else (),
+        names=TASK_NAMES,
         runs=runs,
+        main=main,
         progress=progress,
-        networks=_networks(runs),
+        networks=_networks(_found_by(whole, runs) if whole else runs),
         courses=[course for run in runs if (course := _course(run)).charts],
-        fronts=fronts(runs, studies),
+        fronts=fronts((), studies) if whole else fronts(runs, studies),
         scores=score_tables(main, baseline) if main else [],
         baseline=baseline,
         galleries=[gallery for run in pictured for gallery in galleries(run)],
@@ -147,6 +170,13 @@ def render(
         script=script,
         digest=digest,
     )
+
+
+def _found_by(whole: Whole, runs: Sequence[Run]) -> list[Run]:
+    """The search, and the runs of the networks that it found, in the order of its targets."""
+    count = len(whole.found)
+    found = [run for run in runs if run.kind == "search" or _place(whole.found, run) < count]
+    return sorted(found, key=partial(_place, whole.found))
 
 
 def _networks(runs: Sequence[Run]) -> list[tuple[Run, Drawing]]:

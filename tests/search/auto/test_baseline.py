@@ -38,6 +38,7 @@ from tests.tiny_coco import TINY_MODEL, own_config
 TABLE = LatencyTable.load("epyc_onnxruntime_lite0_fpn64_320")
 SEED = "efficientnet_lite0"
 DEPLOYMENT = Deployment.of(TABLE)
+HEAD = Deployment(input_size=(200, 128), num_classes=0)
 
 Have = set[str]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.search.report.run_files import write_detector, write_search
+from tests.search.report.run_files import write_detector, write_search, write_whole
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +16,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_search(base / "search")
     write_detector(base / "detection")
     return base
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a ``spnas auto``."""
+    return write_whole(tmp_path_factory.mktemp("whole") / "auto")

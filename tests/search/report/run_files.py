@@ -10,6 +10,8 @@ import yaml
 from PIL import Image
 
 from backbones import load_architecture
+from search.auto.data_facts import DataFacts, DataSetFacts, Proposal
+from search.auto.outcome import ExportedFile, Outcome, Role, Row, Stage
 
 NETWORK = "mnasnet_b1"
 """Covered by the Pixel 1 table, and with layers of several kernels and expansions."""
@@ -105,4 +107,75 @@ def write_detector(folder: Path, scores: dict[str, Any] | None = None, name: str
         images.append({**row, "found": 1, "missed": 2, "wrong": 0})
     samples = {"dataset": "photos", "score": 0.5, "facts": {"images": "12"}, "images": images}
     (pictures / "samples.json").write_text(json.dumps(samples))
+    return folder
+
+
+WHOLE: dict[str, tuple[Role, float | None, float, float, float]] = {
+    "found_15ms": ("found", 15.0, 40.0, 14.9, 15.6),
+    "found_10ms": ("found", 10.0, 34.0, 9.95, 10.4),
+    "found_20ms": ("found", 20.0, 43.0, 19.8, 20.9),
+    "start": ("start", None, 44.5, 22.6, 23.9),
+    "baseline": ("baseline", None, 38.8, 14.2, 15.0),
+}
+"""Role, target, box AP, predicted and measured runtime, by run folder."""
+
+
+def whole_row(folder: str) -> Row:
+    """A row of :data:`WHOLE`; what was found has files."""
+    role, target, ap, predicted, measured = WHOLE[folder]
+    exports = tuple(
+        ExportedFile(f"export/onnx/{folder}{suffix}.onnx", size, "onnx", part, runtime)
+        for suffix, part, size, runtime in (
+            ("", "image", 5_300_000, 16.1), (".boxes", "boxes", 900_000, None),
+        )
+    )  # fmt: skip
+    shift = ap - SCORES["bbox"]["AP"]
+    scores = {
+        task: {name: None if value is None else value + shift for name, value in found.items()}
+        for task, found in SCORES.items()
+    }
+    note = "efficientnet_lite0 narrowed to 74 % of its channels" if role == "baseline" else ""
+    own = f"spnas_around_efficientnet_lite0_{target:.0f}ms" if target else f"{role}_network"
+    return Row(
+        own, role, folder, scores, 4_100_000, target, predicted, measured, note,
+        exports if role == "found" else (),
+    )  # fmt: skip
+
+
+def write_whole(folder: Path) -> Path:
+    """The folder of a ``spnas auto`` for three targets."""
+    write_search(folder / "search")
+    rows = [whole_row(name) for name in WHOLE]
+    for row in rows:
+        write_detector(folder / row.folder, dict(row.scores), row.name)
+    stages = (
+        Stage("Look at the data", "spnas check-data DATA.ROOT photos", "", 12.0),
+        Stage("Profile onnxruntime", "spnas profile --output t.json", "", 700.0, 660.0),
+        Stage("Search on its losses", "spnas search OUTPUT_DIR search", "search", 1500.0, 1450.0),
+        Stage("Train a published backbone", "spnas train", "baseline", None, 900.0),
+    )
+    Outcome(
+        command="spnas auto --data photos --targets 15ms 10ms 20ms --budget 90m",
+        dataset="photos",
+        table="my_cpu",
+        device="a processor",
+        engine="onnxruntime",
+        input_size=(320, 320),
+        rows=tuple(rows),
+        stages=stages,
+        measured_with="onnxruntime, a processor, 1 thread, 320×320",
+        budget=5400.0,
+        hardware="a processor, 2 threads",
+        commit="0123456789ab",
+        versions={"onnxruntime": "1.23.0"},
+    ).save(folder)
+    counts = {"images": "12", "objects": "34", "small": "10 (29.4 %)"}
+    classes = {"cat": (4, 10, 6), "dog": (6, 1, 7)}
+    DataFacts(
+        (
+            DataSetFacts("photos/train", counts, classes, ("3 × boxes outside, first 'a.jpg'",)),
+            DataSetFacts("photos/val", {**counts, "images": "3"}, {"cat": (1, 2, 3)}),
+        ),
+        (Proposal("INPUT.MIN_SIZE_TEST", "320", "a tenth of the objects are below 19 px"),),
+    ).save(folder)
     return folder

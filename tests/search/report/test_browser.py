@@ -17,8 +17,11 @@ needs_browser = pytest.mark.skipif(
 
 
 @needs_browser
-def test_nothing_fails_and_nothing_is_cut_off(runs: Path, tmp_path: Path) -> None:
-    page = write_report([runs], tmp_path / "report.html")
+@pytest.mark.parametrize("kind", ["runs", "whole"])
+def test_nothing_fails_and_nothing_is_cut_off(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    page = write_report([request.getfixturevalue(kind)], tmp_path / "report.html")
     narrow, wide = browser.look(page, tmp_path, schemes=("dark",))
     for view in (narrow, wide):
         assert view.errors == ()
