@@ -31,7 +31,7 @@ from search.start.remapping import start_supernet
 from search.start.seed import seed_of
 from search.studies.commands import Command
 
-_STEPS, _SECONDS = 4, 6.0
+_STEPS, _SECONDS = 3, 4.0
 """Most steps of each kind, and seconds after which no further one is made."""
 
 _IMAGES = 4

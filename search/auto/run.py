@@ -50,10 +50,10 @@ def run_auto(request: Request, output: Path, plan_only: bool = False) -> None:
         if plan_only:
             return
     else:
+        facts = None
         say_plan(plan, DataFacts.load(output), output)
         if plan_only:
             return
-        facts = None
     with locked(output) as lock:
         if facts is not None:
             facts.save(output)
@@ -131,6 +131,7 @@ def _with_baseline(plan: Plan, output: Path, job: Job) -> Plan:
     if plan.baseline is not None or job.kind != "baseline":
         return plan
     request = plan.request
+    print("\nChoosing a published backbone of about this runtime …", flush=True)
     table = LatencyTable.load(plan.table)
     folder = output / "baseline_network"
     cfg = plan.recipe.training(folder, output, 1.0, plan.recipe.seed_options).config()
@@ -140,6 +141,7 @@ def _with_baseline(plan: Plan, output: Path, job: Job) -> Plan:
         load_architecture(chosen.arch).scaled(chosen.width_mult).save(folder / ARCHITECTURE_FILE)
     plan = dataclasses.replace(plan, baseline=chosen)
     plan.save(output)
+    print(f"{chosen.name}: {chosen.note}", flush=True)
     return plan
 
 
@@ -156,9 +158,12 @@ def say_plan(plan: Plan, facts: DataFacts, output: Path) -> None:
     for proposal in facts.proposals:
         print(f"- {proposal.key} {proposal.value}: {proposal.reason}")
     seconds = plan.schedule.seconds
-    rows = [(job.title, told(job, plan), seconds[job.kind]) for job in jobs(plan, output)]
+    stages = jobs(plan, output)
+    rows = [(job.title, told(job, plan), seconds[job.kind]) for job in stages]
     rows.append(("Write the report", "", seconds["report"]))
     print(f"\n{plan_table(rows)}")
+    if done := sum(job.done() for job in stages):
+        print(f"{done} of {len(stages)} stages are done already.")
     if not plan.work.profiles:
         print(f"Runtimes are by the latency table '{plan.table}': the device is not profiled.")
     if plan.request.budget is not None:
