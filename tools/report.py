@@ -8,6 +8,8 @@ from pathlib import Path
 
 EPILOG = """
 examples:
+  all that spnas auto has left:
+    %(prog)s output/auto
   all runs of the demo:
     %(prog)s output/demo
   a detector with its search, beside another detector:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
@@ -120,7 +121,7 @@ def _with_statistics(
     cfg.MODEL.SPNAS.NORM = "BN"
     cfg.MODEL.PIXEL_MEAN = list(architecture.input.pixel_mean)
     cfg.MODEL.PIXEL_STD = list(architecture.input.pixel_std)
-    detector = DetectionTrainer.build_model(cfg)
+    detector: Any = DetectionTrainer.build_model(cfg)
     backbone = detector.get_submodule((backbone_prefix(detector) or "")[:-1])
     assert isinstance(backbone, SPNASBackbone)
     load_weights(backbone, state, architecture.name)

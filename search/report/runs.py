@@ -122,10 +122,24 @@ class Run:
         if self.kind == "detection" and "spnas" not in str(self.config.get("MODEL.BACKBONE.NAME")):
             return None
         try:
-            network = load_architecture(named)
+            network = load_architecture(_beside(self.folder, named))
             return network.scaled(float(self.config.get("MODEL.SPNAS.WIDTH_MULT") or 1))
         except UserError:  # a path of another machine or folder
             return None
+
+
+def _beside(folder: Path, named: str) -> str:
+    """The file of a network, also where a run was moved together with the run that left it.
+
+    Args:
+        folder: of the run.
+        named: by its configuration: a name of the zoo, or a path.
+    """
+    parts = Path(named).parts
+    if Path(named).is_file():
+        return named
+    moved = (folder.resolve().parent.joinpath(*parts[n:]) for n in range(1, len(parts) - 1))
+    return str(next((file for file in moved if file.is_file()), named))
 
 
 @dataclass(frozen=True)

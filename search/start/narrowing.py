@@ -110,25 +110,25 @@ def stream_orders(network: Classifier, with_head: bool = True) -> list[Tensor]:
     count = streams[-1] + 1
     variance: list[Tensor | float] = [0.0] * count
     read: list[Tensor | float] = [0.0] * count
+    added: list[Tensor | float] = [0.0] * count
     variance[0] = activation_variance(network.stem)
-    importance: dict[int, Tensor] = {}
-    for index, block in enumerate(network.layers):
+    for before, behind, block in zip(streams, streams[1:], network.layers, strict=False):
         if not isinstance(block, MBConv):
             continue
-        before, behind = streams[index], streams[index + 1]
         norm = cast(nn.BatchNorm2d, block.project.norm)
         variance[behind] = variance[behind] + norm.weight.square()
         if isinstance(block.expand, ConvNormAct):
             read[before] = read[before] + input_energy(block.expand)
         else:  # its depthwise channels are those of the input
-            importance[before] = importance.get(before, 0.0) + channel_importance(block)
+            added[before] = added[before] + channel_importance(block)
     if with_head:
         read[-1] = read[-1] + input_energy(network.head)
-    for stream in range(count):
-        energy = read[stream]
-        if isinstance(energy, float) and stream not in importance:
-            energy = 1.0  # nothing reads it: the variance alone tells
-        importance[stream] = variance[stream] * energy + importance.get(stream, 0.0)
+    elif isinstance(read[-1], float) and isinstance(added[-1], float):
+        read[-1] = 1.0  # nothing reads them: the variance alone tells
+    importance = [
+        torch.as_tensor(width * energy + more)
+        for width, energy, more in zip(variance, read, added, strict=True)
+    ]
     return [importance[stream].argsort(descending=True, stable=True) for stream in streams]
 
 

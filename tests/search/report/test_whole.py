@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from backbones import UserError
+from backbones import UserError, load_architecture
 from search.auto.outcome import OUTCOME_FILE, Outcome
 from search.report import whole as whole_page
 from search.report.charts import SERIES
@@ -114,6 +114,23 @@ def test_without_data_the_logs_say_what_they_were(whole: Path, tmp_path: Path) -
     assert "What they are trained with" not in page.texts
 
 
+def test_networks_are_drawn_also_where_the_folder_was_moved(whole: Path, tmp_path: Path) -> None:
+    copy = without(whole, tmp_path)
+    for target in (10, 20):
+        file = copy / "search" / "family" / str(target) / "architecture.json"
+        file.parent.mkdir(parents=True)
+        load_architecture("mnasnet_b1" if target == 10 else "spnas_100").save(file)
+        config = copy / f"found_{target}ms" / "config.yaml"
+        gone = f"/gone/auto/search/family/{target}/architecture.json"
+        config.write_text(config.read_text().replace("ARCH: mnasnet_b1", f"ARCH: {gone}"))
+    titles = page_of(tmp_path, copy).titles
+    drawn = [title for title in titles if title.startswith("The network: ")]
+    assert drawn == [
+        "The network: mnasnet_b1, copy/search",
+        "The network: spnas_100, copy/found_20ms",
+    ]
+
+
 def test_an_unfinished_one_is_said_to_be(whole: Path, tmp_path: Path) -> None:
     page = page_of(tmp_path, without(whole, tmp_path, *FOUND))
     assert page.texts[2:4] == ["Not finished yet", "3 of 4 stages done."]
@@ -142,15 +159,13 @@ def test_a_damaged_file_is_named(whole: Path, tmp_path: Path) -> None:
 
 def markers(svg: str) -> list[tuple[str, bool, float, float]]:
     """Colour, whether filled, x and y of every marker."""
-    found = []
-    for group in re.findall(r"<g>\s*<defs>.*?</defs>\s*<g[^>]*>.*?</g>\s*</g>", svg, re.DOTALL):
-        style = re.search(r'style="([^"]*)"/>\s*</defs>', group)
-        for place in re.findall(r'<use [^>]*x="([\d.]+)" y="([\d.]+)" style="([^"]*)"', group):
-            colour = re.search(r"stroke: (var\(--c\d\))", place[2])
-            if style and colour:
-                filled = "fill: none" not in style[1] and "fill: none" not in place[2]
-                found.append((colour[1], filled, float(place[0]), float(place[1])))
-    return found
+    uses = re.findall(r'<use [^>]*x="([\d.]+)" y="([\d.]+)" style="([^"]*)"', svg)
+    drawn = [(x, y, style, re.search(r"stroke: (var\(--c\d\))", style)) for x, y, style in uses]
+    return [
+        (colour[1], "fill-opacity: 0" not in style, float(x), float(y))
+        for x, y, style, colour in drawn
+        if colour
+    ]
 
 
 def test_the_plot_has_all_networks_and_targets() -> None:
@@ -169,11 +184,12 @@ def test_the_plot_has_all_networks_and_targets() -> None:
     by_colour = {
         colour: [mark for mark in drawn if mark[0] == f"var(--c{colour})"] for colour in (1, 2, 5)
     }
-    # and one of each in the legend
+    for drawn_so in by_colour.values():  # the legend is below all of the plot
+        drawn_so.remove(max(drawn_so, key=lambda mark: mark[3]))
     filled, hollow = ([m for m in by_colour[1] if m[1] is f] for f in (True, False))
-    assert (len(filled), len(hollow)) == (3 + 1, 2)
-    assert [len(by_colour[c]) for c in (2, 5)] == [2 + 1, 1 + 1]
-    places = sorted((x, y) for _, _, x, y in filled)[:3]
+    assert (len(filled), len(hollow)) == (3, 2)
+    assert [len(by_colour[c]) for c in (2, 5)] == [2, 1]
+    places = sorted((x, y) for _, _, x, y in filled)
     hollows = sorted((x, y) for _, _, x, y in hollow)
     scale = (places[1][0] - places[0][0]) / 5.0  # units of the drawing for a millisecond
     assert places[2][0] - places[1][0] == pytest.approx(5 * scale, rel=1e-3)
