@@ -22,12 +22,13 @@ from detection.data.annotations.masks import MaskKind
 from detection.data.inspection import Inspection, look_at
 from detection.deployment import Deployment
 from search.auto.data_facts import DataFacts, Proposal
-from search.auto.plan import EFFORTS, Plan, Schedule, Work, schedule
+from search.auto.plan import Plan
 from search.auto.probe import Costs, measure_costs
 from search.auto.proposals import Proposals, propose, sides_for
 from search.auto.quantities import spoken
 from search.auto.recipe import Recipe, seed_architecture
 from search.auto.request import Request
+from search.auto.schedule import EFFORTS, Schedule, Work, schedule
 from search.auto.tables import check_reachable, check_table, misfit, shipped_table
 from search.space import SearchSpace
 from search.start.seed import search_space

@@ -27,7 +27,7 @@ class Job:
 
     Attributes:
         name: of its folder, or of what it writes; below the folder of the whole.
-        kind: what it is in :attr:`search.auto.plan.Schedule.seconds`.
+        kind: what it is in :attr:`search.auto.schedule.Schedule.seconds`.
         title: what it does, in half a line.
         words: of its command, behind ``python``; none while it is not known.
         done: whether it has come to its end.

@@ -12,10 +12,11 @@ from backbones.deployment.contract import Contract, Network, Preprocessing, Tens
 from backbones.paths import config_path
 from search.auto.baseline import Baseline
 from search.auto.data_facts import DataFacts, DataSetFacts
-from search.auto.plan import Plan, Work, schedule
+from search.auto.plan import Plan
 from search.auto.probe import Costs
 from search.auto.recipe import Recipe
 from search.auto.request import Request
+from search.auto.schedule import Work, schedule
 from search.auto.stages import jobs
 from tests.search.report.run_files import SCORES
 from tests.tiny_coco import write_dataset

@@ -15,7 +15,7 @@ from search.auto import planning as module
 from search.auto.planning import look, make_plan
 from search.auto.request import Request
 from search.auto.run import run_auto
-from tests.search.auto.stand_ins import COSTS, LITE0, TABLE, small_data
+from tests.search.auto.stand_ins import COSTS, LITE0, TABLE, small_data, the_baseline
 
 Change = Callable[[dict[str, Any]], Any]
 
@@ -158,8 +158,22 @@ def test_without_a_table_the_device_is_profiled(
     assert plan.request.seed_network == LITE0
 
 
-def test_the_least_of_costs_is_kept_with_the_plan(photos: Path, tmp_path: Path) -> None:
-    """A plan reads itself."""
+def test_a_plan_reads_itself(photos: Path, tmp_path: Path) -> None:
     plan, _ = make_plan(look(asked(photos), tmp_path), tmp_path, COSTS)
+    narrowed = replace(the_baseline(), arch=str(tmp_path / "baseline_network/architecture.json"))
+    plan = replace(plan, baseline=narrowed)
     plan.save(tmp_path)
     assert type(plan).load(tmp_path) == plan
+
+
+def test_a_folder_that_was_moved(photos: Path, tmp_path: Path) -> None:
+    """What is in it is found where it is now."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    plan, _ = make_plan(look(asked(photos), here), here, COSTS)
+    plan = replace(plan, table=str(here / "table.json"), baseline=the_baseline())
+    plan.save(here)
+    here.rename(there)
+    found = type(plan).load(there)
+    assert found is not None
+    assert found.table == str(there / "table.json")
+    assert found.baseline == the_baseline()

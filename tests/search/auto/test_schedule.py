@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from backbones import UserError
-from search.auto.plan import EFFORTS, FEWEST, MOST, RECIPE, Schedule, Work, schedule
 from search.auto.probe import Costs
 from search.auto.quantities import parse_duration
+from search.auto.schedule import EFFORTS, FEWEST, MOST, RECIPE, Schedule, Work, schedule
 
 COSTS = Costs(
     side=320,
