@@ -12,12 +12,12 @@ from pathlib import Path
 
 EPILOG = """
 examples:
-  the classifier of the demo, into a folder:
-    %(prog)s output/demo/classifier --output models/digits
+  a classifier, into a folder:
+    %(prog)s output/digits/classifier --output models/digits
   a detector:
-    %(prog)s output/demo/detection --output models/digits-mask-rcnn --license cc-by-4.0
+    %(prog)s output/demo/found_5.5ms --output models/digits-mask-rcnn --license cc-by-4.0
   and upload it, after hf auth login:
-    %(prog)s output/demo/classifier --output models/digits --push your-name/spnas-digits
+    %(prog)s output/digits/classifier --output models/digits --push your-name/spnas-digits
 """
 
 

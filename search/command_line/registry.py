@@ -30,11 +30,14 @@ class Tool:
 
 
 GROUPS: dict[str, tuple[Tool, ...]] = {
+    "all in one": (
+        Tool("auto", "auto.py", "from a folder of photos to detectors for a device"),
+        Tool("demo", "demo.py", "the same on handwritten digits, in minutes"),
+    ),
     "search and train": (
         Tool("search", "search_net.py", "search a backbone at a target runtime"),
         Tool("train-classifier", "train_classifier.py", "train a network on a folder of images"),
         Tool("train", "train_net.py", "train and evaluate a detector on a backbone"),
-        Tool("demo", "demo.py", "all three on handwritten digits, in minutes"),
     ),
     "your data": (
         Tool("check-data", "check_data.py", "say what data sets are, and what is odd in them"),

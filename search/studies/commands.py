@@ -136,7 +136,7 @@ def run_in_order(commands: Sequence[Command], titles: Sequence[str]) -> None:
     for number, (command, title) in enumerate(zip(commands, titles, strict=True), start=1):
         words = command.words()
         print(f"\n[{number}/{len(commands)}] {title}\n$ {typed(words)}", flush=True)
-        code = subprocess.run([sys.executable, *words], env=_environment(command, {})).returncode
+        code = subprocess.run([sys.executable, *words], env=environment(command)).returncode
         if code:
             raise UserError(
                 f"command {number} of {len(commands)} ended with exit code {code}, see above; the "
@@ -213,7 +213,7 @@ def _run_quietly(command: Command, share: Mapping[str, str]) -> None:
         log.open("w", encoding="utf-8") as file,
         subprocess.Popen(
             [sys.executable, *command.words()],
-            env=_environment(command, share),
+            env=environment(command, share),
             stdout=file,
             stderr=subprocess.STDOUT,
         ) as process,
@@ -221,7 +221,7 @@ def _run_quietly(command: Command, share: Mapping[str, str]) -> None:
         try:
             code = process.wait()
         except BaseException:
-            _leave(process)
+            leave(process)
             raise
     if code:
         (*_, last) = ["", *log.read_text(encoding="utf-8", errors="replace").splitlines()]
@@ -231,7 +231,7 @@ def _run_quietly(command: Command, share: Mapping[str, str]) -> None:
         )
 
 
-def _leave(process: subprocess.Popen[bytes]) -> None:
+def leave(process: subprocess.Popen[bytes]) -> None:
     """Ends a command, which leaves a checkpoint where its present step ends in time."""
     process.terminate()
     try:
@@ -261,7 +261,13 @@ def machine_shares(workers: int) -> list[dict[str, str]]:
     ]
 
 
-def _environment(command: Command, share: Mapping[str, str]) -> dict[str, str]:
+def environment(command: Command, share: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What the process of a command finds: the run's own W&B settings, its threads.
+
+    Args:
+        command: of the process.
+        share: variables of its share of the machine.
+    """
     own = environment_of_run(os.environ, command.folder, command.study)
     threads = {} if command.threads is None else {"OMP_NUM_THREADS": str(command.threads)}
-    return {"PYTHONWARNINGS": "ignore", **own, **share, **threads}
+    return {"PYTHONWARNINGS": "ignore", **own, **(share or {}), **threads}

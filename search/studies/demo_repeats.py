@@ -34,7 +34,7 @@ class Repeat:
         seed: of all its stages.
         threads: of its processes. Another number sums in another order, and so rounds otherwise.
         by_channel: whether images lie in memory by channel, which rounds otherwise too.
-        whole: False repeats the search alone.
+        whole: False ends with the search.
     """
 
     seed: int
@@ -54,14 +54,14 @@ class Repeat:
         stages = demo_commands(folder / self.name, self.seed)
         return [
             replace(stage, threads=self.threads, options=(*stage.options, *layout))
-            for stage in (stages if self.whole else stages[:1])
+            for stage in (stages if self.whole else stages[:-1])
         ]
 
     def row(self, folder: Path) -> dict[str, Any]:
         """What came out."""
         results: dict[str, Any] = {}
         for command in self.commands(folder):
-            results |= read_json(command.folder / "results.json", "results")
+            results |= read_json(command.folder / "results.json", "results")  # the last ones
         found = results["search"]
         row = {
             "seed": self.seed,
@@ -76,7 +76,6 @@ class Repeat:
         (scores,) = results["detection"]["scores"].values()
         return {
             **row,
-            "top1": results["classification"]["val"]["top1"],
             "box_AP": scores["bbox"]["AP"],
             "mask_AP": scores["segm"]["AP"],
         }
@@ -132,19 +131,24 @@ def _networks(rows: Sequence[Row]) -> str:
             str(row["threads"]) + (", by channel" if row["by_channel"] else ""),
             " ".join(row["layers"]),
             f"{shown(row['predicted_runtime'])} {row['unit']}",
-            *(f"{row[key]:.2f}" if key in row else "–" for key in _FIGURES),
+            *(f"{row[key]:.2f}" if key in row else "–" for key in _figures(rows)),
         ]
         for row in sorted(rows, key=lambda row: (row["seed"], row["by_channel"], row["threads"]))
     ]
-    return table(["seed", "threads", "layers", "predicted", *_FIGURES.values()], cells)
+    return table(["seed", "threads", "layers", "predicted", *_figures(rows).values()], cells)
 
 
 _FIGURES = {"top1": "held-out digits (%)", "box_AP": "box AP", "mask_AP": "mask AP"}
 
 
+def _figures(rows: Sequence[Row]) -> dict[str, str]:
+    """Those that there are: the demo of earlier versions had a classifier."""
+    return {key: title for key, title in _FIGURES.items() if any(key in row for row in rows)}
+
+
 def _spread(rows: Sequence[Row]) -> str:
     cells = []
-    for key, title in _FIGURES.items():
+    for key, title in _figures(rows).items():
         values = np.array([row[key] for row in rows if key in row])
         spread = f"{values.mean():.2f} ± {values.std(ddof=1):.2f}" if len(values) > 1 else "–"
         cells.append([title, spread, f"{values.min():.2f}", f"{values.max():.2f}"])

@@ -17,13 +17,17 @@ ROOT = Path(__file__).resolve().parents[3]
 LAYERS = {(0, 1): "a b c d", (0, 2): "a b c d", (1, 1): "a b x y", (1, 2): "a b x d"}
 
 
-def write_results(repeat: Repeat, folder: Path, layers: str, top1: float) -> None:
+def write_results(repeat: Repeat, folder: Path, layers: str, box: float) -> None:
     """As the stages of a finished demo leave them."""
-    scores = {"digits_val": {"bbox": {"AP": top1 / 2}, "segm": {"AP": top1 / 2 - 1}}}
+
+    def scored(box: float) -> dict[str, Any]:
+        return {"scores": {"digits_val": {"bbox": {"AP": box}, "segm": {"AP": box - 1}}}}
+
+    found = {"layers": layers.split(), "predicted_runtime": 79.5, "unit": "ms"}
     parts: list[dict[str, Any]] = [
-        {"search": {"layers": layers.split(), "predicted_runtime": 79.5, "unit": "ms"}},
-        {"classification": {"val": {"top1": top1}}},
-        {"detection": {"scores": scores}},
+        {"detection": scored(90.0)},
+        {"search": found, "detection": scored(1.0)},
+        {"detection": scored(box)},
     ]
     for command, part in zip(repeat.commands(folder), parts, strict=False):
         command.folder.mkdir(parents=True)
@@ -44,7 +48,7 @@ def test_seeds_threads_and_layout_are_those_asked_for(tmp_path: Path) -> None:
     assert len({repeat.name for repeat in wanted}) == 6
     for repeat in wanted:
         commands = repeat.commands(tmp_path)
-        assert len(commands) == (3 if repeat.whole else 1)
+        assert len(commands) == (3 if repeat.whole else 2)
         for command in commands:
             cfg = command.config()
             assert repeat.seed == cfg.SEED
@@ -56,7 +60,7 @@ def test_what_is_finished_is_not_run_again(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(ROOT)
     for repeat in repeats(2, [1, 2]):
         layers = LAYERS[repeat.seed, repeat.threads]
-        write_results(repeat, tmp_path, layers, 96.0 + repeat.seed)
+        write_results(repeat, tmp_path, layers, 48.0 + repeat.seed)
 
     def run_beside(jobs: list[list[Command]], workers: Workers) -> list[int]:
         assert jobs == []
@@ -66,9 +70,9 @@ def test_what_is_finished_is_not_run_again(tmp_path: Path, monkeypatch: pytest.M
     study = demo_repeats(2, [1, 2], tmp_path, Workers(1))
     lines = demo_repeats_section(study).splitlines()  # type: ignore[arg-type]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    # the mean of 96 and 97, its deviation with n - 1, and both
-    assert ["held-out digits (%)", "96.50 ± 0.71", "96.00", "97.00"] in cells
-    assert ["box AP", "48.25 ± 0.35", "48.00", "48.50"] in cells
+    # the mean of 48 and 49, its deviation with n - 1, and both
+    assert ["box AP", "48.50 ± 0.71", "48.00", "49.00"] in cells
+    assert ["mask AP", "47.50 ± 0.71", "47.00", "48.00"] in cells
     # one network is the same with one thread and two, the other differs in the last layer
     assert ["the number of threads", "2", "1", "3.5 of 4", "3 of 4"] in cells
     assert ["the layout in memory", "2", "2", "4.0 of 4", "4 of 4"] in cells
@@ -79,7 +83,7 @@ def test_what_is_finished_is_not_run_again(tmp_path: Path, monkeypatch: pytest.M
 def test_a_folder_of_other_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     first, second = Repeat(0, 1), Repeat(1, 1)
-    write_results(first, tmp_path, "a b", 96.0)
+    write_results(first, tmp_path, "a b", 48.0)
     (tmp_path / first.name).rename(tmp_path / second.name)
     with pytest.raises(UserError, match="SEED is 0, not 1"):
         demo_repeats(2, [1], tmp_path, Workers(1))
