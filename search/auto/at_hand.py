@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import urllib.request
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -12,10 +13,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import torch
+from detectron2.utils.file_io import PathManager
 
+from backbones.errors import UserError
 from backbones.hub import WEIGHTS_FILES
 from backbones.zoo import PublishedWeights
 from detection.modeling.pretrained import kept_file
+
+logger = logging.getLogger(__name__)
 
 _PATIENCE = 3
 """Seconds for the first answer of a host."""
@@ -27,6 +32,20 @@ def is_at_hand(weights: PublishedWeights) -> bool:
     Fetching is not tried: it is enough that their host answers.
     """
     return kept_file(weights).is_file() or _PLACES[weights.library](weights)
+
+
+def fetched(weights: str) -> bool:
+    """Whether weights are here, once they are fetched and kept for the runs to come.
+
+    Args:
+        weights: address or file.
+    """
+    try:
+        PathManager.get_local_path(weights)
+    except UserError as error:
+        logger.warning("Left out: %s", error)
+        return False
+    return True
 
 
 def _of_package(weights: PublishedWeights) -> bool:

@@ -14,7 +14,7 @@ from backbones.exported import ARCHITECTURE_FILE, BACKBONE_FILE
 from backbones.latency import LatencyTable
 from backbones.trained import named_architecture, named_weights
 from backbones.zoo import list_models, load_architecture, published_weights
-from search.auto.at_hand import is_at_hand
+from search.auto.at_hand import fetched, is_at_hand
 from search.auto.narrowed import width_for, write_narrowed
 from search.auto.scale import By, Scale
 
@@ -93,12 +93,17 @@ def choose_baseline(
     Raises:
         UserError: if there are no weights of the seed network, or the table does not cover it.
     """
+    named = named_weights(seed, "--seed-network")
     scale = Scale.of(table, named_architecture(seed))
-    nearest = _nearest(target, scale, _candidates(seed))
-    off = 100 * (nearest.runtime / target - 1)
-    if abs(off) <= SAME_RUNTIME or target >= scale.start_runtime:
-        return nearest
-    return _narrowed(target, scale, seed, folder, cfg)
+    candidates = _candidates(seed, named)
+    while True:
+        nearest = _nearest(target, scale, candidates)
+        off = 100 * (nearest.runtime / target - 1)
+        if abs(off) > SAME_RUNTIME and target < scale.start_runtime:
+            return _narrowed(target, scale, named, folder, cfg)
+        if nearest.weights == named or fetched(nearest.weights):
+            return nearest
+        candidates = [item for item in candidates if item.weights != nearest.weights]
 
 
 @dataclass(frozen=True)
@@ -118,11 +123,17 @@ class _Candidate:
     architecture: Architecture
 
 
-def _candidates(seed: str) -> list[_Candidate]:
-    """The seed network, and every other one of the zoo whose weights can be had, once each."""
-    own = named_architecture(seed)
-    arch = own.name if own.name in list_models() else str(seed)
-    found = {own.layers: _Candidate(arch, 1.0, named_weights(seed, "--seed-network"), own)}
+def _candidates(seed: str, named: str) -> list[_Candidate]:
+    """The seed network, and every other one of the zoo whose weights can be had, once each.
+
+    Args:
+        seed: as of :func:`choose_baseline`.
+        named: its weights.
+    """
+    own, place = named_architecture(seed), Path(seed).expanduser()
+    arch = str(place / ARCHITECTURE_FILE) if place.is_dir() else seed
+    arch = own.name if own.name in list_models() else arch
+    found = {own.layers: _Candidate(arch, 1.0, named, own)}
     for name in list_models():
         for weights in published_weights(load_architecture(name)):
             layers = weights.architecture.layers
@@ -149,9 +160,8 @@ def _nearest(target: float, scale: Scale, candidates: Sequence[_Candidate]) -> B
 
 
 def _narrowed(
-    target: float, scale: Scale, seed: str, folder: Path, cfg: CfgNode | None
+    target: float, scale: Scale, weights: str, folder: Path, cfg: CfgNode | None
 ) -> Baseline:
-    weights = named_weights(seed, "--seed-network")
     found = width_for(scale, target)
     write_narrowed(folder, scale.start, found.width_mult, weights, cfg)
     files = str(folder / ARCHITECTURE_FILE), str(folder / BACKBONE_FILE)

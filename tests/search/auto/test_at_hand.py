@@ -10,10 +10,14 @@ from threading import Thread
 
 import huggingface_hub
 import pytest
+import torch
+from torch import Tensor
 
+from backbones.errors import UserError
 from backbones.published import find_published
+from detection.modeling import pretrained
 from search.auto import at_hand
-from search.auto.at_hand import is_at_hand
+from search.auto.at_hand import fetched, is_at_hand
 
 TIMM, TORCHVISION = "timm://mobilenetv2_100", "torchvision://mobilenet_v2"
 PACKAGE = "package://efficientnet_lite2"
@@ -109,6 +113,25 @@ def server() -> Iterator[HTTPServer]:
         Thread(target=found.serve_forever, daemon=True).start()
         yield found
         found.shutdown()
+
+
+def test_what_is_fetched_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def state(*_: object) -> dict[str, Tensor]:
+        return {"stem.conv.weight": torch.ones(1)}
+
+    def fails(*_: object) -> dict[str, Tensor]:
+        raise UserError("could not download")
+
+    monkeypatch.setattr(pretrained, "download", fails)
+    assert not fetched(TIMM)
+    assert "Left out: could not download" in caplog.text
+    monkeypatch.setattr(pretrained, "download", state)
+    assert fetched(TIMM)
+    assert (tmp_path / "kept" / "timm" / "mobilenetv2_100.pth").is_file()
+    assert is_at_hand(find_published(TIMM))
+    assert fetched(str(tmp_path / "own.pth"))
 
 
 def test_hosts_are_asked_once(server: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from itertools import islice
 from pathlib import Path
 from typing import cast
@@ -55,6 +56,7 @@ def have(monkeypatch: pytest.MonkeyPatch) -> Have:
         raise UserError("another device")
 
     monkeypatch.setattr(baseline, "is_at_hand", at_hand)
+    monkeypatch.setattr(baseline, "fetched", lambda weights: weights in addresses)
     monkeypatch.setattr(scale, "table_engine", elsewhere)
     return addresses
 
@@ -135,6 +137,37 @@ def test_other_widths_of_published_networks(have: Have, tmp_path: Path) -> None:
         "mobilenetv2_100",
         "0.5",
     )
+
+
+def test_weights_that_cannot_be_fetched_after_all_are_left_out(
+    have: Have, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    have |= {"package://efficientnet_lite1", "timm://mobilenetv2_140"}
+    asked: list[str] = []
+
+    def fetched(weights: str) -> bool:
+        asked.append(weights)
+        return weights != "package://efficientnet_lite1"
+
+    monkeypatch.setattr(baseline, "fetched", fetched)
+    wider = load_architecture("mobilenetv2_100").scaled(1.4)
+    macs = [convolution_macs(n, DEPLOYMENT) for n in (wider, load_architecture(SEED))]
+    runtime = predict_runtime(load_architecture(SEED), TABLE) * macs[0] / macs[1]
+    found = choose_baseline(29.0, TABLE, SEED, tmp_path)
+    assert asked[0] == "package://efficientnet_lite1"
+    expected = SEED if abs(runtime - 29) > 29 - 22.62 else "mobilenetv2_100_x1.4"
+    assert found.name == expected
+    monkeypatch.setattr(baseline, "fetched", lambda weights: False)
+    assert choose_baseline(29.0, TABLE, SEED, tmp_path).name == SEED
+
+
+def test_a_run_as_the_seed_is_named_by_its_files(have: Have, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    architecture = dataclasses.replace(load_architecture(SEED), name="own")
+    save_backbone(own, architecture, {})
+    found = choose_baseline(22.0, TABLE, str(own), tmp_path)
+    files = (str(own / "architecture.json"), str(own / "backbone.pth"))
+    assert (found.name, found.arch, found.weights) == ("own", *files)
 
 
 def test_above_the_start_there_is_nothing_to_narrow(have: Have, tmp_path: Path) -> None:
