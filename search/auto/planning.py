@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,12 +34,23 @@ from search.auto.schedule import EFFORTS, Schedule, Work, schedule
 from search.auto.tables import check_reachable, check_table, misfit, shipped_table
 from search.space import SearchSpace
 from search.start.seed import search_space
+from search.studies.commands import Command
 
 _SIDE = 320
 """Shorter side of the images that costs are measured on where no size is asked for."""
 
 _EVALUATED = 100
 """Test images that exported files are judged on, and the part of a budget's minutes."""
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Leaves out what is logged by the way: of the data, all that matters is said in the plan."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 @dataclass(frozen=True)
@@ -71,10 +84,11 @@ def look(request: Request, output: Path) -> Ground:
     _check_seed(request.seed_network)
     recipe = Recipe(request)
     start = recipe.training(output / "start", output, 1.0, recipe.seed_options)
-    cfg = start.config()
-    space = search_space(recipe.searching(output / "search", output, ()).config())
-    with reading_once():
+    cfg = _resolved(start, request)
+    with reading_once(), quietly():
+        space = search_space(recipe.searching(output / "search", output, ()).config())
         data = look_at(cfg)
+        _check_any_object(data)
         _check_masks(request, data)
         data.check(cfg)
     if not cfg.DATASETS.TEST:
@@ -223,10 +237,11 @@ def _epochs_said(found: Schedule, proposals: Proposals, request: Request) -> Pro
     epochs = f"{found.epochs['start']:g}"
     if request.epochs:
         return Proposal("SOLVER.EPOCHS", epochs, "as asked")
-    recipe = f"{proposals.recipe_epochs:g} passes are the recipe for {proposals.images:,} images"
+    whole = f"{proposals.recipe_epochs:g} for {proposals.images:,} images"
     if request.budget is None:
-        return Proposal("SOLVER.EPOCHS", epochs, recipe)
-    return Proposal("SOLVER.EPOCHS", epochs, f"{recipe}; what {spoken(request.budget)} hold")
+        return Proposal("SOLVER.EPOCHS", epochs, f"the recipe's {whole}")
+    held = f"what {spoken(request.budget)} hold; the recipe has {whole}"
+    return Proposal("SOLVER.EPOCHS", epochs, held)
 
 
 def _check_seed(seed: str) -> None:
@@ -240,6 +255,32 @@ def _check_seed(seed: str) -> None:
         load_state(named_weights(seed, "--seed-network"), named_architecture(seed))
     except UserError as error:
         raise UserError(f"--seed-network is '{seed}': {error}") from None
+
+
+def _resolved(start: Command, request: Request) -> CfgNode:
+    """The configuration of the start; a message on the data speaks of what was typed.
+
+    Raises:
+        UserError: if the data are not there, or it is not clear which are meant.
+    """
+    try:
+        with quietly():
+            return start.config()
+    except UserError as error:
+        text = str(error)
+        if "DATA.ROOT" not in text and "DATASETS" not in text:
+            raise
+        raise UserError(f"--data is '{request.data}': {text}") from None
+
+
+def _check_any_object(data: Inspection) -> None:
+    """Insists on objects to train on, and to find."""
+    for name, file in data.files.items():
+        if not file.columns.objects.any():
+            raise UserError(
+                f"no image of '{name}' has an annotated object; annotate some, or name other data "
+                "(--data)"
+            )
 
 
 def _check_masks(request: Request, data: Inspection) -> None:

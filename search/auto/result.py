@@ -74,7 +74,7 @@ def outcome_of(plan: Plan, output: Path, times: Times, command: str) -> Outcome:
                 scores=scores,
                 params=cost["params_classifier"] or cost["params_backbone"],
                 target=target,
-                predicted=cost["runtime"],
+                predicted=_predicted(cost["runtime"], role, plan),
                 measured=measured[index] if index < len(measured) else None,
                 note=plan.baseline.note if plan.baseline and role == "baseline" else "",
                 exports=tuple(file for job in exports for file in _files(job, output)),
@@ -102,6 +102,13 @@ def outcome_of(plan: Plan, output: Path, times: Times, command: str) -> Outcome:
         commit=facts["commit"],
         versions=versions,
     )
+
+
+def _predicted(runtime: float | None, role: str, plan: Plan) -> float | None:
+    """By the table; of a baseline that it does not cover, on its scale, as its note says."""
+    if runtime is None and role == "baseline" and plan.baseline:
+        return plan.baseline.runtime
+    return runtime
 
 
 def _measured(output: Path) -> list[float]:

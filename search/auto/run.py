@@ -15,7 +15,7 @@ from detection.engine.run_folder import run_traces
 from search.auto.baseline import choose_baseline
 from search.auto.data_facts import DataFacts
 from search.auto.plan import Plan, plan_table
-from search.auto.planning import look, make_plan
+from search.auto.planning import look, make_plan, quietly
 from search.auto.quantities import spoken
 from search.auto.request import Request, check_output
 from search.auto.result import check_command, finish
@@ -59,7 +59,8 @@ def run_auto(request: Request, output: Path, plan_only: bool = False) -> None:
             facts.save(output)
             plan.save(output)
             Times(output).set("check", time.monotonic() - begun)
-        check_folders(job.command for job in jobs(plan, output) if job.command)
+        with quietly():
+            check_folders(job.command for job in jobs(plan, output) if job.command)
         failed = run_stages(plan, output, lock)
         finish(output, typed(request.words(output)))
     if failed:
@@ -101,7 +102,7 @@ def run_stages(plan: Plan, output: Path, lock: int) -> str:
     for index in range(len(jobs(plan, output))):
         if jobs(plan, output)[index].kind not in ("profile",):
             _check_targets(plan, output)
-        plan = _with_baseline(plan, output, jobs(plan, output)[index])
+        plan = _with_baseline(plan, output, jobs(plan, output)[index], times)
         stages = jobs(plan, output)
         job = stages[index]
         if job.done():
@@ -126,7 +127,7 @@ def _check_targets(plan: Plan, output: Path) -> None:
         check_reachable(request.targets, request.seed_network, space, table, kept)
 
 
-def _with_baseline(plan: Plan, output: Path, job: Job) -> Plan:
+def _with_baseline(plan: Plan, output: Path, job: Job, times: Times) -> Plan:
     """The plan with the backbone to compare with, chosen when its turn comes."""
     if plan.baseline is not None or job.kind != "baseline":
         return plan
@@ -136,7 +137,8 @@ def _with_baseline(plan: Plan, output: Path, job: Job) -> Plan:
     folder = output / "baseline_network"
     cfg = plan.recipe.training(folder, output, 1.0, plan.recipe.seed_options).config()
     found = results_part(output / "search", "search")["predicted_runtime"]
-    chosen = choose_baseline(found, table, request.seed_network, folder, cfg)
+    with times.of(job.name):
+        chosen = choose_baseline(found, table, request.seed_network, folder, cfg)
     if chosen.width_mult != 1:  # a file of its own, which can be measured by its path
         load_architecture(chosen.arch).scaled(chosen.width_mult).save(folder / ARCHITECTURE_FILE)
     plan = dataclasses.replace(plan, baseline=chosen)

@@ -60,7 +60,7 @@ class Effort:
         return replace(self, **own)
 
 
-EFFORTS = (Effort(), Effort(10, 32, 60), Effort(6, 16, 40, 4), Effort(6, 16, 20, 2))
+EFFORTS = (Effort(), Effort(10, 32, 60), Effort(6, 16, 40, 4))
 """From the configurations' own down to the least; a small budget takes a smaller one."""
 
 

@@ -47,12 +47,16 @@ def no_files(photos: Path) -> None:
 
 
 WRONG: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
-    "no folder": (lambda photos: None, {"data": "nowhere"}, "'nowhere'.*no such folder"),
+    "no folder": (
+        lambda photos: None,
+        {"data": "nowhere"},
+        "--data is 'nowhere': .*no such",
+    ),
     "no annotation file": (no_files, {}, "annotation"),
     "no annotations": (
         lambda photos: rewrite(photos, "train", lambda c: c.update(annotations=[])),
         {},
-        "no image of .*photos/train has an annotated object",
+        "no image of 'photos/train' has an annotated object; annotate some",
     ),
     "other classes": (
         lambda photos: rewrite(photos, "val", lambda c: c["categories"][0].update(name="cup")),
