@@ -15,7 +15,7 @@ examples:
   a classifier, into a folder:
     %(prog)s output/digits/classifier --output models/digits
   a detector:
-    %(prog)s output/demo/found_5.5ms --output models/digits-mask-rcnn --license cc-by-4.0
+    %(prog)s output/demo/found_7ms --output models/digits-mask-rcnn --license cc-by-4.0
   and upload it, after hf auth login:
     %(prog)s output/digits/classifier --output models/digits --push your-name/spnas-digits
 """

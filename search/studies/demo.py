@@ -23,7 +23,7 @@ from search.studies.markdown import beside, table
 
 DEMO = Request(
     data="digits",
-    targets=(5.5,),
+    targets=(7.0,),
     table="epyc_onnxruntime_lite0_fpn64_192",
     size=192,
     options=(
