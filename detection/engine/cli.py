@@ -27,7 +27,7 @@ from backbones.files import write_atomic
 from backbones.scratch import remove_abandoned, scratch_folder
 from detection.engine.config_file import load_config
 from detection.engine.console import FILE_ONLY, log_to
-from detection.engine.loader_deaths import explained_deaths
+from detection.engine.loader_deaths import explaining_deaths
 from detection.engine.preemption import SIGNALS, Preempted, forwarded, listening
 from detection.engine.processes import (
     Place,
@@ -209,8 +209,7 @@ def _call(main: Main, args: argparse.Namespace) -> None:
     for name in ("detection", "search"):
         if not logging.getLogger(name).handlers:
             log_to(name, rank=comm.get_rank())
-    with explained_deaths():
-        main(args)
+    explaining_deaths(lambda: main(args))
 
 
 def _exit(message: str, code: int) -> None:

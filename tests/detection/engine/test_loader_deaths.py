@@ -6,6 +6,8 @@ import argparse
 import logging
 import os
 import signal
+import time
+from multiprocessing import resource_sharer
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from backbones import UserError
 from detection.engine.cli import run
-from detection.engine.loader_deaths import explained_deaths, loader_death
+from detection.engine.loader_deaths import explaining_deaths, loader_death
 from detection.engine.user_errors import without_tracebacks_of_user_errors
 
 SHARED_MEMORY = (
@@ -61,10 +63,48 @@ def _read(args: argparse.Namespace) -> None:
 )
 def test_the_cause_is_named(number: int, expected: str) -> None:
     line = rf"a data loader's process \(\d+\) {expected}"
-    with pytest.raises(UserError, match=line) as caught, explained_deaths():
-        _read(argparse.Namespace(number=number))
+    with pytest.raises(UserError, match=line) as caught:
+        explaining_deaths(lambda: _read(argparse.Namespace(number=number)))
     assert str(caught.value).endswith("; continue with --resume")
     assert "\n" not in str(caught.value)
+
+
+class _Unreachable(_Ended):
+    """Its process is no longer reached for a tensor that it has sent, and ends a moment later."""
+
+    def __getitem__(self, index: int) -> Tensor:
+        if index == 1:
+            time.sleep(0.3)  # the first item is on its way
+            resource_sharer.stop()
+            time.sleep(0.7)
+            os.kill(os.getpid(), self.number)
+        return torch.zeros(3)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_a_broken_connection_is_the_first_sign_of_it() -> None:
+    seen: list[type[BaseException]] = []
+
+    def read() -> None:
+        batches = iter(DataLoader(_Unreachable(signal.SIGKILL), num_workers=1))
+        time.sleep(0.7)
+        try:
+            next(batches)
+        except BaseException as error:
+            seen.append(type(error))
+            raise
+
+    with pytest.raises(UserError, match=r"process \(\d+\) was killed"):
+        explaining_deaths(read)
+    assert not issubclass(seen[0], RuntimeError)
+
+
+def test_connections_of_others_stay_as_they_are() -> None:
+    def reset() -> None:
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    with pytest.raises(ConnectionResetError):
+        explaining_deaths(reset)
 
 
 def test_a_tool_ends_with_that_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,8 +139,12 @@ def test_what_is_said_of_shared_memory(text: str, expected: str) -> None:
 def test_other_errors_stay_as_they_are() -> None:
     assert loader_death(RuntimeError("CUDA error: out of memory")) is None
     assert loader_death(OSError(SHARED_MEMORY)) is None
-    with pytest.raises(RuntimeError, match="size mismatch") as caught, explained_deaths():
+
+    def mismatch() -> None:
         raise RuntimeError("size mismatch")
+
+    with pytest.raises(RuntimeError, match="size mismatch") as caught:
+        explaining_deaths(mismatch)
     assert not isinstance(caught.value, UserError)
 
 
