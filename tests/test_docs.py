@@ -137,6 +137,10 @@ def parser_of(tool: str) -> Callable[[], argparse.Namespace]:
     return parse
 
 
+OWN_CONFIGS = {"auto.py": {"config_file": "configs/search/mask_rcnn_pretrained.yaml"}}
+"""Of tools whose keys are those of configurations that they choose themselves."""
+
+
 def check_tool(tool: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Parses a tool's command, and merges its pairs into its configurations.
 
@@ -155,6 +159,7 @@ def check_tool(tool: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> 
         raise AssertionError(errors.getvalue()) from None
     options = getattr(args, "opts", [])
     named = {key: value for key, value in vars(args).items() if "config" in key and value}
+    named |= OWN_CONFIGS.get(Path(tool).name, {})
     for key, value in named.items():
         detector = Path(tool).name in DETECTOR_TOOLS and key == "config_file"
         for file in value if isinstance(value, list) else [value]:

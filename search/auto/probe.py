@@ -164,7 +164,7 @@ def _evaluation(trainer: DetectionTrainer) -> float:
         return (time.perf_counter() - start) / max(count, 1)
 
 
-def _supernet(search: Command) -> dict[str, float]:
+def _supernet(search: Command) -> dict[str, Any]:
     cfg = search.config()
     model: Any = DetectionTrainer.build_model(cfg)
     supernet, seed = supernet_backbone(model).supernet, seed_of(cfg)
@@ -198,7 +198,7 @@ def _supernet(search: Command) -> dict[str, float]:
 
 def _profile(
     search: Command, engine: tuple[str, str], deployment: Deployment, folder: Path
-) -> dict[str, float]:
+) -> dict[str, Any]:
     cfg = search.config()
     seed = seed_of(cfg)
     assert seed is not None
