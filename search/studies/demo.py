@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,18 @@ def demo_request(seed: int = 0) -> Request:
     return dataclasses.replace(DEMO, options=(*DEMO.options, *seeded))
 
 
+@cache
+def demo_plan() -> Plan:
+    """Of the demo; how long it takes is not asked."""
+    plan, _ = make_plan(look(DEMO, Path()), Path(), _NO_COSTS)
+    return plan
+
+
 def demo_commands(output: Path, seed: int = 0) -> list[Command]:
     """The start's training, the search, and the fine-tuning of the network found."""
-    plan, _ = make_plan(look(demo_request(seed), output), output, _NO_COSTS)
+    plan, request = demo_plan(), demo_request(seed)
+    recipe = dataclasses.replace(plan.recipe, request=request)
+    plan = dataclasses.replace(plan, request=request, recipe=recipe)
     commands = {job.name: job.command for job in jobs(plan, output) if job.command}
     return [command for name, command in commands.items() if name != "baseline"]
 

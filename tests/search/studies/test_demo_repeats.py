@@ -12,6 +12,17 @@ from backbones import UserError
 from search.studies.commands import Command
 from search.studies.demo_repeats import Repeat, demo_repeats, demo_repeats_section, repeats
 from search.studies.workers import Workers
+from tests.search.auto.stand_ins import small_plan
+
+
+@pytest.fixture(autouse=True)
+def planned(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the miniature, in place of the digits."""
+    folder = tmp_path_factory.mktemp("plan")
+    plan = small_plan(folder / "photos", folder, profiles=False)
+    monkeypatch.setattr("search.studies.demo.demo_plan", lambda: plan)
+    monkeypatch.setattr("search.studies.demo.DEMO", plan.request)
+
 
 ROOT = Path(__file__).resolve().parents[3]
 LAYERS = {(0, 1): "a b c d", (0, 2): "a b c d", (1, 1): "a b x y", (1, 2): "a b x d"}
