@@ -56,7 +56,7 @@ def parse_duration(text: str, key: str = "--budget") -> float:
 
 
 def spoken(seconds: float) -> str:
-    """A time as :func:`parse_duration` reads it, to the minute from two minutes on, and for whole minutes."""
+    """A time as :func:`parse_duration` reads it; to the minute from two minutes on."""
     if seconds < 120 and seconds % 60:
         return f"{max(round(seconds), 1)}s"
     minutes = round(seconds / 60)
