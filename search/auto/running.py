@@ -165,7 +165,7 @@ def locked(folder: Path) -> Iterator[int]:
         if not hold(file.fileno()):
             file.seek(0)
             owner = file.read().strip() or "another process"
-            print(f"{owner} still works in '{folder}': waiting for its end", flush=True)
+            print(f"{owner} or its stage still works in '{folder}': waiting for it", flush=True)
             hold(file.fileno(), wait=True)
         file.truncate(0)
         file.write(f"spnas auto (process {os.getpid()})\n")
