@@ -21,7 +21,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 
 from backbones.errors import UserError
-from detection.engine import wandb_writer
+from detection.engine import wandb_calls
 from detection.engine.config import add_engine_config
 from detection.engine.metrics import read_metrics
 from detection.engine.wandb_files import sync_command
@@ -259,7 +259,7 @@ def test_a_hanging_finish_is_given_up(
             waits.append(timeout)
             super().join(0.05)
 
-    monkeypatch.setattr(wandb_writer, "threading", SimpleNamespace(Thread=Impatient))
+    monkeypatch.setattr(wandb_calls, "threading", SimpleNamespace(Thread=Impatient))
     lines = log_of(LOGGER)
     writer = WandbWriter(OFFLINE, tmp_path)
     fake.run.answer.clear()
