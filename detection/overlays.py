@@ -32,9 +32,9 @@ def overlays_of(
         picked: which images.
         detected: detections in COCO's result format by image; those below ``SCORE`` are left out.
     """
-    metadata = MetadataCatalog.get(dataset)
-    labels = dict(enumerate(map(str, metadata.thing_classes), start=1))
     records = {record["image_id"]: record for record in load_records(dataset)}
+    metadata = MetadataCatalog.get(dataset)  # which has its classes once the records are loaded
+    labels = dict(enumerate(map(str, metadata.thing_classes), start=1))
     found = []
     for pick in picked:
         record = records[pick.image_id]

@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -195,7 +195,7 @@ class Artifacts:
 
 
 @contextlib.contextmanager
-def _told(item: Item, what: str) -> Any:
+def _told(item: Item, what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # of W&B's own types, which differ by version
