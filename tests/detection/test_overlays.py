@@ -77,14 +77,14 @@ def test_boxes_and_masks_are_those_of_pycocotools(truth: COCO) -> None:
     detected = by_image(predicted(truth))
     first, crowd, nothing = overlays_of("tiny_val", picked(truth, 100, 101, 105), detected)
     assert first.caption == "best 1: 0.jpg, F1 0.80" and dict(first.labels) == NAMES
-    assert first.image.shape == (72, 96, 3)
+    assert first.image.shape == (96, 72, 3)
     rows = truth.loadAnns(truth.getAnnIds(100))
     corners = [[x, y, x + w, y + h] for x, y, w, h in (row["bbox"] for row in rows)]
     np.testing.assert_allclose(first.truth.boxes, corners)
     assert first.truth.classes == (1, 2, 3) and first.truth.scores == ()
     assert np.array_equal(first.truth.mask, painted(truth, 100, 0, {1, 2, 3}))
     # what has a low score is left out, and the best is drawn last
-    np.testing.assert_allclose(first.found.boxes, np.array([corners[0], corners[2]]) + [3, 0, 3, 0])
+    np.testing.assert_allclose(first.found.boxes, np.add([corners[0], corners[2]], [3, 0, 3, 0]))
     assert (first.found.classes, first.found.scores) == ((1, 3), (0.51, 0.53))
     assert np.array_equal(first.found.mask, painted(truth, 100, 3, {1, 3}))
     assert np.array_equal(crowd.truth.mask, painted(truth, 101, 0, {4, 5, 6}))
@@ -94,10 +94,10 @@ def test_boxes_and_masks_are_those_of_pycocotools(truth: COCO) -> None:
 def test_a_large_image_is_shown_smaller(truth: COCO, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("detection.overlays.LONG_SIDE", 48)
     (small,) = overlays_of("tiny_val", picked(truth, 100), by_image(predicted(truth)))
-    assert small.image.shape == (36, 48, 3) and visualization.LONG_SIDE == 1000
+    assert small.image.shape == (48, 36, 3) and visualization.LONG_SIDE == 1000
     (x, y, width, height) = truth.loadAnns([1])[0]["bbox"]
     np.testing.assert_allclose(small.truth.boxes[0] * 2, [x, y, x + width, y + height])
-    assert small.truth.mask is not None and small.truth.mask.shape == (36, 48)
+    assert small.truth.mask is not None and small.truth.mask.shape == (48, 36)
     whole = painted(truth, 100, 0, {1, 2, 3})
     assert abs(4 * (small.truth.mask == 3).sum() - (whole == 3).sum()) < 0.1 * (whole == 3).sum()
 
