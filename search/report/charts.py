@@ -165,7 +165,7 @@ class Heat:
         """By itself, on white: (H, W, 3) bytes in RGB."""
         with mpl.rc_context({**_STYLE, **_ON_WHITE}):
             figure = self._figure()
-            figure.suptitle(f"{self.title}\n{self.note}", fontsize=8)
+            figure.suptitle("\n".join([self.title, *self.note.split("; ")]), fontsize=8)
             figure.set_dpi(_PICTURE_DPI)
             canvas = FigureCanvasAgg(figure)
             canvas.draw()
