@@ -12,7 +12,8 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -43,8 +44,11 @@ _TABLES = ("SEARCH.LATENCY_TABLE", "MODEL.SPNAS.LATENCY_TABLE")
 _WEIGHTS = (BACKBONE_FILE, DETECTOR_FILE, f"{BEST_MODEL}.pth")
 _FINAL = "model_final.pth"
 _DEPTH = 3  # folders between a file and its run's: family/80
-_USE_SECONDS = 60
+_SECONDS = 60
+"""That an answer of W&B's is waited for, beside the upload."""
 _MB = 1_000_000
+_MB_PER_SECOND = 1.0
+"""Slower uploads are not waited for."""
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +87,7 @@ def inputs(config: Mapping[str, Any], own: Path) -> list[Item]:
     return list(found.values())
 
 
-def group_of(items: list[Item]) -> str:
+def group_of(items: Sequence[Item]) -> str:
     """The group of the first run that files are from; empty where none has one."""
     groups = (remembered_run(item.run)[1] for item in items if item.run)
     return next(filter(None, groups), "")
@@ -154,24 +158,39 @@ class Artifacts:
     offline: bool
     largest: float
 
-    def made(self, item: Item) -> None:
-        """Makes an item an output of the run."""
-        with _told(item, "an output"):
-            self.run.log_artifact(self._artifact(item))
+    def made(self, items: Sequence[Item]) -> None:
+        """Makes items outputs of the run; online, waits for their upload."""
+        sent = []
+        for item in items:
+            with _told(item, "an output"):
+                sent.append((item, self.run.log_artifact(self._artifact(item))))
+        if self.offline or not sent:
+            return
+        size = sum(map(self._upload, items))
+        logger.info("Uploading %d artifacts of %.1f MB to W&B", len(sent), size)
+        ends = time.monotonic() + _SECONDS + size / _MB_PER_SECOND
+        for item, artifact in sent:
+            with _told(item, "an output"):
+                bounded(artifact.wait, max(ends - time.monotonic(), 0))
 
     def used(self, item: Item) -> None:
         """Makes an item an input of the run, and uploads it where W&B does not have it yet."""
         with _told(item, "an input"):
-            self._use(self._artifact(item))
+            self._use(self._artifact(item), _SECONDS + self._upload(item) / _MB_PER_SECOND)
 
-    def _use(self, artifact: Any) -> None:
+    def _use(self, artifact: Any, seconds: float) -> None:
         if not self.offline:
-            bounded(partial(self.run.use_artifact, artifact), _USE_SECONDS)
+            bounded(partial(self.run.use_artifact, artifact), seconds)
             return
         # use_artifact refuses to work offline, since it waits for the server. This is what it does
         # with a new artifact before it waits, and wandb sync makes it an input.
         send: Callable[..., object] = self.run._log_artifact
         send(artifact, aliases=[], is_user_created=True, use_after_commit=True)
+
+    def _upload(self, item: Item) -> float:
+        """MB of an item that are uploaded."""
+        size = item.file.stat().st_size / _MB
+        return size if size <= self.largest else 0.0
 
     def _artifact(self, item: Item) -> Any:
         artifact = self.wandb.Artifact(item.name, type=item.kind, metadata=metadata(item))

@@ -124,8 +124,7 @@ class WandbWriter(EventWriter):
         with self._guarded("look for artifacts"):
             if table := table_of(self._folder, self._config):
                 self._artifacts.used(table)
-            for item in outputs(self._folder):
-                self._artifacts.made(item)
+            self._artifacts.made(outputs(self._folder))
 
     def close(self) -> None:
         """Finishes the W&B run, within a bounded time."""

@@ -109,6 +109,15 @@ def test_without_masks_there_are_boxes_alone(truth: COCO) -> None:
     assert shown.truth.mask is not None
 
 
+def test_more_classes_than_a_byte_holds_have_boxes_alone(
+    truth: COCO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("detection.overlays._MOST_CLASSES", 2)
+    (shown,) = overlays_of("tiny_val", picked(truth, 100), by_image(predicted(truth)))
+    assert shown.found.mask is None and shown.truth.mask is None
+    assert shown.truth.classes == (1, 2, 3)
+
+
 def test_they_are_native_in_w_and_bs_files(tiny_cfg: CfgNode, truth: COCO, tmp_path: Path) -> None:
     """Ground truth and predictions, by name, as boxes and as masks, of the best and the worst."""
     folder = Path(tiny_cfg.OUTPUT_DIR)

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -244,23 +245,49 @@ def test_a_failure_is_said_and_the_run_goes_on(
     assert "no attribute '_log_artifact'" in line and line.endswith("the run goes on")
 
 
-def test_online_it_is_w_and_bs_own_call(tmp_path: Path) -> None:
-    """Which uploads what W&B does not have yet, and makes it an input."""
+class _Artifact:
+    """Stands for one of W&B's; an upload takes ``answer``."""
+
+    answer = threading.Event()
+
+    def __init__(self, name: str, type: str, metadata: dict[str, Any]) -> None:
+        self.name, self.type, self.files = name, type, []
+
+    def add_file(self, path: str, **options: Any) -> None:
+        self.files.append((path, options["policy"]))
+
+    def wait(self) -> None:
+        self.answer.wait(60)
+
+
+def test_online_they_are_w_and_bs_own_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_of: Callable[[str], list[str]]
+) -> None:
+    """An upload that does not end is given up, and said."""
+    lines = log_of(LOGGER)
     file = tmp_path / "pixel1.json"
     file.write_text("{}")
-    calls: list[tuple[str, Any]] = []
+    calls: list[tuple[str, _Artifact]] = []
 
-    class Artifact:
-        def __init__(self, name: str, type: str, metadata: dict[str, Any]) -> None:
-            self.name, self.type, self.files = name, type, []
+    def log_artifact(artifact: _Artifact) -> _Artifact:
+        calls.append(("made", artifact))
+        return artifact
 
-        def add_file(self, path: str, **options: Any) -> None:
-            self.files.append((path, options["policy"]))
-
-    online = SimpleNamespace(use_artifact=lambda artifact: calls.append(("used", artifact)))
-    Artifacts(SimpleNamespace(Artifact=Artifact), online, False, 1.0).used(
-        Item("latency_table-pixel1", "latency_table", file)
+    run = SimpleNamespace(
+        use_artifact=lambda artifact: calls.append(("used", artifact)), log_artifact=log_artifact
     )
-    ((call, artifact),) = calls
-    assert (call, artifact.name, artifact.type) == ("used", "latency_table-pixel1", "latency_table")
-    assert artifact.files == [(str(file), "immutable")]
+    artifacts = Artifacts(SimpleNamespace(Artifact=_Artifact), run, False, 1.0)
+    table = Item("latency_table-pixel1", "latency_table", file)
+    artifacts.used(table)
+    _Artifact.answer.set()
+    artifacts.made([table])
+    assert [call for call, _ in calls] == ["used", "made"]
+    for _, artifact in calls:
+        assert (artifact.name, artifact.type) == ("latency_table-pixel1", "latency_table")
+        assert artifact.files == [(str(file), "immutable")]
+    assert lines == ["INFO: Uploading 1 artifacts of 0.0 MB to W&B"]
+    _Artifact.answer.clear()
+    monkeypatch.setattr(wandb_artifacts, "_SECONDS", 0.05)
+    artifacts.made([table])
+    _Artifact.answer.set()
+    assert "as an output of this run (TimeoutError: no answer within" in lines[-1]

@@ -73,9 +73,10 @@ def test_a_picture_has_the_shades_of_the_values() -> None:
     assert pixels.dtype == np.uint8 and pixels.shape[2] == 3
     colours, counts = np.unique(pixels.reshape(-1, 3), axis=0, return_counts=True)
     shades = {tuple(colour): count for colour, count in zip(colours.tolist(), counts, strict=True)}
-    pale, dark = (mpl.colormaps["PuBu"](value, bytes=True)[:3].tolist() for value in (0.0, 1.0))
-    assert shades[tuple(pale)] == pytest.approx(shades[tuple(dark)], rel=0.03)  # less the dot
-    assert shades[tuple(dark)] > 0.1 * counts.sum() and (209, 73, 91) in shades
+    ends = (mpl.colormaps["PuBu"](value, bytes=True)[:3] for value in (0.0, 1.0))
+    pale, dark = (tuple(map(int, colour)) for colour in ends)
+    assert shades[pale] == pytest.approx(shades[dark], rel=0.03)  # less the dot
+    assert shades[dark] > 0.1 * counts.sum() and (209, 73, 91) in shades
     edges = np.concatenate([pixels[:2].reshape(-1, 3), pixels[:60, :2].reshape(-1, 3),
                             pixels[:60, -2:].reshape(-1, 3)])  # fmt: skip
     assert (edges == 255).all()
