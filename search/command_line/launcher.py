@@ -13,7 +13,7 @@ from backbones.paths import tools_folder
 from backbones.version import project_version
 from search.command_line.registry import GROUPS, TOOLS, Tool
 
-__all__ = ["listing", "main", "project_version", "start"]
+__all__ = ["listing", "main", "start"]
 
 EXIT_USER_ERROR = 2
 _FRAMEWORKS = ("detectron2", "torch", "torchvision")
