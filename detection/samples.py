@@ -238,7 +238,7 @@ def _instances(found: Sequence[Found], metadata: Any) -> Instances:
 
 def class_index(item: Found, metadata: Any) -> int:
     """The class of a detection, from 0 on."""
-    classes = metadata.get("thing_dataset_id_to_contiguous_id") or {}
+    classes: Mapping[Any, int] = metadata.get("thing_dataset_id_to_contiguous_id") or {}
     return int(classes.get(item["category_id"], item["category_id"]))
 
 
