@@ -271,7 +271,8 @@ def _parts(folder: Path) -> list[dict[str, Any]]:
 
 def _figures(part: Mapping[str, Any]) -> dict[str, Any]:
     """Runtimes, target and scores of one part of the results."""
-    names = ("predicted_runtime", "target_runtime", "runtime", "measured_runtime", "unit")
+    runtimes = ("predicted_runtime", "target_runtime", "runtime", "measured_runtime")
+    names = (*runtimes, "unit", "runtime_unit")
     found = {name: part[name] for name in names if part.get(name) is not None}
     val = {f"val/{name}": value for name, value in part.get("val", {}).items()}
     scores = {
