@@ -52,7 +52,7 @@ def prepare(
         items: what to measure.
         reference: tells the pace of the device.
         engine: converts; it need not run what it converts.
-        setting: what :func:`collect` needs to know again.
+        setting: what collecting needs to know again.
         device: ``cpu`` or ``cuda``, of the other machine.
         threads: of one inference there.
         rounds: visits to every item.
