@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from sphinx.addnodes import pending_xref
 from sphinx.errors import ExtensionError
+from sphinx.ext.autosummary import autosummary_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from docutils.nodes import document
+    from docutils.nodes import Element, document
     from sphinx.application import Sphinx
     from sphinx.domains import Domain
 
@@ -61,8 +62,9 @@ def write_pages(app: Sphinx) -> None:
     for name in PACKAGES:
         package = import_module(name)
         parts += [_title(name, "-"), f"{(package.__doc__ or '').strip()}\n"]
-        parts += [_table(name, getattr(package, "__all__", None) or _modules(name)), _tree([name])]
+        parts += [_table(name, getattr(package, "__all__", None) or _modules(name))]
         _write_module(folder, name)
+    parts += [".. toctree::\n   :hidden:\n", *(f"   /{FOLDER}/{name}" for name in PACKAGES), ""]
     Path(app.srcdir, "index.rst").write_text("\n".join(parts), encoding="utf-8")
 
 
@@ -74,12 +76,14 @@ def _write_module(folder: Path, name: str) -> None:
     elsewhere = [public for public in offered if _home(module, public) != name]
     own = ", ".join(public for public in offered if public not in elsewhere)
     members = f"   :members: {own}\n" if own or not offered else ""
-    parts = [_title(name), f".. automodule:: {name}\n{members}   :show-inheritance:\n"]
+    parent = name.rpartition(".")[0]
+    # with all modules in every page's sidebar, pages take longer than what is on them
+    parts = [":orphan:\n", _title(name), f"In :mod:`{parent}`.\n"] if parent else [_title(name)]
+    parts += [f".. automodule:: {name}\n{members}   :show-inheritance:\n"]
     if elsewhere:
         parts += [".. rubric:: Offered here\n", _table(name, elsewhere)]
     if below:
         parts += [".. rubric:: Modules\n", _table(name, below)]
-        parts += [_tree([f"{name}.{child}" for child in below])]
     Path(folder, f"{name}.rst").write_text("\n".join(parts), encoding="utf-8")
     for child in below:
         _write_module(folder, f"{name}.{child}")
@@ -107,17 +111,19 @@ def _table(module: str, names: Sequence[str]) -> str:
     return "\n".join([*lines, *(f"   {name}" for name in names), ""])
 
 
-def _tree(pages: list[str]) -> str:
-    return "\n".join(
-        [".. toctree::\n   :hidden:\n", *(f"   /{FOLDER}/{page}" for page in pages), ""]
-    )
-
-
 def name_in_full(app: Sphinx, doctree: document) -> None:
     """Makes names that a module has from another one those of where they are defined."""
-    for node in doctree.findall(pending_xref):
-        if node.get("refdomain") == "py" and (name := _defined(node)):
+    summaries = {id(node) for table in doctree.findall(autosummary_table) for node in _names(table)}
+    for node in _names(doctree):
+        if name := _defined(node):
             node["reftarget"] = name
+        elif id(node) in summaries and node["reftype"] != "obj":
+            # a sentence of another module, which means its own names; its page has the link
+            node.replace_self(node.children)
+
+
+def _names(node: Element) -> list[pending_xref]:
+    return [found for found in node.findall(pending_xref) if found.get("refdomain") == "py"]
 
 
 def _defined(node: pending_xref) -> str | None:
