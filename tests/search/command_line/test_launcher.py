@@ -47,6 +47,24 @@ def spnas(*words: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environ)
 
 
+@pytest.mark.parametrize(
+    ("words", "unbuffered"), [((), ""), (("--version",), "1"), (("report", "--help"), "")]
+)
+def test_a_reader_may_leave(words: tuple[str, ...], unbuffered: str) -> None:
+    """As ``head`` does."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "search.command_line", *words],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": unbuffered},
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (launcher.EXIT_READER_LEFT, "")
+
+
 def test_every_script_is_one_command() -> None:
     scripts = sorted(tool.script for tools in GROUPS.values() for tool in tools)
     assert scripts == sorted(path.name for path in (ROOT / "tools").glob("*.py"))
