@@ -1,4 +1,4 @@
-# make demo | test | lint: each sets up what it needs in .venv, from the lock file.
+# make demo | test | lint | api: each sets up what it needs in .venv, from the lock file.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,18 +9,23 @@ export OMP_NUM_THREADS ?= $(CORES)
 # Processes for the tests, one thread each; a process takes up to 3 GB.
 JOBS ?= $(shell test $(CORES) -gt 4 && echo 4 || echo $(CORES))
 
-.PHONY: demo test lint install lock lock-check clean
+.PHONY: demo test lint api install lock lock-check clean
 
 demo: $(READY)
 	$(BIN)/python tools/demo.py
 
-test: lint
+test: lint api
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The pages of all modules: build/api/html/index.html. Every warning is an error.
+api: $(READY)
+	rm -rf build/api && mkdir -p build/api/source
+	$(BIN)/python -m sphinx -c docs/api -b html -qEW --keep-going build/api/source build/api/html
 
 install: $(READY)
 

@@ -50,6 +50,7 @@ EXTRAS: dict[str, Extra] = {
     "tune": Extra(("botorch", "optuna>=5", "optuna-integration", "sqlalchemy")),
     "cluster": Extra(("submitit>=1.5",)),
 }
+"""By name, as in ``setup.cfg``."""
 
 
 def require(*modules: str, extra: str = "") -> None:

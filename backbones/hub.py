@@ -16,6 +16,8 @@ from backbones.files import read_json
 from backbones.specs import PerChannel
 
 HUB_SCHEMES = ("hf-hub:", "hf_hub:", "local-dir:")
+"""What names of the hub, or of a folder in its form, begin with."""
+
 CONFIG_FILE = "config.json"
 WEIGHTS_FILES = ("model.safetensors", "pytorch_model.safetensors", "pytorch_model.bin")
 

@@ -48,7 +48,7 @@ class PredictionImages(DatasetEvaluator):
     """Draws the first images of a test set: the ground truth, and to its right what was found.
 
     It runs beside the evaluator of the metrics, so it costs no inference of its own. During
-    training the pictures also go to the event storage; they stay in :attr:`images` in any case.
+    training the pictures also go to the event storage; they stay in ``images`` in any case.
     """
 
     def __init__(

@@ -60,7 +60,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--search-config-file", default="search/digits.yaml", metavar="FILE")
     parser.add_argument("--seeds", type=int, default=1, help="of every network (default: 1)")
-    parser.add_argument("--num-gpus", metavar="N", help="as for tools/train_net.py, of every run")
+    parser.add_argument("--num-gpus", metavar="N", help="of every run, as its own command takes it")
     add_workers(
         parser,
         "runs at once, each with its share of the cores and the GPUs; the detector's runtime and "

@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 from backbones.errors import UserError
+from search.command_line.registry import tool_command
 from search.profiling.cli import (
     add_elsewhere_arguments,
     add_profiling_arguments,
@@ -50,8 +51,8 @@ def main(args: argparse.Namespace) -> None:
         table = LatencyTable.load(args.table)
         space = load_space(args)
         prepare_evaluation(args.prepare, table, space, args.networks, args.seed, args.rounds)
-        tool = "tools/evaluate_latency.py"
-        say_prepared(args.prepare, f"{tool} --collect {args.prepare} --output REPORT")
+        collect = ("--collect", str(args.prepare), "--output", "REPORT")
+        say_prepared(args.prepare, tool_command("evaluate_latency.py", *collect))
         return
     if args.output is None:
         raise UserError("--output is missing: the report to write, e.g. output/my_report.json")

@@ -1,10 +1,5 @@
 #!/usr/bin/env python
-"""Packs a folder of classification images into tar files, for machines that wait for small files.
-
-Example::
-
-    python tools/pack_images.py datasets/imagenet datasets/imagenet_shards
-"""
+"""Packs a folder of images into tar files, for storage that is slow with small files."""
 
 from __future__ import annotations
 
@@ -14,7 +9,8 @@ from pathlib import Path
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        epilog="example: %(prog)s datasets/imagenet datasets/imagenet_shards",
     )
     parser.add_argument("source", type=Path, help="folder with train/<class>/* and val/<class>/*")
     parser.add_argument("target", type=Path, help="folder of the tar files")

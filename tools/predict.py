@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Finds objects or classes on photos, and writes results and drawings.
 
-The model is a detector's checkpoint, the folder of a detector's or a classifier's run, or a file of
-tools/export_model.py. A detector's results are in COCO's formats: predictions.json with images and
+The model is a detector's checkpoint, the folder of a detector's or a classifier's run, or an
+exported file. A detector's results are in COCO's formats: predictions.json with images and
 classes, coco_instances_results.json without; a classifier's are predictions.json and
 predictions.csv with the five likeliest classes. The exit code is 1 if some of the images could not
 be read, and 2 if nothing was done.

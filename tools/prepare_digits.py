@@ -1,10 +1,5 @@
 #!/usr/bin/env python
-"""Makes the embedded digits data set and prints what is in it.
-
-Example::
-
-    python tools/prepare_digits.py --root datasets
-"""
+"""Makes the embedded digits data set and prints what is in it."""
 
 from __future__ import annotations
 
@@ -12,7 +7,7 @@ import argparse
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--root", help="folder of the data sets (default: $DETECTRON2_DATASETS or 'datasets')"
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from backbones.errors import UserError
 from backbones.files import write_json
 from backbones.precisions import PRECISIONS
+from search.command_line.registry import tool_command
 from search.profiling.cli import (
     add_elsewhere_arguments,
     add_profiling_arguments,
@@ -97,7 +98,7 @@ def parse() -> argparse.Namespace:
         type=Path,
         metavar="FILE",
         help="also measure networks that the correction does not know, in the same turns, and "
-        "write this report of the table's error, as tools/evaluate_latency.py does",
+        f"write this report of the table's error, as {tool_command('evaluate_latency.py')} does",
     )
     parser.add_argument(
         "--evaluation-networks",
@@ -159,9 +160,9 @@ def prepare(args: argparse.Namespace) -> None:
         args.networks,
         args.evaluation_networks if args.evaluation else 0,
     )
-    report = " --evaluation REPORT" if args.evaluation else ""
-    tool = "tools/profile_latency.py"
-    say_prepared(args.prepare, f"{tool} --collect {args.prepare} --output TABLE{report}")
+    report = ("--evaluation", "REPORT") if args.evaluation else ()
+    collect = ("--collect", str(args.prepare), "--output", "TABLE", *report)
+    say_prepared(args.prepare, tool_command("profile_latency.py", *collect))
 
 
 def collect(args: argparse.Namespace) -> None:

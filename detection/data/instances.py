@@ -11,7 +11,7 @@ from detectron2.data.detection_utils import annotations_to_instances
 from detectron2.structures import Instances
 
 HAS_MASK = "gt_has_mask"
-"""Field of the objects' instances; proposals get it by its name, as all that begins with gt_."""
+"""Field of the objects' instances; proposals get it by its name, as all beginning with ``gt_``."""
 
 
 def masked_instances(

@@ -21,7 +21,7 @@ def user_message(error: UserError) -> str:
     """The message as one line.
 
     An error that a ``DataLoader`` worker re-raises carries the worker's traceback as its text;
-    the message proper is what follows the last ``SomeError: `` in it.
+    the message proper is what follows the last ``SomeError:`` in it.
     """
     text = str(error)
     if "Original Traceback" in text:

@@ -39,8 +39,8 @@ outputs = model([{"image": image}])  # (3, H, W), 0 to 255, channels as INPUT.FO
 ```
 
 To evaluate it on a data set, or to go on from it, give `MODEL.WEIGHTS FOLDER/model.safetensors`
-and, where there is one, `MODEL.SPNAS.ARCH FOLDER/architecture.json` to `tools/train_net.py
---config-file FOLDER/config.yaml`.
+and, where there is one, `MODEL.SPNAS.ARCH FOLDER/architecture.json` to
+`spnas train --config-file FOLDER/config.yaml`.
 """
 
 

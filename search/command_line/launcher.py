@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
+import select
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.machinery import SourceFileLoader
-from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 
 from backbones.paths import tools_folder
+from backbones.version import project_version
 from search.command_line.registry import GROUPS, TOOLS, Tool
 
-__all__ = ["listing", "main", "project_version", "start"]
+__all__ = ["listing", "main", "start"]
 
 EXIT_USER_ERROR = 2
+EXIT_READER_LEFT = 141
+"""What shells report of a program that a closed pipe has ended."""
 _FRAMEWORKS = ("detectron2", "torch", "torchvision")
 
 
@@ -32,7 +36,40 @@ def main(words: Sequence[str] | None = None) -> int:
         from search.command_line.completion import complete
 
         complete()
-    first, *rest = [*(sys.argv[1:] if words is None else words)] or [""]
+    with _reader_may_leave():
+        return _start([*(sys.argv[1:] if words is None else words)])
+
+
+@contextlib.contextmanager
+def _reader_may_leave() -> Iterator[None]:
+    """Ends without a traceback where what is printed is read no more, as by ``spnas | head``.
+
+    Raises:
+        SystemExit: then.
+    """
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not _reader_left():
+            raise  # it is another pipe, such as one to a process of a loader
+        # what is in the buffer goes nowhere, for Python itself would try once more and complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_READER_LEFT)
+
+
+def _reader_left() -> bool:
+    if not hasattr(select, "poll"):  # on Windows
+        return False
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _start(words: Sequence[str]) -> int:
+    first, *rest = words or [""]
     if first == "help" and rest:
         first, rest = rest[0], ["--help"]
     if first in ("", "help", "-h", "--help"):
@@ -54,14 +91,6 @@ def listing() -> str:
     for title, tools in GROUPS.items():
         lines += [f"{title}:", *(f"  {tool.name:{width}}  {tool.summary}" for tool in tools), ""]
     return "\n".join([*lines, "spnas COMMAND --help explains a command; spnas --version"])
-
-
-def project_version() -> str:
-    """As the installed metadata states it."""
-    try:
-        return version("spnas")
-    except PackageNotFoundError:
-        return "of a checkout that is not installed"
 
 
 def _unknown(name: str) -> str:

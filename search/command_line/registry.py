@@ -9,7 +9,7 @@ from pathlib import Path
 
 from backbones.paths import tools_folder
 
-__all__ = ["GROUPS", "TOOLS", "Tool", "tool_words", "typed"]
+__all__ = ["GROUPS", "TOOLS", "Tool", "tool_command", "tool_words", "typed"]
 
 _LAUNCHER = str(Path(__file__).resolve().with_name("__main__.py"))
 
@@ -104,3 +104,13 @@ def typed(words: Sequence[str]) -> str:
         words: what follows ``python``; the first ones by :func:`tool_words`.
     """
     return shlex.join(["spnas", *words[1:]] if words[0] == _LAUNCHER else ["python", *words])
+
+
+def tool_command(script: str, *words: str) -> str:
+    """How a user who is where this process is types a tool; for messages and records.
+
+    Args:
+        script: below ``tools/``.
+        words: behind it, such as ``--resume``.
+    """
+    return typed([*tool_words(script), *words])

@@ -11,6 +11,7 @@ from backbones.inference import Engine, make_engine
 from backbones.latency import LatencyTable
 from backbones.precisions import short_name
 from detection.deployment import Deployment
+from search.command_line.registry import tool_command
 from search.profiling.evaluation import Trial
 from search.profiling.pace import reference_item
 from search.profiling.prepared import collected, prepare, prepared_setting
@@ -74,7 +75,7 @@ def collect_table(folder: Path, output: Path, evaluation: Path | None = None) ->
         UserError: if the folder is of something else, is not measured to its end, or has no
             networks to judge the table on.
     """
-    setting = _setting(folder, "table", "tools/evaluate_latency.py")
+    setting = _setting(folder, "table", "evaluate_latency.py")
     if evaluation and not setting["evaluation_networks"]:
         raise UserError(
             f"'{folder}' has no networks for --evaluation; prepare it with --evaluation as well"
@@ -128,7 +129,7 @@ def collect_evaluation(folder: Path, output: Path) -> dict[str, Any]:
     Raises:
         UserError: if the folder is of something else, or is not measured to its end.
     """
-    setting = _setting(folder, "evaluation", "tools/profile_latency.py")
+    setting = _setting(folder, "evaluation", "profile_latency.py")
     table, space = LatencyTable.load(folder / _TABLE), SearchSpace.load(folder / _SPACE)
     trial = Trial.of(table, space, setting["networks"], setting["seed"])
     found, how = collected(folder)
@@ -141,8 +142,9 @@ def _write(folder: Path, space: SearchSpace, table: LatencyTable | None = None) 
         table.save(folder / _TABLE)
 
 
-def _setting(folder: Path, makes: str, other_tool: str) -> dict[str, Any]:
+def _setting(folder: Path, makes: str, other_script: str) -> dict[str, Any]:
     setting = prepared_setting(folder)
     if setting.get("makes") != makes:
-        raise UserError(f"'{folder}' was not prepared by this tool; collect it with {other_tool}")
+        other = tool_command(other_script, "--collect", str(folder))
+        raise UserError(f"'{folder}' was not prepared by this tool; collect it with: {other}")
     return setting

@@ -20,6 +20,7 @@ from backbones.inference.board.models import MODULES
 from backbones.inference.board.turns import in_turns, read_visits
 from backbones.inference.hardware import title
 from backbones.inference.measurement import Measurement
+from search.command_line.registry import tool_command
 from search.profiling.journal import Journal, Visit
 from search.profiling.measuring import convert, without_model
 from search.profiling.pace import EVERY, at_one_pace
@@ -51,7 +52,7 @@ def prepare(
         items: what to measure.
         reference: tells the pace of the device.
         engine: converts; it need not run what it converts.
-        setting: what :func:`collect` needs to know again.
+        setting: what collecting needs to know again.
         device: ``cpu`` or ``cuda``, of the other machine.
         threads: of one inference there.
         rounds: visits to every item.
@@ -158,6 +159,6 @@ def collected(folder: Path) -> tuple[dict[str, Measurement], MeasuredWith]:
         cores=facts["cores"] if plan["device"] == "cpu" else None,
         rounds=plan["rounds"],
         minutes=float(facts.get("minutes", 0.0)),
-        command="tools/profile_latency.py --prepare and --collect",
+        command=f"{tool_command('profile_latency.py', '--prepare')} and --collect",
     )
     return at_one_pace(visits, plan["reference"]), how

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 from backbones.inference import Engine
 from backbones.inference.hardware import available_cores, device_name
 from backbones.latency import LatencyTable
 from backbones.precisions import PRECISIONS
+from search.command_line.registry import tool_command
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class MeasuredWith:
     cores: int | None
     rounds: int
     minutes: float
-    command: str = "tools/profile_latency.py"
+    command: str = field(default_factory=partial(tool_command, "profile_latency.py"))
 
     @classmethod
     def here(cls, engine: Engine, rounds: int, minutes: float) -> MeasuredWith:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +16,7 @@ from backbones.zoo import load_architecture
 from detection.engine.metrics import METRICS_FILE, read_metrics
 from detection.engine.results import RESULTS_FILE
 from detection.engine.reuse import read_config
+from search.command_line.registry import TOOLS, tool_command
 from search.report.log_file import LogFacts, read_log
 from search.runs.layers_file import LAYERS_FILE
 
@@ -88,8 +88,7 @@ class Run:
     @property
     def commands(self) -> list[str]:
         """The commands of the run as they are typed."""
-        script = re.compile(r"[\w.-]+\.py\b")
-        return [f"python tools/{c}" if script.match(c) else c for c in self.log.commands]
+        return [_as_typed(command) for command in self.log.commands]
 
     @property
     def finished(self) -> bool:
@@ -140,6 +139,14 @@ def _beside(folder: Path, named: str) -> str:
         return named
     moved = (folder.resolve().parent.joinpath(*parts[n:]) for n in range(1, len(parts) - 1))
     return str(next((file for file in moved if file.is_file()), named))
+
+
+def _as_typed(logged: str) -> str:
+    """A command of a log, in which a script of ours has no folder."""
+    script, space, rest = logged.partition(" ")
+    if script not in (tool.script for tool in TOOLS.values()):
+        return logged
+    return f"{tool_command(script)}{space}{rest}"
 
 
 @dataclass(frozen=True)
@@ -236,6 +243,6 @@ def _read_study(file: Path) -> Study:
     if not known:
         raise UserError(
             f"'{file}' is no study that a report shows; expected the JSON of "
-            "tools/compare_backbones.py or tools/compare_search.py"
+            f"{tool_command('compare_backbones.py')} or {tool_command('compare_search.py')}"
         )
     return Study(file, content)

@@ -32,6 +32,7 @@ from search.studies.known_answer.tables import known_answer_section
 from search.studies.methods.tables import importance_section, study_section
 from search.studies.precisions.report import precisions_section
 from search.studies.pretrained.tables import study_section as pretrained_section
+from search.studies.reproduction import hours_section, se_section
 from search.studies.tuning.report import tuning_section
 from search.studies.weights import weights_section
 
@@ -132,6 +133,8 @@ SECTIONS: dict[str, Section | CodeSection] = {
     "search-step-gpu": Section("search-step-gpu", search_steps_section),
     "gpu": Section("gpu", gpu_section),
     "weights": Section("weights", weights_section),
+    "reproduction-hours": Section("gpu", hours_section),
+    "reproduction-se": Section("latency-*_224", se_section),
 }
 """By name. Every one stands in one page."""
 

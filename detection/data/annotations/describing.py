@@ -18,7 +18,7 @@ def finding(
     """What is said of one kind; None if nothing has it.
 
     Args:
-        key: of :data:`KINDS`.
+        key: of :data:`detection.data.annotations.kinds.KINDS`.
         count: how many have it.
         example: the first of them.
         share: of all that could have it.
@@ -45,7 +45,7 @@ def of_rows(
     """What is said of annotations.
 
     Args:
-        key: of :data:`KINDS`.
+        key: of :data:`detection.data.annotations.kinds.KINDS`.
         file: that they are in.
         rows: (N) truth values, which of its annotations have the fault.
         shows: the key of the annotation that the example quotes.

@@ -10,7 +10,7 @@ import numpy as np
 def resized_size(
     size: Sequence[int], shortest: int, longest: int, canvas: Sequence[int] | None = None
 ) -> tuple[int, int]:
-    """Height and width by the rule of :func:`prepare`, as Detectron2's ``ResizeShortestEdge``."""
+    """Height and width by a rule of ``prepare``, as Detectron2's ``ResizeShortestEdge``."""
     height: float
     width: float
     height, width = size

@@ -144,7 +144,7 @@ def data_section(report: Mapping[str, Any]) -> str:
     rows = [
         ["reading the annotation file", f"{seconds['read']:.1f} s"],
         ["reading and checking, as before every run", f"{before_run:.1f} s"],
-        ["`tools/check_data.py`, with all it says", f"{seconds['inspect']:.1f} s"],
+        ["`spnas check-data`, with all it says", f"{seconds['inspect']:.1f} s"],
     ]
     size = report["json_bytes"] / 2**20
     setting = f"{report['images']:,} images, {report['annotations']:,} annotations ({size:.0f} MiB)"

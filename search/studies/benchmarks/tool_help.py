@@ -10,6 +10,7 @@ from typing import Any
 from backbones.errors import UserError
 from backbones.paths import tools_folder
 from detection.engine.provenance import provenance
+from search.command_line.registry import tool_command
 
 
 def help_report(repeats: int) -> dict[str, Any]:
@@ -38,5 +39,7 @@ def _seconds(name: str) -> float:
         [sys.executable, str(tools_folder() / name), "--help"], capture_output=True, text=True
     )
     if done.returncode:
-        raise UserError(f"tools/{name} --help fails: {done.stderr.strip().splitlines()[-1]}")
+        raise UserError(
+            f"{tool_command(name)} --help fails: {done.stderr.strip().splitlines()[-1]}"
+        )
     return round(time.perf_counter() - start, 3)

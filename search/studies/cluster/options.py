@@ -20,6 +20,7 @@ LAST_SIGNAL = "USR1"
 checkpoint. At submitit's own, USR2, they would end without."""
 
 LAST_SIGNAL_S = 90
+"""As much as a training needs to end a step and to write its checkpoint."""
 
 _NUMBERS: Mapping[str, type[int] | type[float]] = {
     "timeout_min": int,

@@ -16,6 +16,7 @@ from detection.engine.metrics import read_metrics
 from detection.engine.reuse import read_config
 from detection.report import ModelCost
 from detection.scoring import METRICS
+from search.command_line.registry import tool_command
 
 PER_RUN = (
     *("MODEL.SPNAS.ARCH", "MODEL.SPNAS.WIDTH_MULT", "MODEL.TIMM.NAME", "MODEL.TIMM.PRETRAINED"),
@@ -77,8 +78,8 @@ def load_run(folder: Path, name: str | None = None, classifier: Path | None = No
         # values of other types, or keys that another version writes
         raise UserError(
             f"the files of the run '{folder}' are not as this version writes them "
-            f"({type(error).__name__}: {error}); write its results again by spnas train "
-            "--eval-only, or leave it out"
+            f"({type(error).__name__}: {error}); write its results again by "
+            f"{tool_command('train_net.py', '--eval-only')}, or leave it out"
         ) from None
 
 
@@ -113,11 +114,12 @@ def _loaded(folder: Path, name: str | None, classifier: Path | None) -> Detector
     )
 
 
-def _finished(folder: Path, part: str, tool: str) -> Any:
+def _finished(folder: Path, part: str, script: str) -> Any:
     """A part of the results of a run that has come to its end."""
-    results = read_json(folder / "results.json", f"results of a run of tools/{tool}")
+    tool = tool_command(script)
+    results = read_json(folder / "results.json", f"results of a run of '{tool}'")
     if not isinstance(results, dict) or not isinstance(results.get(part), dict):
-        raise UserError(f"'{folder}' is not a run of tools/{tool}; its results are of others")
+        raise UserError(f"'{folder}' is not a run of '{tool}'; its results are of others")
     return results[part]
 
 

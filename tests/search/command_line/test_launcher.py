@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from backbones import version as project
 from backbones.paths import tools_folder
 from search.command_line import launcher
 from search.command_line.launcher import listing, main
@@ -46,6 +47,24 @@ def spnas(*words: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environ)
 
 
+@pytest.mark.parametrize(
+    ("words", "unbuffered"), [((), ""), (("--version",), "1"), (("report", "--help"), "")]
+)
+def test_a_reader_may_leave(words: tuple[str, ...], unbuffered: str) -> None:
+    """As ``head`` does."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "search.command_line", *words],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": unbuffered},
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (launcher.EXIT_READER_LEFT, "")
+
+
 def test_every_script_is_one_command() -> None:
     scripts = sorted(tool.script for tools in GROUPS.values() for tool in tools)
     assert scripts == sorted(path.name for path in (ROOT / "tools").glob("*.py"))
@@ -74,7 +93,7 @@ def test_ways_to_ask_for_the_listing(words: list[str], capsys: pytest.CaptureFix
 
 
 def test_version(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launcher, "version", {"spnas": "1.2.3"}.__getitem__)
+    monkeypatch.setattr(project, "version", {"spnas": "1.2.3"}.__getitem__)
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == "spnas 1.2.3\n"
 
@@ -83,9 +102,9 @@ def test_the_version_of_a_checkout(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def missing(name: str) -> str:
-        raise launcher.PackageNotFoundError(name)
+        raise project.PackageNotFoundError(name)
 
-    monkeypatch.setattr(launcher, "version", missing)
+    monkeypatch.setattr(project, "version", missing)
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == "spnas of a checkout that is not installed\n"
 

@@ -81,7 +81,9 @@ def test_a_table_of_elsewhere_is_the_one_of_here(
         small_space, file_engine, DEPLOYMENT, here, 2, 12, tmp_path / "expected.json", 4
     )
     assert found.versions == {"onnxruntime": "0.9", "known": "1.0"}
-    assert found.source.startswith("tools/profile_latency.py --prepare and --collect, 2 rounds")
+    assert found.source.startswith(
+        "python tools/profile_latency.py --prepare and --collect, 2 rounds"
+    )
     same = {"versions": expected.versions, "source": expected.source}
     assert dataclasses.replace(found, **same) == expected
     assert LatencyTable.load(there) == found
@@ -109,7 +111,7 @@ def test_an_evaluation_of_elsewhere_is_the_one_of_here(
     found = collect_evaluation(tmp_path / "other", tmp_path / "other.json")
     assert f"measured with {table.device} (the table: Pixel 9)" in found["warning"]
     assert "What table 't' is judged by was measured with" in caplog.text
-    with pytest.raises(UserError, match=r"not prepared by this tool; .*tools/evaluate_latency.py"):
+    with pytest.raises(UserError, match=r"this tool; collect it with: .*evaluate.latency"):
         collect_table(tmp_path / "other", tmp_path / "t.json")
 
 

@@ -277,7 +277,7 @@ def test_a_configuration_of_a_run_is_data(tmp_path: Path) -> None:
     ("results", "message"),
     [
         (None, "no results of a run"),
-        ({"classification": {}}, "is not a run of tools/train_net.py"),
+        ({"classification": {}}, "is not a run of '.* tools/train_net.py'"),
         ({"detection": {"cost": COST, "scores": {"x": {}, "y": {}}}}, "was evaluated on x, y"),
     ],
 )
