@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -193,7 +194,7 @@ def convert(network: Exportable, kind: Format) -> bytes:
     divisor = network.preprocessing.resizing.divisor
     height, width = network.size
     single = torch.zeros(1, 3, height, width)
-    try:
+    with said_of_converters(kind, "network", "an architecture"):
         if kind == "litert":
             return to_litert(folded(network.module, [single]), [single])
         # sides of an example are told apart, and none is 1, which exporters take for fixed
@@ -209,16 +210,32 @@ def convert(network: Exportable, kind: Format) -> bytes:
             dynamic=[_SIDES],
             divisor=divisor,
         )
+
+
+@contextlib.contextmanager
+def said_of_converters(kind: Format, what: str, other: str) -> Iterator[None]:
+    """Turns what a converter raises into a user's error.
+
+    Args:
+        kind: format of the file.
+        what: is converted.
+        other: that could be converted, with its article.
+
+    Raises:
+        UserError: with the reason and the way out.
+    """
+    try:
+        yield
     except UserError:
         raise
     except Exception as error:  # converters raise many types, and whole tracebacks as text
         raise UserError(
-            f"--format {kind} cannot hold this network ({first_reason(error)}); take another "
-            "format, or an architecture without that operator"
+            f"--format {kind} cannot hold this {what} ({_first_reason(error)}); take another "
+            f"format, or {other} without that operator"
         ) from error
 
 
-def first_reason(error: BaseException) -> str:
+def _first_reason(error: BaseException) -> str:
     """The first line of the error that a chain of them began with."""
     while error.__cause__ is not None:
         error = error.__cause__

@@ -104,7 +104,7 @@ def _asked_workers(error: BaseException) -> list[BaseProcess]:
     return []
 
 
-def explaining_deaths(function: Callable[[], None]) -> None:
+def explaining_deaths(function: Callable[[], object]) -> None:
     """Calls a function, and turns the death of a data loader's process into a user's error.
 
     It is no context manager: a death is raised wherever Python is, the leaving of one included.

@@ -16,8 +16,8 @@ from backbones.deployment.contract import Contract, Network, contract_path
 from backbones.deployment.exporting import (
     check_request,
     checks_of,
-    first_reason,
     package_versions,
+    said_of_converters,
 )
 from backbones.deployment.folding import folded
 from backbones.deployment.formats import Format, Precision
@@ -165,15 +165,8 @@ def converted(
         examples: inputs, which int8 is calibrated on.
         divisor: of the sides of images.
     """
-    try:
+    with said_of_converters(kind, "detector", "a detector"):
         file = _float_file(network, kind, torch.from_numpy(examples[0]), divisor)
-    except UserError:
-        raise
-    except Exception as error:  # converters raise many types, and whole tracebacks as text
-        raise UserError(
-            f"--format {kind} cannot hold this detector ({first_reason(error)}); take another "
-            "format, or a detector without that operator"
-        ) from error
     return quantised(file, kind, precision, [(array,) for array in examples])
 
 

@@ -67,7 +67,7 @@ class Plan:
             request = Request.from_json(content["request"])
             recipe = content["recipe"]
             timed = content["schedule"]
-            baseline, before = content["baseline"], content["folder"]
+            baseline, before = content["baseline"], content.get("folder") or str(folder)
             for part, keys in ((content, ("table",)), (baseline or {}, ("arch", "weights"))):
                 part.update({k: _moved(part[k], before, folder) for k in keys if k in part})
             return cls(

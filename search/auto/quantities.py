@@ -56,8 +56,8 @@ def parse_duration(text: str, key: str = "--budget") -> float:
 
 
 def spoken(seconds: float) -> str:
-    """A time as :func:`parse_duration` reads it, to the minute from two minutes on."""
-    if seconds < 120:
+    """A time as :func:`parse_duration` reads it; to the minute from two minutes on."""
+    if seconds < 120 and seconds % 60:
         return f"{max(round(seconds), 1)}s"
     minutes = round(seconds / 60)
     hours, minutes = divmod(minutes, 60)

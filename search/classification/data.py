@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Subset
 from backbones.architecture import IMAGENET, InputSpec
 from backbones.errors import UserError, first_of
 from backbones.factory import load_architecture
-from detection.data.digits import prepare_digits
+from detection.data.digits import digits_root, prepare_digits, read_manifest
 from detection.engine.accumulation import images_per_pass
 from detection.engine.preemption import loader_start
 from detection.engine.sampler import Augmented, ResumableSampler
@@ -118,6 +118,25 @@ def open_images(dataset: str, split: str, **options: Any) -> SplitImages:
     if is_pattern(dataset) or has_shards(root):
         return ClassificationShards(find_shards(dataset, root)[split], **options)
     return ClassificationFolder(root, split, **options)
+
+
+def known_classes(dataset: str, count: int) -> tuple[str, ...]:
+    """Names of the classes that a classifier was trained on.
+
+    Args:
+        dataset: ``CLASSIFICATION.DATASET`` of its run; empty where that is not known.
+        count: of the classifier's classes.
+
+    Returns:
+        Empty where the data are not at hand, or are others by now.
+    """
+    if not dataset or (dataset == "digits" and read_manifest(digits_root()) is None):
+        return ()  # digits would be made first, for a minute
+    try:
+        names = tuple(map(str, open_images(dataset, "train").classes))
+    except UserError:
+        return ()
+    return names if len(names) == count else ()
 
 
 def check_same_classes(train: SplitImages, val: SplitImages) -> None:

@@ -18,7 +18,7 @@ from backbones.network import build_classifier, build_feature_extractor
 from backbones.weights import load_weights
 from detection.checkpointing import DetectorCheckpointer
 from detection.modeling.backbone import FEATURES
-from search.classification.data import open_images
+from search.classification.data import known_classes
 from search.deployment.sources import Source
 
 logger = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ def exportable_classifier(source: Source, size: Size | None = None) -> Exportabl
         _preprocessing(source, resizing),
         (height, width),
         architecture.to_dict(),
-        class_names(source, len(weight)),
+        _labels(source, len(weight)),
     )
 
 
@@ -100,18 +100,15 @@ def _side(source: Source) -> int:
     return source.architecture.input.size
 
 
-def class_names(source: Source, count: int) -> tuple[str, ...]:
-    """Names of the classes, by the folders of the run's data; empty, with a warning, without."""
-    if source.cfg is not None:
-        try:
-            names = tuple(open_images(source.cfg.CLASSIFICATION.DATASET, "val").classes)
-        except UserError as error:
-            logger.warning("No names of classes: %s", error)
-            return ()
-        if len(names) == count:
-            return names
-    logger.warning("No names of classes: the contract has numbers alone")
-    return ()
+def _labels(source: Source, count: int) -> tuple[str, ...]:
+    """Names of the classes, by the data of the run; empty, with a warning, without."""
+    dataset = source.cfg.CLASSIFICATION.DATASET if source.cfg else ""
+    if not (names := known_classes(dataset, count)):
+        logger.warning(
+            "No names of classes: the data '%s' are not at hand; the contract has numbers alone",
+            dataset,
+        )
+    return names
 
 
 class _Maps(nn.Module):

@@ -11,7 +11,6 @@ from backbones.exported import ARCHITECTURE_FILE, BACKBONE_FILE
 from backbones.published import load_state
 from backbones.sharing.facts import Kind
 from backbones.sharing.folder import check_folder, save_pretrained
-from detection.data.digits import digits_root, read_manifest
 from detection.sharing.detector import save_detector
 from detection.sharing.run import (
     CONFIG_YAML,
@@ -22,7 +21,7 @@ from detection.sharing.run import (
     shared_config,
     without_folders,
 )
-from search.classification.data import open_images
+from search.classification.data import known_classes
 
 
 def share(
@@ -69,35 +68,13 @@ def share(
         _without_folders(run.architecture),
         state,
         facts_of(run, kind, name, license, repository),
-        class_names(run, classes),
+        known_classes(run.config.get("CLASSIFICATION", {}).get("DATASET", ""), classes),
         replace=replace,
         preprocessing=_preprocessing(run, run.architecture),
         further={CONFIG_YAML: shared_config(run, MODEL__SPNAS__ARCH=ARCHITECTURE_FILE)}
         if run.config
         else {},
     )
-
-
-def class_names(run: Run, count: int) -> list[str]:
-    """Names of a classifier's classes, of the data that it was trained on.
-
-    Args:
-        run: of the classifier.
-        count: of the classes.
-
-    Returns:
-        Empty where the data are not at hand, or are others by now.
-    """
-    dataset = run.config.get("CLASSIFICATION", {}).get("DATASET")
-    if not dataset or not count:
-        return []
-    if dataset == "digits" and read_manifest(digits_root()) is None:
-        return []  # they would be made first, for a minute
-    try:
-        names = [str(item) for item in open_images(dataset, "train").classes]
-    except UserError:
-        return []
-    return names if len(names) == count else []
 
 
 def _preprocessing(run: Run, architecture: Architecture) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from backbones.deployment.formats import Format
 from detection.data.image_files import read_image
 from detection.export.contracts import canvas_of
 from detection.export.files import export_detector
-from detection.prediction.predictor import CheckpointDetector, ExportedDetector
+from detection.prediction.predictor import CheckpointDetector, ExportedDetector, SplitDetector
 from detection.prediction.results import CocoResults, read_truth
 from tests.detection.export.conftest import MakeDetector
 from tests.detection.export.test_postprocess import RETINANET, same
@@ -59,7 +59,8 @@ def test_mask_rcnn(
     assert checks["detections"] == checks["found_again"] > 0
     assert set(checks["networks"]) == {"image", "boxes", "masks"}
     whole, exported = CheckpointDetector(cfg, model), ExportedDetector(tmp_path / name)
-    assert exported.labels == LABELS
+    split = SplitDetector(model, contract)
+    assert exported.labels == split.labels == LABELS
     truth = read_truth(str(tiny_coco))
     before, after = CocoResults(LABELS, truth), CocoResults(LABELS, truth)
     for record in DatasetCatalog.get("tiny_val"):
@@ -68,6 +69,7 @@ def test_mask_rcnn(
         expected, found = whole.predict(photo), exported.predict(photo)
         before.add(path, photo, expected)
         after.add(path, photo, found)
+        same(found, split.predict(photo))
         if kind != "litert":  # whose padding reaches farther into the image
             same(found, expected)
     for task, scores in before.scores().items():

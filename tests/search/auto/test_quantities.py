@@ -47,7 +47,8 @@ def test_a_duration_that_is_none(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.2, "1s"), (59, "59s"), (2040, "34m"), (5400, "1h30m"), (7200, "2h")]
+    ("seconds", "text"),
+    [(0.2, "1s"), (59, "59s"), (60, "1m"), (2040, "34m"), (5400, "1h30m"), (7200, "2h")],
 )
 def test_what_is_said_can_be_typed(seconds: float, text: str) -> None:
     assert spoken(seconds) == text
