@@ -171,7 +171,9 @@ def probe(ground: Ground, side: int, output: Path) -> Costs:
     training = recipe.training(output / "start", output, 1.0, recipe.seed_options)
     search = recipe.searching(output / "search", output, ("MODEL.WEIGHTS", ""))
     print(f"Trying out some steps at {side} pixels …", flush=True)
-    engine = (request.engine, request.device)
+    here = not request.table or can_measure(LatencyTable.load(request.table), request.device)
+    # a table of another device needs no engine here, but exports are converted all the same
+    engine = (request.engine, request.device) if here else ("torch", "cpu")
     return measure_costs(training, search, engine, ground.deployment((side, side)))
 
 

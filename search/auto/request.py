@@ -9,13 +9,14 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from backbones.deployment.exporting import check_request
+from backbones.deployment.formats import SUFFIXES, Format
 from backbones.errors import UserError
 from backbones.inference import make_engine
 from search.auto.quantities import parse_duration, parse_runtime, spoken, target_name
 from search.command_line.registry import tool_words
 
 DETECTORS = ("mask_rcnn", "faster_rcnn", "retinanet")
-FORMATS = ("onnx", "litert", "torch")
 
 _OWN_KEYS = {
     **dict.fromkeys(("DATA.ROOT", "DATASETS.TRAIN", "DATASETS.TEST"), "--data"),
@@ -60,7 +61,7 @@ class Request:
     seed_network: str = "efficientnet_lite0"
     budget: float | None = None
     size: int | None = None
-    formats: tuple[str, ...] = ("onnx",)
+    formats: tuple[Format, ...] = ("onnx",)
     options: tuple[str, ...] = ()
 
     @classmethod
@@ -129,13 +130,15 @@ class Request:
             raise UserError("--target is missing; name the runtime to search for: --target 15ms")
         _one_of("--detector", self.detector, DETECTORS)
         for name in self.formats:
-            _one_of("--formats", name, FORMATS)
+            _one_of("--formats", name, [*SUFFIXES])
+            check_request(Path(f"network{SUFFIXES[name]}"), name, "fp32")
         if self.device not in ("cpu", "cuda"):
             raise UserError(
                 f"--device is '{self.device}'; expected cpu or cuda, of this machine; for another "
                 "one give its latency table (--table), which spnas profile --prepare makes there"
             )
-        make_engine(self.engine, self.device).check_conversion()
+        if not self.table:
+            make_engine(self.engine, self.device).check_conversion()
         if self.size is not None and (self.size < 64 or self.size % 32):
             raise UserError(f"--size is {self.size}; expected a multiple of 32, and 64 or more")
         self._check_options()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from backbones.deployment.contract import contract_path
+from backbones.deployment.formats import SUFFIXES, Format
 from backbones.latency import LatencyTable
 from backbones.precisions import short_name
 from detection.engine.results import results_part
@@ -17,7 +18,6 @@ from search.auto.recipe import SEARCH, TUNING, seed_architecture
 from search.command_line.registry import tool_words
 from search.studies.commands import Command
 
-SUFFIXES = {"onnx": ".onnx", "litert": ".tflite", "torch": ".pt2"}
 MEASURED_FILE = "measured.json"
 
 
@@ -163,7 +163,7 @@ def _baseline(plan: Plan, output: Path) -> Job:
     return _training(plan, output, "baseline", title, plan.baseline.options())
 
 
-def _exporting(plan: Plan, output: Path, name: str, target: float, form: str) -> Job:
+def _exporting(plan: Plan, output: Path, name: str, target: float, form: Format) -> Job:
     file = output / "export" / form / f"{target_name(target)}{SUFFIXES[form]}"
     words = (
         *tool_words("export_model.py"),
