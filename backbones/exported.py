@@ -10,6 +10,8 @@ from backbones.architecture import Architecture
 from backbones.weights import save_checkpoint
 
 ARCHITECTURE_FILE, BACKBONE_FILE = "architecture.json", "backbone.pth"
+DETECTOR_FILE = "detector.pth"
+"""What a search on a detector found, with the pyramid and heads that it was searched with."""
 SHARED_FILE = "model.safetensors"
 """The weights in the folder of a shared model."""
 

@@ -21,6 +21,7 @@ from detection.data.annotations.file import read_annotations
 from detection.data.annotations.overview import facts
 from detection.data.annotations.values import is_crowd
 from detection.data.checks import load_records
+from detection.engine.wandb_writer import WandbWriter
 from detection.visualization import PredictionImages, write_jpeg
 
 SAMPLES_FILE = "samples.json"
@@ -54,17 +55,44 @@ class Quality:
         return 2 * self.found / count if count else 0.0
 
 
-def leave_samples(cfg: CfgNode) -> None:
+@dataclass(frozen=True)
+class Picked:
+    """An image that is shown.
+
+    Attributes:
+        kind: ``best`` or ``worst``.
+        number: from 1 on, among those.
+        image_id: in the annotation file.
+        path: of the image.
+        quality: of its detections.
+    """
+
+    kind: str
+    number: int
+    image_id: Hashable
+    path: str
+    quality: Quality
+
+    @property
+    def title(self) -> str:
+        """``best 1: photo.jpg``."""
+        return f"{self.kind} {self.number}: {Path(self.path).name}"
+
+
+def leave_samples(cfg: CfgNode, wandb: WandbWriter | None = None) -> None:
     """Draws the best and the worst images of the first test set, where it was evaluated as COCO's.
 
     They are ``best_1_….jpg`` and ``worst_1_….jpg`` with ``samples.json`` in
     ``OUTPUT_DIR/predictions/<data set>``, ``TEST.NUM_VISUALIZATIONS`` of each. What goes wrong is
-    logged: the figures of the run do not depend on its pictures.
+    logged: the figures of the run do not depend on its pictures. W&B gets the same images with
+    boxes and masks over them.
 
     Args:
         cfg: of the run; the predictions of its last evaluation are there.
+        wandb: the writer of the run, if there is one.
     """
     from detection.evaluation import PREDICTIONS_FILE
+    from detection.overlays import overlays_of
 
     name = cfg.DATASETS.TEST[0] if cfg.DATASETS.TEST else ""
     place = Path(cfg.OUTPUT_DIR) / "inference" / name / PREDICTIONS_FILE
@@ -72,12 +100,15 @@ def leave_samples(cfg: CfgNode) -> None:
         return
     try:
         folder = Path(cfg.OUTPUT_DIR) / "predictions" / name
-        write_samples(name, read_json(place, "predictions"), folder, cfg.TEST.NUM_VISUALIZATIONS)
+        results = read_json(place, "predictions")
+        picked = write_samples(name, results, folder, cfg.TEST.NUM_VISUALIZATIONS)
+        if wandb is not None and wandb.run_id:
+            wandb.log_overlays(f"samples/{name}", overlays_of(name, picked, by_image(results)))
     except Exception as error:  # pictures are worth less than the run
         _log.warning("The best and worst images could not be drawn: %s", error)
 
 
-def write_samples(dataset: str, results: Sequence[Found], folder: Path, count: int) -> None:
+def write_samples(dataset: str, results: Sequence[Found], folder: Path, count: int) -> list[Picked]:
     """Draws the images with the highest and the lowest F1, of boxes, and writes ``samples.json``.
 
     Args:
@@ -85,6 +116,9 @@ def write_samples(dataset: str, results: Sequence[Found], folder: Path, count: i
         results: detections in COCO's result format.
         folder: for pictures and file.
         count: images of each kind; no image is of both.
+
+    Returns:
+        The images.
     """
     metadata = MetadataCatalog.get(dataset)
     file = read_annotations(metadata.json_file)
@@ -93,21 +127,25 @@ def write_samples(dataset: str, results: Sequence[Found], folder: Path, count: i
     worst = ranked[len(best) :][-count:][::-1]
     paths = {record["image_id"]: record["file_name"] for record in load_records(dataset)}
     drawing = PredictionImages(dataset, count, SCORE)
-    detected = _by_image(results)
+    detected = by_image(results)
     for old in folder.glob("*_*.jpg"):
         if old.name.startswith(("best_", "worst_")):
             old.unlink()
+    picked = [
+        Picked(kind, number, image_id, paths[image_id], quality)
+        for kind, group in (("best", best), ("worst", worst))
+        for number, (image_id, quality) in enumerate(group, start=1)
+    ]
     images = []
-    for kind, group in (("best", best), ("worst", worst)):
-        for number, (image_id, quality) in enumerate(group, start=1):
-            path = paths[image_id]
-            instances = _instances(detected[image_id], metadata)
-            picture = f"{kind}_{number}_{Path(path).stem}.jpg"
-            write_jpeg(folder / picture, drawing.draw(path, instances))
-            row = {"picture": picture, "image": Path(path).name, "kind": kind, "f1": quality.f1}
-            images.append({**row, **vars(quality)})
+    for pick in picked:
+        instances = _instances(detected[pick.image_id], metadata)
+        picture = f"{pick.kind}_{pick.number}_{Path(pick.path).stem}.jpg"
+        write_jpeg(folder / picture, drawing.draw(pick.path, instances))
+        row = {"picture": picture, "image": Path(pick.path).name, "kind": pick.kind}
+        images.append({**row, "f1": pick.quality.f1, **vars(pick.quality)})
     content = {"dataset": dataset, "score": SCORE, "iou": IOU, "facts": facts(file)}
     write_json(folder / SAMPLES_FILE, {**content, "images": images})
+    return picked
 
 
 def qualities(
@@ -127,7 +165,7 @@ def qualities(
         objects[item["image_id"]].append(item)
     found = {
         image: [item for item in items if item["score"] >= SCORE]
-        for image, items in _by_image(results).items()
+        for image, items in by_image(results).items()
     }
     return {
         image: _quality(objects.get(image, []), found.get(image, []))
@@ -172,7 +210,8 @@ def _quality(objects: Sequence[Mapping[str, Any]], found: Sequence[Found]) -> Qu
     return Quality(len(taken), single - len(taken), wrong)
 
 
-def _by_image(results: Sequence[Found]) -> dict[Hashable, list[Found]]:
+def by_image(results: Sequence[Found]) -> dict[Hashable, list[Found]]:
+    """Detections with a box, by the image that they are of."""
     found: dict[Hashable, list[Found]] = defaultdict(list)
     for item in results:
         if "bbox" in item:
@@ -182,7 +221,6 @@ def _by_image(results: Sequence[Found]) -> dict[Hashable, list[Found]]:
 
 def _instances(found: Sequence[Found], metadata: Any) -> Instances:
     """Detections as Detectron2 draws them."""
-    classes = metadata.get("thing_dataset_id_to_contiguous_id") or {}
     found = [item for item in found if item["score"] >= SCORE]
     masks = [item.get("segmentation") for item in found]
     size = tuple(masks[0]["size"]) if masks and masks[0] else (0, 0)
@@ -190,15 +228,21 @@ def _instances(found: Sequence[Found], metadata: Any) -> Instances:
     boxes = torch.tensor([item["bbox"] for item in found], dtype=torch.float32).reshape(-1, 4)
     instances.pred_boxes = Boxes(torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1))
     instances.scores = torch.tensor([item["score"] for item in found])
-    ids = [classes.get(item["category_id"], item["category_id"]) for item in found]
+    ids = [class_index(item, metadata) for item in found]
     instances.pred_classes = torch.tensor(ids, dtype=torch.int64)
     if masks and all(masks):
-        decoded = [mask_util.decode(_bytes(item["segmentation"])) for item in found]
+        decoded = [mask_util.decode(run_length_bytes(item["segmentation"])) for item in found]
         instances.pred_masks = torch.from_numpy(np.stack(decoded)).bool()
     return instances
 
 
-def _bytes(mask: Mapping[str, Any]) -> dict[str, Any]:
+def class_index(item: Found, metadata: Any) -> int:
+    """The class of a detection, from 0 on."""
+    classes: Mapping[Any, int] = metadata.get("thing_dataset_id_to_contiguous_id") or {}
+    return int(classes.get(item["category_id"], item["category_id"]))
+
+
+def run_length_bytes(mask: Mapping[str, Any]) -> dict[str, Any]:
     """Run lengths as pycocotools wants them, which JSON cannot hold."""
     counts = mask["counts"]
     return {**mask, "counts": counts.encode() if isinstance(counts, str) else counts}

@@ -28,7 +28,7 @@ from detection.engine.accumulation import detector_step
 from detection.engine.best import BestModel
 from detection.engine.checkpoint_files import number_to_keep
 from detection.engine.compiled import compile_network, eagerly
-from detection.engine.metrics import MetricsHook, has_row
+from detection.engine.metrics import has_row
 from detection.engine.nonfinite import SkipNonFinite, checked_limit
 from detection.engine.precision import LRScheduler, MixedPrecisionTrainer, Precision, StepScaler
 from detection.engine.random_state import seeded
@@ -37,14 +37,15 @@ from detection.engine.run_folder import evaluation_config
 from detection.engine.trainer import ResumableTrainer, unwrap_ddp, wrap_ddp
 from detection.engine.unreadable import UnreadableHook
 from detection.engine.wandb_writer import WandbSettings, WandbWriter
-from detection.engine.writers import build_run_writers
+from detection.engine.writers import MetricsHook, build_run_writers
 from detection.evaluation import build_evaluator
+from detection.logged_results import log_results
 from detection.modeling.finite_proposals import propose_in_any_case
 from detection.modeling.mask_loss import leave_out_objects_without_mask
 from detection.modeling.meta_arch import check_registered_names
 from detection.optimizer import build_optimizer, trunk_of
 from detection.recipe import best_metric, check_evaluations, check_solver
-from detection.report import check_cost_options, final_results, final_rows, final_table
+from detection.report import check_cost_options, final_results, final_table
 from detection.samples import leave_samples
 from detection.validation import validation_losses
 
@@ -251,18 +252,9 @@ def report(
     results = final_results(cfg, unwrap_ddp(model), scores)
     path = write_results(cfg.OUTPUT_DIR, {"detection": results})
     _log.info("Final results, also in '%s':\n%s", path, final_table(results))
-    leave_samples(cfg)
+    leave_samples(cfg, wandb)
     if wandb is not None:
-        headers, rows = final_rows(results)
-        wandb.log_table("final_table", headers, rows)
-        flat = {
-            f"final/{dataset}/{task}/{metric}": value
-            for dataset, tasks in results["scores"].items()
-            for task, metrics in tasks.items()
-            for metric, value in metrics.items()
-        }
-        costs = {k: v for k, v in results["cost"].items() if isinstance(v, int | float)}
-        wandb.log_summary({**flat, **{f"final/{name}": value for name, value in costs.items()}})
+        log_results(results, wandb)
     return results
 
 

@@ -13,6 +13,8 @@ def parse() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    from functools import cache, partial
+
     from detection.engine.config_file import load_config
     from detection.engine.run_folder import open_run
     from search.config import add_search_config
@@ -22,8 +24,9 @@ def main(args: argparse.Namespace) -> None:
 
     cfg, notes = resolve_search_data(load_config(args, add_search_config))
     folder = open_run(cfg, args, notes)
-    run_search(cfg, args.resume, args.eval_only)
-    report_run(folder)
+    report = cache(partial(report_run, folder))  # once, before or behind the end of a training
+    run_search(cfg, args.resume, args.eval_only, report)
+    report()
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ def parse() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    from functools import cache, partial
+
     from detection.engine.config_file import load_config
     from detection.engine.run_folder import open_run
     from search.classification.classifier import ClassifierTrainer
@@ -22,13 +24,15 @@ def main(args: argparse.Namespace) -> None:
 
     cfg, notes = resolve_classifier(load_config(args, add_search_config))
     folder = open_run(cfg, args, notes)
+    report = cache(partial(report_run, folder))  # once, before or behind the end of a training
     trainer = ClassifierTrainer(cfg)
     if args.eval_only:
         trainer.evaluate_only()
     else:
+        trainer.ending = report
         trainer.resume_or_load(resume=args.resume)
         trainer.train()
-    report_run(folder)
+    report()
 
 
 if __name__ == "__main__":

@@ -35,6 +35,8 @@ def parse() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    from functools import cache, partial
+
     from detection import add_spnas_config
     from detection.data.resolve import resolve_data
     from detection.engine.config_file import load_config
@@ -44,13 +46,15 @@ def main(args: argparse.Namespace) -> None:
 
     cfg, notes = resolve_data(load_config(args, add_spnas_config), training=not args.eval_only)
     folder = open_run(cfg, args, notes)
+    report = cache(partial(report_run, folder))  # once, before or behind the end of a training
     if args.eval_only:
         evaluate(cfg, resume=args.resume)
     else:
         trainer = DetectionTrainer(cfg)
+        trainer.ending = report
         trainer.resume_or_load(resume=args.resume)
         trainer.train()
-    report_run(folder)
+    report()
 
 
 if __name__ == "__main__":

@@ -18,7 +18,15 @@ def add_engine_config(cfg: CfgNode) -> None:
     cfg.WANDB.ENTITY = ""
     # Empty: the name of the run folder.
     cfg.WANDB.NAME = ""
+    # Empty: the group of the run that the network or its weights come from; without such a run, a
+    # new one.
     cfg.WANDB.GROUP = ""
     cfg.WANDB.TAGS = []
     cfg.WANDB.NOTES = ""
     cfg.WANDB.JOB_TYPE = ""
+    # Whether architecture, weights, latency table and report are artifacts of the run that made
+    # them, and inputs of the runs that use them.
+    cfg.WANDB.ARTIFACTS = True
+    # The largest file that is uploaded as an artifact, in MB; of a larger one W&B gets path and
+    # checksum alone. 0 uploads none.
+    cfg.WANDB.ARTIFACT_MB = 500.0

@@ -20,21 +20,6 @@ _TIMES = ("time", "data_time", "rank_data_time", "eta_seconds")
 logger = logging.getLogger(__name__)
 
 
-class MetricsHook(hooks.PeriodicWriter):
-    """Writes every so many iterations, and at once what an evaluation has found.
-
-    A row that waits for the next period would be lost if the run ended before it.
-    """
-
-    def after_step(self) -> None:
-        """Writes once, where either is due."""
-        if any(is_due(hook, self.trainer.iter + 1) for hook in self.trainer._hooks):
-            for writer in self._writers:
-                writer.write()
-        else:
-            super().after_step()
-
-
 def is_due(hook: hooks.HookBase, finished: int) -> bool:
     """Whether a hook evaluates behind an iteration, not counting the last one."""
     return isinstance(hook, hooks.EvalHook) and hook._period > 0 and finished % hook._period == 0

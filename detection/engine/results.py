@@ -17,6 +17,7 @@ from backbones.errors import UserError
 from backbones.files import read_json, write_json
 
 RESULTS_FILE = "results.json"
+REPORT_FILE = "report.html"
 
 
 def write_results(output_dir: str | os.PathLike[str], results: Mapping[str, Any]) -> Path:

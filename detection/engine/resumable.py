@@ -54,9 +54,11 @@ class ResumableTrainer(TrainerBase):
 
     Attributes:
         finished: iterations of training that are done, in this process and in those before it.
+        ending: called at the end of a complete training, when all but W&B's run is closed.
     """
 
     finished: int = 0
+    ending: Callable[[], object] | None = None
     iter: int
     max_iter: int
     _step_states: list[dict[str, Any]] | None = None

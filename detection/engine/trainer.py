@@ -20,11 +20,10 @@ from torch import nn
 from backbones.errors import UserError
 from detection.engine.best import BestModel
 from detection.engine.checkpoint import Checkpointer
-from detection.engine.metrics import MetricsHook
 from detection.engine.resumable import ResumableTrainer
 from detection.engine.unreadable import UnreadableHook
 from detection.engine.wandb_writer import WandbSettings, WandbWriter
-from detection.engine.writers import build_run_writers
+from detection.engine.writers import MetricsHook, build_run_writers
 
 __all__ = ["ResumableTrainer", "RunTrainer", "unwrap_ddp", "wrap_ddp"]
 

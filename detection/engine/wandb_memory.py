@@ -30,6 +30,7 @@ class WandbMemory:
         run_id: W&B's identifier of the run.
         last_step: the last one sent; -1 is none.
         closed: whether the process that sent it came to its end.
+        group: of the run; empty is none yet.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -40,6 +41,7 @@ class WandbMemory:
         self.last_step = int(step) if step.isdecimal() else -1
         place = _read_place(folder / FOLDER_FILE)
         self.closed = bool(place.get("closed", True))
+        self.group = _group(place)
         named = os.environ.get("WANDB_RUN_ID", "").strip()
         if named:
             if self.run_id not in ("", named):
@@ -66,10 +68,10 @@ class WandbMemory:
         write_atomic(self._folder / STEP_FILE, str(step))
 
     def mark(self, closed: bool) -> None:
-        """Keeps where the folder is, and whether a process is at work on the run."""
+        """Keeps where the folder is, the group, and whether a process is at work on the run."""
         self.closed = closed
         write_atomic(self._folder / ID_FILE, self.run_id)
-        place = {**_place(self._folder), "closed": closed}
+        place = {**_place(self._folder), "closed": closed, "group": self.group}
         write_atomic(self._folder / FOLDER_FILE, json.dumps(place))
 
     def _begin(self, run_id: str) -> None:
@@ -84,6 +86,16 @@ class WandbMemory:
         if all(place.get(key) == here[key] for key in ("device", "inode")):
             return None
         return Path(path) if _text(Path(path) / ID_FILE) == self.run_id else None
+
+
+def remembered_run(folder: Path) -> tuple[str, str]:
+    """Id and group of a folder's W&B run; empty where there is none."""
+    return _text(folder / ID_FILE), _group(_read_place(folder / FOLDER_FILE))
+
+
+def _group(place: dict[str, Any]) -> str:
+    group = place.get("group")
+    return group if isinstance(group, str) else ""
 
 
 def _place(folder: Path) -> dict[str, Any]:

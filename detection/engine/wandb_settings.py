@@ -45,13 +45,16 @@ class WandbSettings:
         project: of the runs.
         entity: user or team that the runs belong to; empty is the account's default.
         name: of this run; empty is the name of the run folder.
-        group: of related runs, e.g. all seeds of one experiment.
+        group: of related runs, e.g. all seeds of one experiment; empty is that of the run which the
+            network or its weights come from, else a new one.
         tags: of this run.
         notes: on this run.
         job_type: of this run, e.g. ``train``.
+        artifacts: whether files that runs hand on are artifacts.
+        artifact_mb: the largest that is uploaded, in MB.
 
     Raises:
-        UserError: for another mode.
+        UserError: for another mode, or a negative size.
     """
 
     enabled: bool = True
@@ -63,11 +66,18 @@ class WandbSettings:
     tags: tuple[str, ...] = ()
     notes: str = ""
     job_type: str = ""
+    artifacts: bool = True
+    artifact_mb: float = 500.0
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(Mode):
             raise UserError(
                 f"WANDB.MODE is '{self.mode}'; expected one of {', '.join(get_args(Mode))}"
+            )
+        if not self.artifact_mb >= 0:
+            raise UserError(
+                f"WANDB.ARTIFACT_MB is {self.artifact_mb:g}; expected a size in MB, or 0 to upload "
+                "no files"
             )
 
     @classmethod
@@ -83,6 +93,8 @@ class WandbSettings:
             tags=tuple(str(tag) for tag in node.TAGS),
             notes=node.NOTES,
             job_type=node.JOB_TYPE,
+            artifacts=node.ARTIFACTS,
+            artifact_mb=node.ARTIFACT_MB,
         )
 
     def with_environment(self, environ: Mapping[str, str] = os.environ) -> WandbSettings:

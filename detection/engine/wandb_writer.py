@@ -9,20 +9,22 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from detectron2.utils import comm
-from detectron2.utils.events import EventStorage, EventWriter, get_event_storage
+from detectron2.utils.events import EventWriter, get_event_storage
 
 from detection.engine.metrics import read_metrics
+from detection.engine.overlays import Overlay
 from detection.engine.results import to_json
+from detection.engine.wandb_artifacts import Artifacts, group_of, inputs, outputs, table_of
+from detection.engine.wandb_calls import FINISH_SECONDS, bounded, reason, started
 from detection.engine.wandb_files import mended, segments, sync_command
+from detection.engine.wandb_media import media, overlaid
 from detection.engine.wandb_memory import WandbMemory
 from detection.engine.wandb_settings import WandbSettings, has_api_key, resolve_mode
 
@@ -30,9 +32,6 @@ __all__ = ["WandbSettings", "WandbWriter"]
 
 logger = logging.getLogger(__name__)
 
-_INIT_SECONDS = 30
-_FINISH_SECONDS = 60
-_MAX_BINS = 512  # of wandb.Histogram
 _SMOOTHING_WINDOW = 20  # iterations, as in Detectron2's writers
 
 
@@ -63,6 +62,8 @@ class WandbWriter(EventWriter):
         self._wandb: Any = None
         self._offline = False
         self._memory: WandbMemory | None = None
+        self._artifacts: Artifacts | None = None
+        self._config: Mapping[str, Any] = {}
         self._last_written = -1
         self._step = 0
         self._caught_up = False
@@ -89,7 +90,7 @@ class WandbWriter(EventWriter):
         with self._guarded("write"):
             self._catch_up(min(by_step, default=storage.iter))
             if storage.iter >= self._step and (storage._vis_data or storage._histograms):
-                by_step[max(storage.iter, *by_step, 0)].update(self._media(storage))
+                by_step[max(storage.iter, *by_step, 0)].update(media(self._wandb, storage))
             for step in sorted(by_step):
                 self._log(by_step[step], step)
                 self._last_written = step
@@ -109,13 +110,29 @@ class WandbWriter(EventWriter):
         with self._guarded("write the summary"):
             self._run.summary.update(to_json(values))
 
+    def log_overlays(self, name: str, overlays: Sequence[Overlay]) -> None:
+        """Sends pictures with the boxes and masks of ground truth and predictions over them."""
+        if self._run is None or not overlays:
+            return
+        with self._guarded("write pictures"):
+            self._log({name: [overlaid(self._wandb, overlay) for overlay in overlays]}, self._step)
+
+    def log_outputs(self) -> None:
+        """Makes what a finished run has left artifacts of it, as far as these are wanted."""
+        if self._run is None or self._artifacts is None:
+            return
+        with self._guarded("look for artifacts"):
+            if table := table_of(self._folder, self._config):
+                self._artifacts.used(table)
+            self._artifacts.made(outputs(self._folder))
+
     def close(self) -> None:
         """Finishes the W&B run, within a bounded time."""
         if self._run is None:
             return
         with self._guarded("finish"):
             run, self._run = self._run, None
-            _bounded(run.finish, _FINISH_SECONDS + 10)
+            bounded(run.finish, FINISH_SECONDS + 10)
             assert self._memory is not None
             self._memory.mark(closed=True)
             if self._offline:
@@ -134,39 +151,49 @@ class WandbWriter(EventWriter):
         mode = resolve_mode(settings.mode, wandb)
         place = Path(os.environ.get("WANDB_DIR") or self._folder)
         place.mkdir(parents=True, exist_ok=True)
+        self._config = dict(config) if config is not None else self._saved_config()
+        sources = inputs(self._config, self._folder)
+        name = settings.name or self._folder.resolve().name
+        memory.group = (
+            settings.group or memory.group or group_of(sources) or f"{name}-{memory.run_id}"
+        )
         arguments = {
             "project": settings.project,
             "entity": settings.entity or None,
-            "name": settings.name or self._folder.resolve().name,
-            "group": settings.group or None,
+            "name": name,
+            "group": memory.group,
             "tags": list(settings.tags),
             "notes": settings.notes or None,
             "job_type": settings.job_type or None,
             "id": memory.run_id,
             "dir": str(place),
-            "config": dict(config) if config is not None else self._saved_config(),
+            "config": dict(self._config),
         }
         try:
             if mode == "online" and not has_api_key(wandb):
                 # W&B would ask for one on the console, and wait.
                 raise PermissionError("no API key; run: wandb login")
-            self._run = _init(wandb, mode, arguments)
+            self._run = started(wandb, mode, arguments)
             self._offline = mode == "offline"
         except Exception as error:  # wandb raises types of its own that differ by version
             if mode != "online":
                 raise
             logger.warning(
                 "W&B cannot be used online (%s): logging offline; upload later with: wandb sync %s",
-                _reason(error),
+                reason(error),
                 place / "wandb" / f"offline-run-*-{memory.run_id}",
             )
             # The failed attempt lives on in W&B's background process and occupies the run's id.
-            _bounded(wandb.teardown, _FINISH_SECONDS)
-            self._run = _init(wandb, "offline", arguments)
+            bounded(wandb.teardown, FINISH_SECONDS)
+            self._run = started(wandb, "offline", arguments)
             self._offline = True
         last = self._last_step(memory)
         memory.mark(closed=False)
         self._last_written, self._step = last, last + 1
+        if settings.artifacts:
+            self._artifacts = Artifacts(wandb, self._run, self._offline, settings.artifact_mb)
+            for item in sources:
+                self._artifacts.used(item)
 
     def _last_step(self, memory: WandbMemory) -> int:
         """The last step that W&B has of the run, as far as it was not lost in a kill."""
@@ -181,7 +208,7 @@ class WandbWriter(EventWriter):
         try:
             kept = [step for path in earlier if (step := mended(path)) is not None]
         except Exception as error:  # another version's files: what was sent counts as kept
-            logger.debug("cannot read W&B's files: %s", _reason(error))
+            logger.debug("cannot read W&B's files: %s", reason(error))
             return memory.last_step
         return max(kept, default=-1) if earlier else memory.last_step
 
@@ -209,14 +236,6 @@ class WandbWriter(EventWriter):
             self._memory.remember(step)
         self._step = step
 
-    def _media(self, storage: EventStorage) -> dict[str, Any]:
-        """Images and histograms of the storage; TensorBoard's writer empties it afterwards."""
-        media = {name: self._wandb.Image(_as_image(image)) for name, image, _ in storage._vis_data}
-        for histogram in storage._histograms:
-            counts, edges = _rebinned(histogram)
-            media[histogram["tag"]] = self._wandb.Histogram(np_histogram=(counts, edges))
-        return media
-
     @contextlib.contextmanager
     def _guarded(self, action: str) -> Iterator[None]:
         try:
@@ -226,71 +245,10 @@ class WandbWriter(EventWriter):
             logger.warning(
                 "W&B is not installed (%s): this run goes on without it; pip install wandb, or "
                 "silence this with WANDB.ENABLED False",
-                _reason(error),
+                reason(error),
             )
         except Exception as error:  # no failure of W&B may end a training
             self._run = None
             logger.warning(
-                "W&B failed to %s (%s): this run goes on without it", action, _reason(error)
+                "W&B failed to %s (%s): this run goes on without it", action, reason(error)
             )
-
-
-def _init(wandb: Any, mode: str, arguments: Mapping[str, Any]) -> Any:
-    wanted = {
-        "silent": True,
-        "console": "off",
-        "disable_code": True,
-        "init_timeout": _INIT_SECONDS,
-        "finish_timeout": _FINISH_SECONDS,
-    }
-    # Not every version has every setting: a pydantic model since 0.19, a plain class before.
-    known = {*getattr(wandb.Settings, "model_fields", ()), *dir(wandb.Settings)}
-    options = {name: value for name, value in wanted.items() if name in known}
-    # Offline, W&B takes the id but has nothing to resume, and says so in a warning.
-    resume = (os.environ.get("WANDB_RESUME") or "allow") if mode == "online" else None
-    return wandb.init(mode=mode, resume=resume, settings=wandb.Settings(**options), **arguments)
-
-
-def _bounded(function: Callable[[], object], seconds: float) -> None:
-    """Calls ``function``; gives up waiting after ``seconds``.
-
-    Raises:
-        TimeoutError: when giving up.
-    """
-    errors: list[BaseException] = []
-
-    def target() -> None:
-        try:
-            function()
-        except BaseException as error:  # handed to the caller
-            errors.append(error)
-
-    thread = threading.Thread(target=target, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if thread.is_alive():
-        raise TimeoutError(f"no answer within {seconds:g} s")
-    if errors:
-        raise errors[0]
-
-
-def _as_image(image: Any) -> np.ndarray:
-    """(3, H, W), floats in [0, 1] or bytes → (H, W, 3) bytes."""
-    array = np.asarray(image.cpu() if hasattr(image, "cpu") else image)
-    if array.dtype != np.uint8:
-        array = (np.clip(array, 0, 1) * 255).round().astype(np.uint8)
-    return np.ascontiguousarray(array.transpose(1, 2, 0))
-
-
-def _rebinned(histogram: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Counts and edges with neighbouring bins joined until W&B takes them."""
-    counts = np.asarray(histogram["bucket_counts"])
-    edges = np.asarray([histogram["min"], *histogram["bucket_limits"]])
-    width = -(-len(counts) // _MAX_BINS)
-    starts = np.arange(0, len(counts), width)
-    return np.add.reduceat(counts, starts), np.append(edges[starts], edges[-1])
-
-
-def _reason(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Callable
 
+from detectron2.engine import hooks
 from detectron2.utils.events import (
     EventWriter,
     JSONWriter,
@@ -16,9 +17,37 @@ from detectron2.utils.events import (
 )
 
 from backbones.files import cannot_write
-from detection.engine.metrics import METRICS_FILE, mend_metrics
+from detection.engine.metrics import METRICS_FILE, is_due, mend_metrics
 from detection.engine.progress import ProgressPrinter
 from detection.engine.wandb_writer import WandbSettings, WandbWriter
+
+
+class MetricsHook(hooks.PeriodicWriter):
+    """Writes every so many iterations, and at once what an evaluation has found.
+
+    A row that waits for the next period would be lost if the run ended before it.
+    """
+
+    def after_step(self) -> None:
+        """Writes once, where either is due."""
+        if any(is_due(hook, self.trainer.iter + 1) for hook in self.trainer._hooks):
+            for writer in self._writers:
+                writer.write()
+        else:
+            super().after_step()
+
+    def after_train(self) -> None:
+        """Writes what is left and closes; of a complete run, W&B gets what it has made before."""
+        for writer in self._writers:
+            writer.write()
+        if self.trainer.iter >= self.trainer.max_iter:
+            if ending := self.trainer.ending:
+                ending()
+            for writer in self._writers:
+                if isinstance(writer, WandbWriter):
+                    writer.log_outputs()
+        for writer in self._writers:
+            writer.close()
 
 
 def build_run_writers(

@@ -15,7 +15,7 @@ from backbones.latency import LatencyTable
 from backbones.precisions import short_name
 from detection.deployment import Deployment, measured_with
 from detection.engine.provenance import provenance
-from detection.engine.results import results_part
+from detection.engine.results import REPORT_FILE, results_part
 from detection.report import COLUMNS, TASK_NAMES
 from detection.scoring import METRICS
 from search.auto.outcome import ExportedFile, Outcome, Row, Stage, scores_of
@@ -24,7 +24,7 @@ from search.auto.recipe import TRAINING
 from search.auto.running import Times
 from search.auto.stages import MEASURED_FILE, Job, jobs, rows_of
 from search.command_line.registry import tool_words, typed
-from search.report.page import REPORT_FILE, write_report
+from search.report.page import write_report
 
 
 def finish(output: Path, command: str) -> None:

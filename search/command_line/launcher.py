@@ -7,13 +7,13 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.machinery import SourceFileLoader
-from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 
 from backbones.paths import tools_folder
+from backbones.version import project_version
 from search.command_line.registry import GROUPS, TOOLS, Tool
 
-__all__ = ["listing", "main", "project_version", "start"]
+__all__ = ["listing", "main", "start"]
 
 EXIT_USER_ERROR = 2
 _FRAMEWORKS = ("detectron2", "torch", "torchvision")
@@ -54,14 +54,6 @@ def listing() -> str:
     for title, tools in GROUPS.items():
         lines += [f"{title}:", *(f"  {tool.name:{width}}  {tool.summary}" for tool in tools), ""]
     return "\n".join([*lines, "spnas COMMAND --help explains a command; spnas --version"])
-
-
-def project_version() -> str:
-    """As the installed metadata states it."""
-    try:
-        return version("spnas")
-    except PackageNotFoundError:
-        return "of a checkout that is not installed"
 
 
 def _unknown(name: str) -> str:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from search.command_line.launcher import project_version
+from backbones.version import project_version
 from search.doctor.data_sets import data_findings, data_folder
 from search.doctor.finding import Finding
 from search.doctor.libraries import library_findings

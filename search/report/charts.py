@@ -14,6 +14,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -45,6 +46,11 @@ _STYLE: dict[Any, Any] = {
     "grid.color": GRID,
     "grid.linewidth": 0.6,
 }
+_ON_WHITE: dict[Any, Any] = {
+    f"{part}.{'color' if part != 'axes' else 'edgecolor'}": "#222222"
+    for part in ("text", "xtick", "ytick", "axes")
+} | {"axes.labelcolor": "#222222", "figure.facecolor": "white", "axes.facecolor": "white"}
+_PICTURE_DPI = 160
 _FALL = "#d1495b"
 _SIZE = (4.6, 2.9)
 """Inches, at 72 points each: readable on a phone without being scaled down."""
@@ -135,28 +141,46 @@ def front_chart(title: str, xlabel: str, ylabel: str, points: Sequence[Point]) -
         return Chart(title, _svg(figure, title))
 
 
-def heat_chart(
-    title: str,
-    iterations: Sequence[int],
-    values: NDArray[np.float64],
-    fallen: Sequence[tuple[int, int]],
-    note: str,
-) -> Chart:
+@dataclass(frozen=True)
+class Heat:
     """Values from 0 to 1 of every layer over the iterations.
 
-    Args:
+    Attributes:
         title: of the chart.
         iterations: N, of the columns.
         values: (L, N), NaN where a layer has no such decision.
         fallen: layer, from 0 on, and column where a decision changed for the last time.
         note: what 0 and 1 are.
     """
-    count = len(values)
-    with mpl.rc_context({**_STYLE, "axes.grid": False}):
+
+    title: str
+    iterations: Sequence[int]
+    values: NDArray[np.float64]
+    fallen: Sequence[tuple[int, int]]
+    note: str
+
+    def chart(self) -> Chart:
+        """For a page."""
+        with mpl.rc_context(_STYLE):
+            return Chart(self.title, _svg(self._figure(), self.title), self.note)
+
+    def picture(self) -> NDArray[np.uint8]:
+        """By itself, on white: (H, W, 3) bytes in RGB."""
+        with mpl.rc_context({**_STYLE, **_ON_WHITE}):
+            figure = self._figure()
+            figure.suptitle("\n".join([self.title, *self.note.split("; ")]), fontsize=8)
+            figure.set_dpi(_PICTURE_DPI)
+            canvas = FigureCanvasAgg(figure)
+            canvas.draw()
+            return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+    def _figure(self) -> Figure:
+        iterations, count = self.iterations, len(self.values)
         figure, axes = _figure(height=max(2.0, 0.13 * count + 1))
+        axes.grid(False)
         edges = (iterations[0], max(iterations[-1], iterations[0] + 1))
         axes.imshow(
-            values,
+            self.values,
             aspect="auto",
             vmin=0,
             vmax=1,
@@ -164,15 +188,13 @@ def heat_chart(
             interpolation="nearest",
             extent=(edges[0], edges[1], count + 0.5, 0.5),
         )
-        for layer, column in fallen:
+        for layer, column in self.fallen:
             width = (edges[1] - edges[0]) / len(iterations)
             place = edges[0] + (column + 0.5) * width
-            axes.plot(
-                place, layer + 1, "o", ms=4, color="#d1495b", markeredgecolor="white", mew=0.5
-            )
+            axes.plot(place, layer + 1, "o", ms=4, color=_FALL, markeredgecolor="white", mew=0.5)
         axes.set(xlabel="iteration", ylabel="searched layer")
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-        return Chart(title, _svg(figure, title), note)
+        return figure
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from search.report.charts import Chart, heat_chart
+from search.report.charts import Chart, Heat
 from search.report.runs import Run
 
 _KEY = re.compile(r"decisions/layer(\d+)_(kernel|expansion|se|keep)(?:_([\d.]+))?")
@@ -72,6 +72,14 @@ class History:
         return found
 
     def chart(self) -> Chart:
+        """See :meth:`heat`; for a page."""
+        return self.heat().chart()
+
+    def picture(self) -> NDArray[np.uint8]:
+        """See :meth:`heat`; by itself, (H, W, 3) bytes in RGB."""
+        return self.heat().picture()
+
+    def heat(self) -> Heat:
         """The weights as shades: the mean position of an option from 0, the smallest, to 1."""
         count = max(self.weights)
         values = np.full((count, len(self.iterations)), np.nan)
@@ -85,7 +93,7 @@ class History:
         fallen = [(fall.layer - 1, columns[fall.iteration]) for fall in self.falls()]
         title, note = _TITLES[self.kind]
         marks = "; a dot: the decision fell the other way, for the last time" if fallen else ""
-        return heat_chart(title, self.iterations, values, fallen, note + marks)
+        return Heat(title, self.iterations, values, fallen, note + marks)
 
 
 def histories(run: Run) -> list[History]:

@@ -19,6 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from backbones.errors import UserError
 from backbones.figures import shown
 from backbones.files import read_json, write_atomic
+from detection.engine.results import REPORT_FILE
 from detection.report import TASK_NAMES
 from search.report.answer import answer, progress
 from search.report.charts import Chart, lines_chart
@@ -30,7 +31,6 @@ from search.report.runs import Run, Study, read_all
 from search.report.scores import score_tables
 from search.report.whole import Whole, stage_rows
 
-REPORT_FILE = "report.html"
 _FOLDER = Path(__file__).parent
 _log = logging.getLogger(__name__)
 

@@ -20,6 +20,7 @@ from detection.engine.results import write_results
 from detection.engine.run_folder import evaluation_config
 from search.classification.data import build_dataset, count_classes
 from search.classification.trainer import ClassificationTrainer
+from search.report.decision_pictures import DecisionPictures
 from search.runs.build import build_runtime_model, build_tradeoff, check_targets
 from search.runs.formulations.registry import supernet_formulation
 from search.runs.found import FoundNetworks, found_row, search_results
@@ -82,6 +83,7 @@ class SearchTrainer(ClassificationTrainer):
         )
         self.judge = ClassifierJudge(self.networks)
         self.formulation.check(self)
+        self.register_hooks([DecisionPictures()])
 
     @property
     def reference(self) -> Sequence[Choice]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from backbones.architecture import Architecture
 from backbones.errors import UserError, first_of
-from backbones.exported import ARCHITECTURE_FILE, save_backbone
+from backbones.exported import ARCHITECTURE_FILE, DETECTOR_FILE, save_backbone
 from backbones.states import model_state
 from backbones.weights import check_finite, load_weights, read_checkpoint, save_checkpoint
 from detection.checkpointing import backbone_prefix
@@ -28,6 +28,7 @@ from detection.optimizer import set_apart
 from detection.trainer import DetectionTrainer, FinalReport, report
 from search.classification.calibration import estimate_statistics
 from search.profiling.counting import COUNTS
+from search.report.decision_pictures import DecisionPictures
 from search.runs.build import build_runtime_model, build_tradeoff, check_targets
 from search.runs.detector_backbone import FIXED_BUILDERS, SupernetBackbone
 from search.runs.detector_judge import DetectorJudge
@@ -47,9 +48,6 @@ from search.supernets.export import exported_state
 from search.supernets.single_path import Supernet
 
 logger = logging.getLogger(__name__)
-
-DETECTOR_FILE = "detector.pth"
-"""The network found with the pyramid and the heads that it was searched with."""
 
 _LOG_PERIOD = 20
 
@@ -100,7 +98,7 @@ class DetectorSearchTrainer(DetectionTrainer):
             for hook in super().build_hooks()
             if not isinstance(hook, hooks.EvalHook | FinalReport)
         ]
-        return [*kept, hooks.EvalHook(0, eagerly(self.export))]
+        return [*kept, hooks.EvalHook(0, eagerly(self.export)), DecisionPictures()]
 
     @property
     def progress(self) -> float:

@@ -10,12 +10,12 @@ from typing import Any, Protocol
 from detectron2.config import CfgNode
 from detectron2.utils.env import seed_all_rng
 
-from backbones.exported import ARCHITECTURE_FILE, BACKBONE_FILE, save_backbone
+from backbones.exported import ARCHITECTURE_FILE, BACKBONE_FILE, DETECTOR_FILE, save_backbone
 from backbones.files import read_json
 from detection.trainer import DetectionTrainer
 from search.classification.classifier import ClassifierTrainer
 from search.runs.classification import SearchTrainer
-from search.runs.detector import DETECTOR_FILE, DetectorSearchTrainer
+from search.runs.detector import DetectorSearchTrainer
 from search.runs.detector_backbone import searches_detector
 from search.space import Choice
 from search.studies.trials import trial_config

@@ -3,12 +3,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import struct
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,13 +19,14 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 
 from backbones.errors import UserError
-from detection.engine import wandb_writer
+from detection.engine import wandb_calls
 from detection.engine.config import add_engine_config
 from detection.engine.metrics import read_metrics
 from detection.engine.wandb_files import sync_command
 from detection.engine.wandb_settings import environment_of_run, resolve_mode
 from detection.engine.wandb_writer import WandbSettings, WandbWriter
 from detection.engine.writers import build_run_writers
+from tests.wandb_files import history, of_kind, wait_for_end
 
 OFFLINE = WandbSettings(mode="offline", name="first", group="seeds", tags=("a", "b"))
 LOGGER = "detection.engine.wandb_writer"
@@ -54,40 +53,6 @@ def _train(writer: WandbWriter, start: int, end: int) -> None:
                 writer.write()
                 storage.clear_images()
                 storage.clear_histograms()
-
-
-def _records(folder: Path) -> Iterator[Any]:
-    """What W&B stored offline: its files are LevelDB logs of protocol buffers."""
-    from wandb.proto import wandb_internal_pb2
-
-    for path in sorted(folder.glob("wandb/offline-run-*/*.wandb"), key=lambda p: p.stat().st_mtime):
-        data, position, part = path.read_bytes(), 7, b""
-        while position + 7 <= len(data):
-            if 32768 - position % 32768 < 7:
-                position += 32768 - position % 32768
-                continue
-            length, kind = struct.unpack_from("<HB", data, position + 4)
-            part += data[position + 7 : position + 7 + length]
-            position += 7 + length
-            if kind in (1, 4):
-                record = wandb_internal_pb2.Record()
-                record.ParseFromString(part)
-                part = b""
-                yield record
-
-
-def _history(folder: Path) -> list[tuple[int, dict[str, Any]]]:
-    return [
-        (
-            record.history.step.num,
-            {
-                item.key or "/".join(item.nested_key): json.loads(item.value_json)
-                for item in record.history.item
-            },
-        )
-        for record in _records(folder)
-        if record.WhichOneof("record_type") == "history"
-    ]
 
 
 def test_offline_for_real(
@@ -117,19 +82,16 @@ def test_offline_for_real(
     both = sorted((folder / "wandb").glob("offline-run-*"), key=lambda path: path.stat().st_mtime)
     assert lines[-1].endswith(f"upload it with: wandb sync {both[0]} {both[1]}")
 
-    deadline = time.monotonic() + 60  # W&B's own process may still be writing
-    while sum(r.WhichOneof("record_type") == "exit" for r in _records(folder)) < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    history = _history(folder)
-    assert [step for step, _ in history] == [4, 9, 14, 19, 24, 29]
-    for step, values in history:
+    wait_for_end(folder, 2)
+    rows = history(folder)
+    assert [step for step, _ in rows] == [4, 9, 14, 19, 24, 29]
+    for step, values in rows:
         assert values["lr"] == step / 10
         assert (values["image/width"], values["image/height"]) == (6, 4)
         assert sum(values["histogram/values"]) == 2000
         assert len(values["histogram/values"]) <= 512
-    assert history[3][1]["AP by scale/nrows"] == 2
-    runs = [r.run for r in _records(folder) if r.WhichOneof("record_type") == "run"]
+    assert rows[3][1]["AP by scale/nrows"] == 2
+    runs = of_kind(folder, "run")
     assert {run.run_id for run in runs} == {run_id}
     assert (runs[0].project, runs[0].display_name) == ("spnas", "first")
     assert (runs[0].run_group, list(runs[0].tags)) == ("seeds", ["a", "b"])
@@ -259,7 +221,7 @@ def test_a_hanging_finish_is_given_up(
             waits.append(timeout)
             super().join(0.05)
 
-    monkeypatch.setattr(wandb_writer, "threading", SimpleNamespace(Thread=Impatient))
+    monkeypatch.setattr(wandb_calls, "threading", SimpleNamespace(Thread=Impatient))
     lines = log_of(LOGGER)
     writer = WandbWriter(OFFLINE, tmp_path)
     fake.run.answer.clear()
@@ -439,6 +401,7 @@ from pathlib import Path
 from detectron2.utils.events import EventStorage
 from detection.engine.wandb_writer import WandbSettings
 from detection.engine.writers import build_run_writers
+from tests.wandb_files import history, of_kind, wait_for_end
 
 writers = build_run_writers(sys.argv[1], 99, WandbSettings(mode="offline"))[1:3]
 with EventStorage(0) as storage:
@@ -478,14 +441,11 @@ def test_killed_offline(
     uploaded = folders if kept else [path for path in folders if path != cut.parent]
     assert lines[-1].endswith(f"wandb sync {' '.join(map(str, uploaded))}")
     assert cut.exists() == bool(kept)
-    deadline = time.monotonic() + 60
-    while not any(r.WhichOneof("record_type") == "exit" for r in _records(folder)):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    history = _history(folder)
-    assert [step for step, _ in history] == [4, 9, 14, 19, 24, 29]
+    wait_for_end(folder)
+    found = history(folder)
+    assert [step for step, _ in found] == [4, 9, 14, 19, 24, 29]
     rows = {row["iteration"]: row["loss0"] for row in read_metrics(folder)}
-    assert all(values["loss0"] == pytest.approx(rows[step]) for step, values in history)
+    assert all(values["loss0"] == pytest.approx(rows[step]) for step, values in found)
 
 
 def test_the_command_of_an_older_wandb() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from backbones import version as project
 from backbones.paths import tools_folder
 from search.command_line import launcher
 from search.command_line.launcher import listing, main
@@ -74,7 +75,7 @@ def test_ways_to_ask_for_the_listing(words: list[str], capsys: pytest.CaptureFix
 
 
 def test_version(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launcher, "version", {"spnas": "1.2.3"}.__getitem__)
+    monkeypatch.setattr(project, "version", {"spnas": "1.2.3"}.__getitem__)
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == "spnas 1.2.3\n"
 
@@ -83,9 +84,9 @@ def test_the_version_of_a_checkout(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def missing(name: str) -> str:
-        raise launcher.PackageNotFoundError(name)
+        raise project.PackageNotFoundError(name)
 
-    monkeypatch.setattr(launcher, "version", missing)
+    monkeypatch.setattr(project, "version", missing)
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == "spnas of a checkout that is not installed\n"
 

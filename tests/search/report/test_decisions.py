@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 
+from search.report.charts import Heat
 from search.report.decisions import Fall, histories
 from search.report.runs import read_run
 from tests.search.report.run_files import write_metrics, write_run
@@ -60,3 +62,21 @@ def test_no_course_of_one_moment(tmp_path: Path, count: int) -> None:
     run = write_run(tmp_path / "run", "search_net.py", {})
     write_metrics(run, [{"iteration": 19, "decisions/layer01_kernel_3": 1.0}][:count])
     assert histories(read_run(run)) == []
+
+
+def test_a_picture_has_the_shades_of_the_values() -> None:
+    """Of Matplotlib's own map, on white, with nothing cut off at its edges."""
+    values = np.array([[0.0] * 8, [1.0] * 8, [np.nan] * 8])
+    note = "pale: the smallest kernel, dark: the largest; a dot: the decision fell the other way, "
+    heat = Heat("kernel size", range(19, 179, 20), values, [(0, 4)], note + "for the last time")
+    pixels = heat.picture()
+    assert pixels.dtype == np.uint8 and pixels.shape[2] == 3
+    colours, counts = np.unique(pixels.reshape(-1, 3), axis=0, return_counts=True)
+    shades = {tuple(colour): count for colour, count in zip(colours.tolist(), counts, strict=True)}
+    ends = (mpl.colormaps["PuBu"](value, bytes=True)[:3] for value in (0.0, 1.0))
+    pale, dark = (tuple(map(int, colour)) for colour in ends)
+    assert shades[pale] == pytest.approx(shades[dark], rel=0.03)  # less the dot
+    assert shades[dark] > 0.1 * counts.sum() and (209, 73, 91) in shades
+    edges = np.concatenate([pixels[:2].reshape(-1, 3), pixels[:60, :2].reshape(-1, 3),
+                            pixels[:60, -2:].reshape(-1, 3)])  # fmt: skip
+    assert (edges == 255).all()
