@@ -67,16 +67,11 @@ class Row:
     exports: tuple[ExportedFile, ...] = ()
 
     @property
-    def runtime(self) -> float | None:
-        """Predicted, else measured."""
-        return self.measured if self.predicted is None else self.predicted
-
-    @property
     def off_target(self) -> float | None:
-        """How far the runtime is from the target, in percent of it."""
-        if not self.target or self.runtime is None:
+        """How far the predicted runtime is from the target, in percent of it."""
+        if not self.target or self.predicted is None:
             return None
-        return 100 * (self.runtime / self.target - 1)
+        return 100 * (self.predicted / self.target - 1)
 
     def ap(self, task: str = "bbox", metric: str = "AP") -> float | None:
         """A figure of the scores; None where it is missing."""
@@ -148,6 +143,28 @@ class Outcome:
     def baseline(self) -> Row | None:
         """The published backbone that was trained by the same recipe; None without one."""
         return next((row for row in self.rows if row.role == "baseline"), None)
+
+    @property
+    def start(self) -> Row | None:
+        """The detector that the search started from; None without one."""
+        return next((row for row in self.rows if row.role == "start"), None)
+
+    @property
+    def pace(self) -> float:
+        """How many times slower the machine was than its table has it: the start's, measured.
+
+        1 where that is not known.
+        """
+        start = self.start
+        if start is None or not start.predicted or not start.measured:
+            return 1.0
+        return start.measured / start.predicted
+
+    def on_scale(self, row: Row) -> float | None:
+        """A runtime on the table's scale: predicted, or else measured, less the machine's pace."""
+        if row.predicted is not None or row.measured is None:
+            return row.predicted
+        return row.measured / self.pace
 
     @property
     def seconds(self) -> float:

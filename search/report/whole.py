@@ -15,6 +15,9 @@ from search.report.charts import Chart
 from search.report.targets import Network, targets_chart
 
 _ROLES = {"found": "found", "start": "start", "baseline": "baseline"}
+_OTHER_PACE = 0.25
+"""Part by which measured runtimes are off before the plot has them at the table's pace."""
+
 _SCALES = {"APs": "small", "APm": "medium", "APl": "large"}
 
 
@@ -58,7 +61,7 @@ class Whole:
     @property
     def compared(self) -> list[Path]:
         """Run folders of the answer and of what it is compared with, then of all others."""
-        first = (self.outcome.answer, self.outcome.baseline, self._start)
+        first = (self.outcome.answer, self.outcome.baseline, self.outcome.start)
         return self._folders([*filter(None, first), *self.outcome.rows])
 
     def _folders(self, rows: Sequence[Row]) -> list[Path]:
@@ -84,6 +87,12 @@ class Whole:
             for file in row.exports
         ]
 
+    @property
+    def pace_note(self) -> str:
+        """How much slower the machine was than its table has it; empty where it was not."""
+        pace = self.outcome.pace
+        return f"on a machine {pace:.2g} times as slow as by the table" * _is_other_pace(pace)
+
     def answer(self) -> Answer:
         """The network found for the first target, against the baseline and the start."""
         outcome, row = self.outcome, self.outcome.answer
@@ -95,14 +104,10 @@ class Whole:
         words.append(f"on {outcome.device} with {outcome.engine}, images of {height}×{width}.")
         words += [
             f"The {_ROLES[other.role]} is {other.name}{f': {other.note}' if other.note else ''}."
-            for other in (outcome.baseline, self._start)
+            for other in (outcome.baseline, self.outcome.start)
             if other
         ]
         return Answer(row.name, " ".join(words), tuple(self._tiles(row)))
-
-    @property
-    def _start(self) -> Row | None:
-        return next((row for row in self.outcome.rows if row.role == "start"), None)
 
     def _tiles(self, row: Row) -> list[Tile]:
         outcome = self.outcome
@@ -111,12 +116,13 @@ class Whole:
             for task in row.scores
         ]
         if row.predicted is not None:
-            off = 100 * (row.predicted / row.target - 1) if row.target else None
+            off = row.off_target
             aim = "" if off is None else f"target {row.target:g} {outcome.unit} ({off:+.1f} %), "
             note = f"{aim}by table {outcome.table}"
             tiles.append(Tile("predicted", f"{shown(row.predicted)} {outcome.unit}", note))
         if row.measured is not None:
-            tiles.append(Tile("measured", f"{shown(row.measured)} ms", outcome.measured_with))
+            note = ", ".join(filter(None, [outcome.measured_with, self.pace_note]))
+            tiles.append(Tile("measured", f"{shown(row.measured)} ms", note))
         tiles.append(Tile("parameters", f"{row.params / 1e6:.2f} M", "with a classifier"))
         if row.exports:
             kinds = ", ".join(dict.fromkeys(file.format for file in row.exports))
@@ -130,7 +136,7 @@ class Whole:
         row = self.outcome.answer
         assert row is not None
         own, words = row.ap(task), []
-        for other in (self.outcome.baseline, self._start):
+        for other in (self.outcome.baseline, self.outcome.start):
             theirs = other.ap(task) if other else None
             if other and own is not None and theirs is not None:
                 words.append(f"{own - theirs:+.1f} to the {_ROLES[other.role]}")
@@ -139,14 +145,25 @@ class Whole:
 
 
 def _chart(outcome: Outcome, task: str) -> Chart:
+    pace = outcome.pace if _is_other_pace(outcome.pace) else 1.0
     networks = [
-        Network(number, row.role, ap, row.predicted, row.measured)
+        Network(
+            number,
+            row.role,
+            ap,
+            outcome.on_scale(row),
+            None if row.measured is None else row.measured / pace,
+        )
         for number, row in enumerate(outcome.rows, start=1)
         if (ap := row.ap(task)) is not None
     ]
     targets = [row.target for row in outcome.rows if row.target]
     name = TASK_NAMES.get(task, task)
     return targets_chart(f"{name} AP", f"runtime ({outcome.unit})", networks, targets)
+
+
+def _is_other_pace(pace: float) -> bool:
+    return abs(pace - 1) > _OTHER_PACE
 
 
 def took(seconds: float) -> str:

@@ -11,10 +11,9 @@ import pytest
 
 from backbones import UserError, load_architecture
 from search.auto.outcome import OUTCOME_FILE, Outcome
-from search.report import whole as whole_page
 from search.report.charts import SERIES
 from search.report.targets import Network, targets_chart
-from search.report.whole import size, took
+from search.report.whole import Whole, size, took
 from tests.search.report.run_files import WHOLE, write_detector
 from tests.search.report.test_page import page_of
 
@@ -148,6 +147,29 @@ def test_text_is_no_markup(whole: Path, tmp_path: Path) -> None:
     assert any(evil in text for text in page.texts)
 
 
+def test_a_machine_of_another_pace_is_said_to_be(whole: Path, tmp_path: Path) -> None:
+    """Measured three times as slow: the plot has runtimes of one pace, the table both."""
+    before = page_of(tmp_path, whole)
+    assert not any("times as slow" in text for text in before.texts)
+    copy = without(whole, tmp_path)
+    content = json.loads((copy / OUTCOME_FILE).read_text())
+    for row in content["rows"]:
+        row["measured"] *= 3
+        if row["role"] == "baseline":
+            row["predicted"] = None
+    (copy / OUTCOME_FILE).write_text(json.dumps(content))
+    texts = page_of(tmp_path, copy).texts
+    pace = 3 * 23.9 / 22.6
+    said = f"on a machine {pace:.2g} times as slow as by the table"
+    assert texts[texts.index("46.80 ms") + 1].endswith(said)
+    assert f"{3 * 15 / pace:.2f}" in texts[: texts.index("beside the start")][-1]
+    assert any(text.startswith(f"Measured {said}: the plots have") for text in texts)
+    found = Whole.read(copy)
+    assert found is not None
+    filled = [mark for mark in markers(found.charts[0].svg) if mark[0] == "var(--c5)" and mark[1]]
+    assert len(filled) == 2  # the baseline, and the legend's
+
+
 def test_a_damaged_file_is_named(whole: Path, tmp_path: Path) -> None:
     copy = without(whole, tmp_path)
     content = json.loads((copy / OUTCOME_FILE).read_text())
@@ -223,8 +245,8 @@ def test_sizes() -> None:
 
 
 def test_a_folder_of_runs_is_none(runs: Path, whole: Path) -> None:
-    assert whole_page.Whole.read(runs) is None
-    found = whole_page.Whole.read(whole)
+    assert Whole.read(runs) is None
+    found = Whole.read(whole)
     assert found is not None
     assert Outcome.load(whole) == found.outcome
     assert [folder.name for folder in found.found] == FOUND
