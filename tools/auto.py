@@ -33,8 +33,10 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument(
         "--data",
+        nargs="+",
         metavar="FOLDER",
-        help="annotated photos, as DATA.ROOT names them; or 'digits', the embedded ones",
+        help="annotated photos, as DATA.ROOT names them; or a training and a validation set, as "
+        "DATASETS.TRAIN and DATASETS.TEST name them; or 'digits', the embedded ones",
     )
     parser.add_argument(
         "--target", metavar="RUNTIME", help="of the backbone with its pyramid: 15ms, or 15"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,9 @@ from search.studies.commands import Command
 
 _SIDE = 320
 """Shorter side of the images that costs are measured on where no size is asked for."""
+
+_BOTH_SETS = r", instead of DATA\.ROOT, such as: DATASETS\.TRAIN (.+) DATASETS\.TEST (.+)$"
+"""What a message on the data has for those who type keys."""
 
 _EVALUATED = 100
 """Test images that exported files are judged on, and the part of a budget's minutes."""
@@ -272,7 +276,8 @@ def _resolved(start: Command, request: Request) -> CfgNode:
         text = str(error)
         if "DATA.ROOT" not in text and "DATASETS" not in text:
             raise
-        raise UserError(f"--data is '{request.data}': {text}") from None
+        both = re.sub(_BOTH_SETS, r", such as: --data \1 \2", text)
+        raise UserError(f"--data is '{request.data}': {both}") from None
 
 
 def _check_any_object(data: Inspection) -> None:

@@ -101,7 +101,7 @@ class Recipe:
         builder = _BUILDERS.get(request.detector, "")
         backbone = ("MODEL.BACKBONE.NAME", builder.format(kind)) if builder else ()
         return (
-            *data_options(request.data),
+            *data_options(request.data, request.data_val),
             *(("MODEL.DEVICE", "cuda") if torch.cuda.is_available() else ()),
             *_DETECTORS[request.detector],
             *backbone,
@@ -151,8 +151,15 @@ def seed_architecture(seed: str) -> str:
     return str(folder / ARCHITECTURE_FILE) if folder.is_dir() else seed
 
 
-def data_options(data: str) -> tuple[str, ...]:
-    """The keys that name the data: a folder, or registered sets by what their names begin with."""
+def data_options(data: str, val: str = "") -> tuple[str, ...]:
+    """The keys that name the data.
+
+    Args:
+        data: a folder, what the names of registered sets begin with, or a training set.
+        val: the validation set of a training set.
+    """
+    if val:
+        return ("DATASETS.TRAIN", data, "DATASETS.TEST", val)
     names = [f"{data}_train", f"{data}_val"]
     if not Path(data).exists() and set(names) <= set(DatasetCatalog.list()):
         return ("DATASETS.TRAIN", names[0], "DATASETS.TEST", names[1])

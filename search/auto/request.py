@@ -40,6 +40,8 @@ class Request:
     Attributes:
         data: as ``DATA.ROOT``, or ``NAME`` of data sets that are registered as ``NAME_train`` and
             ``NAME_val``.
+        data_val: the validation set, where ``data`` is the training set alone, both as an entry of
+            ``DATASETS.TRAIN``; else empty.
         targets: runtimes in ms; the first one is the answer's.
         device: ``cpu`` or ``cuda``, of this machine.
         engine: of the device.
@@ -63,6 +65,7 @@ class Request:
     size: int | None = None
     formats: tuple[Format, ...] = ("onnx",)
     options: tuple[str, ...] = ()
+    data_val: str = ""
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> Request:
@@ -73,8 +76,15 @@ class Request:
         """
         typed = [*([args.target] if args.target else []), *(args.targets or [])]
         targets = tuple(dict.fromkeys(parse_runtime(text) for text in typed))
+        data, data_val, *more = [*(args.data or ()), "", ""]
+        if any(more):
+            raise UserError(
+                f"--data is '{' '.join(args.data)}'; expected a folder, or a training and a "
+                "validation set"
+            )
         request = cls(
-            data=args.data or "",
+            data=data,
+            data_val=data_val,
             targets=targets,
             device=args.device,
             engine=args.engine,
@@ -110,7 +120,7 @@ class Request:
             "--detector": (self.detector, "mask_rcnn"),
             "--seed-network": (self.seed_network, "efficientnet_lite0"),
         }
-        words = [*tool_words("auto.py"), "--data", self.data]
+        words = [*tool_words("auto.py"), "--data", *filter(None, (self.data, self.data_val))]
         words += ["--targets", *map(target_name, self.targets)]
         words += [word for key, (v, usual) in plain.items() if v != usual for word in (key, v)]
         words += ["--budget", _typed(self.budget)] if self.budget is not None else []
@@ -199,6 +209,7 @@ class Request:
             if content["budget"] is not None:
                 content["budget"] = spoken(content["budget"])
         names = {"targets": "--target", "options": "KEY VALUE", "seed_network": "--seed-network"}
+        names["data_val"] = "the second --data"
         return [
             f"{names.get(key, f'--{key}')} was {_shown(there[key])}, not {_shown(asked[key])}"
             for key in asked

@@ -28,7 +28,7 @@ DEMO = Request(
     table="epyc_onnxruntime_lite0_fpn64_192",
     size=192,
     options=(
-        *("SOLVER.EPOCHS", "1.2", "SOLVER.IMS_PER_BATCH", "2"),
+        *("SOLVER.EPOCHS", "0.8", "SOLVER.IMS_PER_BATCH", "2"),
         *("SEARCH.SENSITIVITY.IMAGES", "20", "SEARCH.SENSITIVITY.CALIBRATION_BATCHES", "4"),
     ),
 )
@@ -121,4 +121,4 @@ def demo_section(study: Mapping[str, Any]) -> str:
     scores = ["AP of", "AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L"]
     headers = ["", "network", *scores, f"predicted ({study['unit']})", "Params (M)"]
     time = f"Target {study['target']:g} {study['unit']}; {study['minutes']:.1f} minutes in all."
-    return f"{table(headers, cells)}\n\n{layers} {time}\n\n{beside(study)}"
+    return f"{table(headers, cells)}\n\n{layers} {time} {beside(study)}"

@@ -46,6 +46,16 @@ def no_files(photos: Path) -> None:
         (photos / split / "_annotations.coco.json").unlink()
 
 
+def several(photos: Path) -> None:
+    """Two annotation files for each split, as of other classes of the same photos."""
+    (photos / "annotations").mkdir()
+    for split in ("train", "val"):
+        content = (photos / split / "_annotations.coco.json").read_bytes()
+        for name in (f"instances_{split}.json", f"instances_{split}_13.json"):
+            (photos / "annotations" / name).write_bytes(content)
+        (photos / split / "_annotations.coco.json").unlink()
+
+
 WRONG: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
     "no folder": (
         lambda photos: None,
@@ -53,6 +63,11 @@ WRONG: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
         "--data is 'nowhere': .*no such",
     ),
     "no annotation file": (no_files, {}, "annotation"),
+    "several": (
+        several,
+        {},
+        r"where train may be '.*'; choose, such as: --data \S+train \S+val$",
+    ),
     "no annotations": (
         lambda photos: rewrite(photos, "train", lambda c: c.update(annotations=[])),
         {},
@@ -96,6 +111,15 @@ def test_wrong_starts(
         run_auto(asked(photos, **arguments), output)
     assert "\n" not in str(caught.value)
     assert not output.exists()
+
+
+def test_a_training_and_a_validation_set(photos: Path, tmp_path: Path) -> None:
+    several(photos)
+    files = photos / "annotations"
+    sets = [f"{files}/instances_{split}_13.json:{photos / split}" for split in ("train", "val")]
+    ground = look(asked(photos, data=sets[0], data_val=sets[1]), tmp_path / "auto")
+    counts = [len(list((photos / split).iterdir())) for split in ("train", "val")]
+    assert [len(file.images) for file in ground.data.files.values()] == counts
 
 
 def test_weights_that_are_not_installed(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
