@@ -13,6 +13,7 @@ from detection.data.annotations.overview import facts, objects_by_class
 from detection.data.inspection import Inspection
 
 DATA_FILE = "data.json"
+"""In the folder of the whole."""
 SCHEMA_VERSION = 1
 
 

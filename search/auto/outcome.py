@@ -13,6 +13,7 @@ from backbones.schema import load_versioned, to_json
 
 SCHEMA_VERSION = 1
 OUTCOME_FILE = "auto.json"
+"""In the folder of the whole."""
 
 Role = Literal["found", "start", "baseline"]
 """``found`` by the search at a target; the ``start`` of the search; the published ``baseline``."""

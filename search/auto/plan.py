@@ -20,6 +20,7 @@ from search.auto.request import Request
 from search.auto.schedule import Effort, Schedule, Work
 
 PLAN_FILE = "plan.json"
+"""In the folder of the whole."""
 
 
 @dataclass(frozen=True)

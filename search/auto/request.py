@@ -17,6 +17,7 @@ from search.auto.quantities import parse_duration, parse_runtime, spoken, target
 from search.command_line.registry import tool_words
 
 DETECTORS = ("mask_rcnn", "faster_rcnn", "retinanet")
+"""What can be searched for and trained."""
 
 _OWN_KEYS = {
     **dict.fromkeys(("DATA.ROOT", "DATASETS.TRAIN", "DATASETS.TEST"), "--data"),

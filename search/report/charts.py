@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 INK, GRID = "#010101", "#020202"
 """Colours of text and of lines; like :data:`SERIES` they become those of the page."""
 SERIES = tuple(f"#0300{index:02x}" for index in range(1, 7))
+"""Colours of what is drawn, in their order; they become those of the page."""
 _VARIABLES = {
     INK: "var(--ink)",
     GRID: "var(--line)",
