@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from backbones.figures import shown
-from backbones.files import read_json, write_json
-from detection.engine.provenance import provenance
 from search.auto.outcome import Outcome
 from search.auto.plan import Plan
 from search.auto.planning import look, make_plan
@@ -68,57 +66,45 @@ def run_demo(output: Path) -> None:
     request = demo_request()
     print(f"$ {typed(request.words(output))}")
     run_auto(request, output)
-    study = demo_study(output)
-    write_json(output / "demo.json", study)
-    print(f"The demo took {study['minutes']:.1f} minutes.")
-
-
-def demo_study(output: Path) -> dict[str, Any]:
-    """What the pages show of a demo."""
-    outcome, plan = Outcome.load(output), Plan.load(output)
-    assert plan is not None
-    found = read_json(output / "search" / "results.json", "results")["search"]
-    rows = [
-        {
-            "role": row.role,
-            "network": row.name,
-            "predicted": row.predicted,
-            "measured": row.measured,
-            "params": row.params,
-            "scores": row.scores,
-        }
-        for row in outcome.rows
-    ]
-    return {
-        **provenance(),
-        "command": "make demo",
-        "minutes": outcome.seconds / 60,
-        "layers": found["layers"],
-        "target": plan.request.targets[0],
-        "unit": outcome.unit,
-        "table": outcome.table,
-        "rows": rows,
-    }
+    minutes = Outcome.load(output).seconds / 60
+    print(f"The demo took {minutes:.1f} minutes.")
 
 
 def demo_section(study: Mapping[str, Any]) -> str:
-    """The layers found, and AP by object scale beside the start's and the baseline's."""
-    layers = f"Searched layers: {' '.join(study['layers'])}."
+    """What the demo came to, of its ``auto.json``."""
+    return f"{_table(study)}\n\n{_said(study)} {beside({**study, 'command': 'make demo'})}"
+
+
+def auto_section(study: Mapping[str, Any]) -> str:
+    """What a ``spnas auto`` came to, of its ``auto.json``, and what its baseline is."""
+    notes = " ".join(f"{row['role']}: {row['note']}." for row in study["rows"] if row["note"])
+    return "\n\n".join(filter(None, (_table(study), _said(study), notes, beside(study))))
+
+
+def _table(study: Mapping[str, Any]) -> str:
+    """AP by object scale of what was found, beside the start's and the baseline's."""
     names = {"bbox": "box", "segm": "mask"}
     keys = ("AP", "AP50", "AP75", "APs", "APm", "APl")
     cells = [
         [
             row["role"],
-            row["network"],
+            row["name"],
             names[task],
             *("–" if figures[key] is None else f"{figures[key]:.2f}" for key in keys),
-            "–" if row["predicted"] is None else shown(row["predicted"]),
+            *("–" if row[key] is None else shown(row[key]) for key in ("predicted", "measured")),
             f"{row['params'] / 1e6:.2f}",
         ]
         for row in study["rows"]
         for task, figures in row["scores"].items()
+        if task in names
     ]
     scores = ["AP of", "AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L"]
-    headers = ["", "network", *scores, f"predicted ({study['unit']})", "Params (M)"]
-    time = f"Target {study['target']:g} {study['unit']}; {study['minutes']:.1f} minutes in all."
-    return f"{table(headers, cells)}\n\n{layers} {time} {beside(study)}"
+    runtimes = [f"predicted ({study['unit']})", "measured (ms)"]
+    return table(["", "network", *scores, *runtimes, "Params (M)"], cells)
+
+
+def _said(study: Mapping[str, Any]) -> str:
+    """Targets, and the time of all stages."""
+    targets = " ".join(f"{row['target']:g}" for row in study["rows"] if row["target"])
+    minutes = sum(stage["seconds"] or 0 for stage in study["stages"]) / 60
+    return f"Target {targets} {study['unit']} by `{study['table']}`; {minutes:.1f} minutes in all."

@@ -25,7 +25,7 @@ from search.studies.benchmarks.operations import operations_section
 from search.studies.benchmarks.search_step import search_step_section, search_steps_section
 from search.studies.comparison.tables import comparison_section, comparison_summary
 from search.studies.config_keys import keys_table
-from search.studies.demo import demo_section
+from search.studies.demo import auto_section, demo_section
 from search.studies.demo_repeats import demo_repeats_section
 from search.studies.kills.study import kills_section
 from search.studies.known_answer.tables import known_answer_section
@@ -90,6 +90,7 @@ class CodeSection:
 _METHODS_PLOT = "accuracy, and runtime over the target, by method"
 
 SECTIONS: dict[str, Section | CodeSection] = {
+    "auto": Section("auto", auto_section),
     "demo": Section("demo", demo_section),
     "demo-repeats": Section("demo-repeats", demo_repeats_section),
     "comparison-summary": Section("comparison", comparison_summary),

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from backbones.files import read_json
 from backbones.latency import LatencyTable
 from search.auto.outcome import Outcome, Row, Stage
 from search.auto.request import Request
 from search.command_line.registry import typed
 from search.studies import demo as module
-from search.studies.demo import DEMO, demo_request, demo_section, demo_study, run_demo
+from search.studies.demo import DEMO, demo_request, demo_section, run_demo
 from tests.search.auto.stand_ins import LITE0, TABLE, small_plan, write_run
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -52,14 +53,15 @@ def test_the_table_comes_with_the_package() -> None:
     assert table.input_size == (DEMO.size, DEMO.size)
 
 
-def test_what_the_pages_show(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_pages_show(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     calls = []
     monkeypatch.setattr(module, "run_auto", lambda *arguments: calls.append(arguments))
     run_demo(finished)
     assert calls == [(DEMO, finished)]
-    study = demo_study(finished)
-    assert study["minutes"] == 5.0
-    text = demo_section(study)
+    assert "The demo took 5.0 minutes." in capsys.readouterr().out
+    text = demo_section(read_json(finished / "auto.json", "outcome"))
     assert "| found" in text and "14.90" in text and "41.25" in text
-    assert "Target 15 ms; 5.0 minutes in all." in text
+    assert f"Target 15 ms by `{TABLE}`; 5.0 minutes in all." in text
     assert "`make demo`" in text
