@@ -77,10 +77,11 @@ class Request:
         """
         typed = [*([args.target] if args.target else []), *(args.targets or [])]
         targets = tuple(dict.fromkeys(parse_runtime(text) for text in typed))
-        data, data_val, *more = [*(args.data or ()), "", ""]
-        if any(more):
+        sets: list[str] = list(args.data or [])
+        data, data_val = [*sets, "", ""][:2]
+        if len(sets) > 2:
             raise UserError(
-                f"--data is '{' '.join(args.data)}'; expected a folder, or a training and a "
+                f"--data is '{' '.join(sets)}'; expected a folder, or a training and a "
                 "validation set"
             )
         request = cls(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from backbones import UserError
 from search.auto import request as module
 from search.auto.request import Request, check_output
 
+ROOT = Path(__file__).resolve().parents[3]
 PHOTOS: dict[str, Any] = {"data": "photos", "targets": (15.0,), "engine": "torch"}
 
 
@@ -81,3 +83,19 @@ def test_a_folder_without_write_permission(tmp_path: Path, monkeypatch: pytest.M
         check_output(tmp_path / "new" / "auto")
     assert asked == [tmp_path]
     assert not (tmp_path / "new").exists()
+
+
+def test_data_are_a_folder_or_two_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    parse = runpy.run_path(str(ROOT / "tools" / "auto.py"))["parse"]
+
+    def typed(*data: str) -> Request:
+        words = ["auto.py", "--data", *data, "--target", "15ms", "--engine", "torch"]
+        monkeypatch.setattr("sys.argv", words)
+        return Request.of(parse())
+
+    assert (typed("photos").data, typed("photos").data_val) == ("photos", "")
+    both = typed("a.json:a", "b.json:b")
+    assert (both.data, both.data_val) == ("a.json:a", "b.json:b")
+    assert "--data a.json:a b.json:b --targets" in " ".join(both.words(Path("output")))
+    with pytest.raises(UserError, match="--data is 'a b c'; expected a folder, or a training and"):
+        typed("a", "b", "c")
