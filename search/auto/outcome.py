@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -188,19 +188,6 @@ class Outcome:
         path = str(Path(folder) / OUTCOME_FILE)
         outcome: Outcome = load_versioned(cls, path, "outcome", SCHEMA_VERSION)
         return outcome
-
-
-def exported_files(folder: Path, files: Sequence[tuple[Path, str, str]]) -> list[ExportedFile]:
-    """Files with their sizes.
-
-    Args:
-        folder: of the whole.
-        files: path, format and part of each.
-    """
-    return [
-        ExportedFile(path.relative_to(folder).as_posix(), path.stat().st_size, kind, part)
-        for path, kind, part in files
-    ]
 
 
 def scores_of(results: Mapping[str, Any]) -> tuple[str, dict[str, dict[str, float | None]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ def finish(output: Path, command: str) -> None:
         outcome = outcome_of(plan, output, times, command)
         outcome.save(output)
         report = write_report([output], output / REPORT_FILE)
-    outcome_of(plan, output, times, command).save(output)
+    stages = (*outcome.stages[:-1], _report_stage(plan, output, times))
+    dataclasses.replace(outcome, stages=stages).save(output)
     print(f"\n{final_table(outcome)}\n")
     print(f"The report: {report}")
     for row in outcome.rows:
@@ -69,7 +71,7 @@ def outcome_of(plan: Plan, output: Path, times: Times, command: str) -> Outcome:
         rows.append(
             Row(
                 name=cost["backbone"],
-                role=role,  # type: ignore[arg-type]
+                role=role,
                 folder=name,
                 scores=scores,
                 params=cost["params_classifier"] or cost["params_backbone"],

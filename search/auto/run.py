@@ -46,16 +46,14 @@ def run_auto(request: Request, output: Path, plan_only: bool = False) -> None:
     if (plan := known_plan(request, output)) is None:
         ground = look(request, output)
         plan, facts = make_plan(ground, output)
-        say_plan(plan, facts, output)
-        if plan_only:
-            return
+        is_new = True
     else:
-        facts = None
-        say_plan(plan, DataFacts.load(output), output)
-        if plan_only:
-            return
+        facts, is_new = DataFacts.load(output), False
+    say_plan(plan, facts, output)
+    if plan_only:
+        return
     with locked(output) as lock:
-        if facts is not None:
+        if is_new:
             facts.save(output)
             plan.save(output)
             Times(output).set("check", time.monotonic() - begun)
@@ -99,10 +97,10 @@ def run_stages(plan: Plan, output: Path, lock: int) -> str:
         What is to be said of exports that failed; empty where none did.
     """
     times, failed = Times(output), []
-    for index in range(len(jobs(plan, output))):
-        if jobs(plan, output)[index].kind not in ("profile",):
+    for index, planned in enumerate(jobs(plan, output)):
+        if planned.kind != "profile":
             _check_targets(plan, output)
-        plan = _with_baseline(plan, output, jobs(plan, output)[index], times)
+        plan = _with_baseline(plan, output, planned, times)
         stages = jobs(plan, output)
         job = stages[index]
         if job.done():

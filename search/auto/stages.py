@@ -12,6 +12,7 @@ from backbones.deployment.formats import SUFFIXES, Format
 from backbones.latency import LatencyTable
 from backbones.precisions import short_name
 from detection.engine.results import results_part
+from search.auto.outcome import Role
 from search.auto.plan import Plan
 from search.auto.quantities import target_name
 from search.auto.recipe import SEARCH, TUNING, seed_architecture
@@ -216,9 +217,9 @@ def measured_networks(plan: Plan, output: Path) -> list[str]:
     ]
 
 
-def rows_of(plan: Plan) -> list[tuple[str, str, float | None]]:
+def rows_of(plan: Plan) -> list[tuple[str, Role, float | None]]:
     """Folder, role and target of every detector in the final table."""
-    found: list[tuple[str, str, float | None]] = [
+    found: list[tuple[str, Role, float | None]] = [
         (f"found_{target_name(target)}", "found", target) for target in plan.request.targets
     ]
     return [*found, ("start", "start", None), ("baseline", "baseline", None)]

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from backbones.figures import shown
+from detection.report import COLUMNS, TASK_NAMES
+from detection.scoring import METRICS
 from search.auto.outcome import Outcome
 from search.auto.plan import Plan
 from search.auto.planning import look, make_plan
@@ -83,22 +85,20 @@ def auto_section(study: Mapping[str, Any]) -> str:
 
 def _table(study: Mapping[str, Any]) -> str:
     """AP by object scale of what was found, beside the start's and the baseline's."""
-    names = {"bbox": "box", "segm": "mask"}
-    keys = ("AP", "AP50", "AP75", "APs", "APm", "APl")
     cells = [
         [
             row["role"],
             row["name"],
-            names[task],
-            *("–" if figures[key] is None else f"{figures[key]:.2f}" for key in keys),
+            TASK_NAMES[task],
+            *("–" if figures[key] is None else f"{figures[key]:.2f}" for key in METRICS),
             *("–" if row[key] is None else shown(row[key]) for key in ("predicted", "measured")),
             f"{row['params'] / 1e6:.2f}",
         ]
         for row in study["rows"]
         for task, figures in row["scores"].items()
-        if task in names
+        if task in TASK_NAMES
     ]
-    scores = ["AP of", "AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L"]
+    scores = ["AP of", *COLUMNS]
     runtimes = [f"predicted ({study['unit']})", "measured (ms)"]
     return table(["", "network", *scores, *runtimes, "Params (M)"], cells)
 
