@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import runpy
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import setuptools  # noqa: F401  (pip, imported by the installer's tests, would make it unimportable)
 import torch
 from detectron2.config import CfgNode, get_cfg
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.utils import logger as detectron2_logger
 
 from detection import add_spnas_config
-from detection.data import own
 from tests.tiny_coco import BASE, ROOT, TINY_MODEL, draw, write_dataset
 
 
@@ -29,31 +28,16 @@ def own_json(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def register(tmp_path: Path) -> Iterator[Callable[..., str]]:
+def register() -> Callable[..., str]:
     """Registers a data set for the length of a test: ``register(json_file, folder)``."""
-    names = []
+    numbers = itertools.count()
 
     def function(json_file: Path, folder: Path | None = None) -> str:
-        name = f"passing_{len(names)}"
+        name = f"passing_{next(numbers)}"
         register_coco_instances(name, {}, str(json_file), str(folder or json_file.parent))
-        names.append(name)
         return name
 
-    yield function
-    for name in names:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
-
-
-@pytest.fixture
-def own_catalog() -> Iterator[None]:
-    """Takes out of Detectron2's catalog what a test put in."""
-    before = set(DatasetCatalog.list())
-    yield
-    for name in set(DatasetCatalog.list()) - before:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
-        own._registered.pop(name, None)
+    return function
 
 
 @pytest.fixture

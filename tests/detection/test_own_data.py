@@ -21,8 +21,6 @@ from tests.tiny_coco import ROOT, own_config
 
 MASK_RCNN = "MODEL.ROI_HEADS.NUM_CLASSES"
 
-pytestmark = pytest.mark.usefixtures("own_catalog")
-
 
 def names(*opts: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     cfg, _ = resolve_data(own_config(*opts))

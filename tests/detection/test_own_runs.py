@@ -26,8 +26,6 @@ from tests.tiny_coco import BASE, CATEGORIES, ROOT, TINY_MODEL, own_config
 
 MASK_RCNN, RETINANET = "MODEL.ROI_HEADS.NUM_CLASSES", "MODEL.RETINANET.NUM_CLASSES"
 
-pytestmark = pytest.mark.usefixtures("own_catalog")
-
 
 @pytest.mark.parametrize(
     ("architecture", "key"), [("GeneralizedRCNN", MASK_RCNN), ("RetinaNet", RETINANET)]

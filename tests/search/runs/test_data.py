@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from backbones import Architecture, UserError
 from backbones.files import read_json
-from detection.data import own
 from search.config import load_search_config
 from search.runs.data import resolve_search_data
 from search.runs.run import run_search
@@ -19,18 +16,13 @@ from tests.tiny_coco import TINY_MODEL, draw
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> Iterator[Path]:
-    """In a label tool's layout; its names leave Detectron2's catalog after the test."""
+def photos(tmp_path: Path) -> Path:
+    """In a label tool's layout."""
     for seed, split in enumerate(("train", "valid")):
         folder = tmp_path / "photos" / split
         folder.mkdir(parents=True)
         (folder / "_annotations.coco.json").write_text(json.dumps(draw(folder, seed)))
-    yield tmp_path / "photos"
-    for name in ("photos/train", "photos/valid"):
-        if name in DatasetCatalog.list():
-            DatasetCatalog.remove(name)
-            MetadataCatalog.remove(name)
-            del own._registered[name]
+    return tmp_path / "photos"
 
 
 def test_a_detector_is_searched(photos: Path, tmp_path: Path) -> None:
