@@ -67,7 +67,8 @@ def add_spnas_config(cfg: CfgNode) -> None:
     cfg.SOLVER.EPOCHS = 0.0
     # What mixed precision (SOLVER.AMP.ENABLED) computes in: "float16", whose losses are scaled and
     # whose steps with infinite gradients are skipped; "bfloat16", which needs neither, on a CPU or
-    # a GPU of compute capability 8.0 or more; "auto": float16 on a GPU, bfloat16 on a CPU.
+    # a GPU of compute capability 8.0 or more; "auto": float16 on a GPU, and single precision on
+    # a CPU, which is faster there.
     cfg.SOLVER.AMP.DTYPE = "auto"
     # torch.compile for the steps of a training: of classifier, supernet, or a detector's backbone
     # without its pyramid. The first step takes long.

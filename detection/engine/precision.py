@@ -40,6 +40,9 @@ class Precision:
     def of(cls, cfg: CfgNode) -> Precision:
         """As ``SOLVER.AMP`` says, on ``MODEL.DEVICE``.
 
+        ``auto`` is single precision away from GPUs: gradients of depthwise convolutions in bfloat16
+        are slow on a CPU (``docs/runs.md``).
+
         Raises:
             UserError: if the type is unknown, or the device does not compute in it.
         """
@@ -47,14 +50,14 @@ class Precision:
         name = node.DTYPE
         if name not in ("auto", *DTYPES):
             raise UserError(f"SOLVER.AMP.DTYPE is '{name}'; expected auto, {', '.join(DTYPES)}")
-        if not node.ENABLED:
+        if not node.ENABLED or (name == "auto" and device != "cuda"):
             return cls(device)
         if name == "auto":
-            name = "float16" if device == "cuda" else "bfloat16"
+            name = "float16"
         if name == "float16" and device != "cuda":
             raise UserError(
                 f"SOLVER.AMP.DTYPE is 'float16', but MODEL.DEVICE is '{cfg.MODEL.DEVICE}'; "
-                "float16 needs a GPU: set it to bfloat16 or auto, or SOLVER.AMP.ENABLED to False"
+                "float16 needs a GPU: set it to auto or bfloat16, or SOLVER.AMP.ENABLED to False"
             )
         if name == "bfloat16" and device == "cuda" and torch.cuda.is_available():
             _check_bfloat16(torch.device(cfg.MODEL.DEVICE))

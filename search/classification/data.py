@@ -12,6 +12,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 from timm.data import create_transform
+from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from backbones.architecture import IMAGENET, InputSpec
@@ -267,6 +268,7 @@ def build_train_loader(
         Augmented(dataset, sampler.seed, UnreadableImages.of(cfg)),
         batch_size=batch,
         sampler=sampler,
+        collate_fn=_collate(cfg),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         pin_memory=torch.cuda.is_available(),
         drop_last=True,
@@ -280,8 +282,17 @@ def build_val_loader(cfg: CfgNode, dataset: ImageSet) -> DataLoader[Any]:
     return DataLoader(
         Readable(Subset(dataset, indices), UnreadableImages.of(cfg)),
         batch_size=images_per_pass(cfg),
-        collate_fn=partial(collated, cfg.CLASSIFICATION.INPUT_SIZE),
+        collate_fn=_collate(cfg),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=loader_start(),
     )
+
+
+def memory_layout(cfg: CfgNode) -> torch.memory_format:
+    """What ``MODEL.SPNAS.CHANNELS_LAST`` says: of the images, and so of all maps."""
+    return torch.channels_last if cfg.MODEL.SPNAS.CHANNELS_LAST else torch.contiguous_format
+
+
+def _collate(cfg: CfgNode) -> partial[tuple[Tensor, Tensor]]:
+    return partial(collated, cfg.CLASSIFICATION.INPUT_SIZE, memory_layout(cfg))

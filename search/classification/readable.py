@@ -29,10 +29,10 @@ class Readable(Dataset[Any]):
             return None
 
 
-def collated(size: int, samples: list[Any]) -> tuple[Tensor, Tensor]:
-    """(N, 3, size, size) images and (N,) classes; N can be 0."""
+def collated(size: int, layout: torch.memory_format, samples: list[Any]) -> tuple[Tensor, Tensor]:
+    """(N, 3, size, size) images in a memory layout, and (N,) classes; N can be 0."""
     kept = [sample for sample in samples if sample is not None]
     if kept:
         images, targets = default_collate(kept)
-        return images, targets
+        return images.contiguous(memory_format=layout), targets
     return torch.empty(0, 3, size, size, dtype=torch.uint8), torch.empty(0, dtype=torch.int64)

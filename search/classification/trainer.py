@@ -35,6 +35,7 @@ from search.classification.data import (
     build_train_loader,
     build_val_loader,
     check_same_classes,
+    memory_layout,
 )
 from search.classification.optimizer import build_lr_scheduler, build_optimizer
 from search.classification.pixels import expected_images, normalised
@@ -73,10 +74,7 @@ class ClassificationTrainer(RunTrainer):
         images_per_pass(cfg)  # refuses what cannot be divided
         steps_per_epoch = max(len(self.train_data) / cfg.SOLVER.IMS_PER_BATCH, 1.0)
         max_iter = _steps(cfg.CLASSIFICATION.EPOCHS, steps_per_epoch)
-        self.layout = (
-            torch.channels_last if cfg.MODEL.SPNAS.CHANNELS_LAST else torch.contiguous_format
-        )
-        model = model.to(self.device).to(memory_format=self.layout).train()
+        model = model.to(self.device).to(memory_format=memory_layout(cfg)).train()
         self.unwrapped = model
         self.optimizer = build_optimizer(cfg, model)
         decay = cfg.CLASSIFICATION.EMA_DECAY
@@ -179,7 +177,7 @@ class ClassificationTrainer(RunTrainer):
             start = time.perf_counter()
             images, targets = next(self._batches)
             data_time += time.perf_counter() - start
-            images = images.to(self.device, non_blocking=True, memory_format=self.layout)
+            images = images.to(self.device, non_blocking=True)
             images = normalised(images, self.images)
             targets = targets.to(self.device, non_blocking=True)
             losses, logits = self.backward(images, targets)

@@ -18,7 +18,7 @@ from detection.trainer import DetectionTrainer
 @pytest.fixture
 def cfg(tiny_cfg: CfgNode) -> CfgNode:
     tiny_cfg.MODEL.SPNAS.WIDTH_MULT = 0.25
-    tiny_cfg.SOLVER.AMP.ENABLED = True
+    tiny_cfg.SOLVER.AMP.ENABLED, tiny_cfg.SOLVER.AMP.DTYPE = True, "bfloat16"
     tiny_cfg.SOLVER.MAX_ITER, tiny_cfg.SOLVER.STEPS = 4, (2,)
     tiny_cfg.SOLVER.WARMUP_ITERS = 2
     tiny_cfg.SOLVER.CHECKPOINT_PERIOD = 2

@@ -41,11 +41,11 @@ def old_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         ("cuda", "auto", torch.float16),
         ("cuda:1", "float16", torch.float16),
         ("cuda", "bfloat16", torch.bfloat16),
-        ("cpu", "auto", torch.bfloat16),
+        ("cpu", "auto", None),  # which is faster there
         ("cpu", "bfloat16", torch.bfloat16),
     ],
 )
-def test_types(device: str, dtype: str, found: torch.dtype) -> None:
+def test_types(device: str, dtype: str, found: torch.dtype | None) -> None:
     chosen = Precision.of(cfg_of(device, dtype))
     assert (chosen.device, chosen.dtype) == (device.partition(":")[0], found)
     assert Precision.of(cfg_of(device, dtype, enabled=False)).dtype is None

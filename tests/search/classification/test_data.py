@@ -60,6 +60,19 @@ def cfg(folder: Path) -> CfgNode:
     return cfg
 
 
+def test_batches_are_in_the_layout_of_the_network(cfg: CfgNode) -> None:
+    """One batch by channel would have every map of an evaluation by channel: twice the time."""
+    data = build_dataset(cfg, "train", augment=True)
+    for build in (build_train_loader, build_val_loader):
+        for cfg.MODEL.SPNAS.CHANNELS_LAST in (True, False):
+            images, _ = next(iter(build(cfg, data)))
+            last = images.is_contiguous(memory_format=torch.channels_last)
+            assert (last, images.is_contiguous()) == (
+                cfg.MODEL.SPNAS.CHANNELS_LAST,
+                not cfg.MODEL.SPNAS.CHANNELS_LAST,
+            )
+
+
 def test_imagenet_layout(cfg: CfgNode) -> None:
     assert count_classes(cfg) == 2
     dataset = build_dataset(cfg, "val", augment=False)

@@ -150,7 +150,8 @@ def test_a_search_on_a_detector(tiny_coco: Path, tmp_path: Path) -> None:
     torch.set_num_threads(1)
     opts = [
         *(*TINY_MODEL, "DATASETS.TRAIN", "('tiny_train',)", "DATASETS.TEST", "('tiny_val',)"),
-        *("SOLVER.MAX_ITER", "8", "SEARCH.LATENCY_TABLE", "pixel1", "SOLVER.AMP.ENABLED", "True"),
+        *("SOLVER.MAX_ITER", "8", "SEARCH.LATENCY_TABLE", "pixel1"),
+        *("SOLVER.AMP.ENABLED", "True", "SOLVER.AMP.DTYPE", "bfloat16"),
         *("SEARCH.DEPLOY_SIZE", "[224, 224]", "SEARCH.TARGET", "80.0"),
         *("OUTPUT_DIR", str(tmp_path / "run")),
     ]
