@@ -51,7 +51,7 @@ def test_no_package_is_forgotten() -> None:
 def test_extras_are_those_of_the_metadata() -> None:
     stated = SETUP["options.extras_require"]
     # weights are found by their packages' folders, and imported by nothing
-    assert {*stated} == {*EXTRAS, "pretrained", "dev"}
+    assert {*stated} == {*EXTRAS, "pretrained", "auto", "dev"}
     for name, extra in EXTRAS.items():
         assert f"%({name})s" in stated["dev"]
         wanted = requirements(stated[name])

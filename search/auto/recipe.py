@@ -23,9 +23,8 @@ SEARCH = "configs/search/mask_rcnn_pretrained.yaml"
 LITE0 = "efficientnet_lite0"
 """The network that both configurations are written for."""
 
-
-TUNING = ("SOLVER.BASE_LR", "0.0005", "SOLVER.BACKBONE_LR_MULT", "1.0")
-"""Of a network that comes with trained pyramid and heads: half the rate, and all of it alike."""
+TUNING = ("SOLVER.BACKBONE_LR_MULT", "0.5")
+"""Of a network that was cut out of another one, and has to move further than the start."""
 
 _RETINANET = (
     *("MODEL.META_ARCHITECTURE", "RetinaNet", "MODEL.MASK_ON", "False"),

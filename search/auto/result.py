@@ -78,7 +78,7 @@ def outcome_of(plan: Plan, output: Path, times: Times, command: str) -> Outcome:
                 target=target,
                 predicted=_predicted(cost["runtime"], role, plan),
                 measured=measured[index] if index < len(measured) else None,
-                note=plan.baseline.note if plan.baseline and role == "baseline" else "",
+                note=_note(role, plan),
                 exports=tuple(file for job in exports for file in _files(job, output)),
             )
         )
@@ -104,6 +104,15 @@ def outcome_of(plan: Plan, output: Path, times: Times, command: str) -> Outcome:
         commit=facts["commit"],
         versions=versions,
     )
+
+
+def _note(role: str, plan: Plan) -> str:
+    if role == "baseline" and plan.baseline:
+        return plan.baseline.note
+    if role == "start":
+        own, all_ = (plan.schedule.epochs[name] for name in ("start", "baseline"))
+        return f"trained for {own:g} passes over the images, and the others for {all_:g} in all"
+    return ""
 
 
 def _predicted(runtime: float | None, role: str, plan: Plan) -> float | None:

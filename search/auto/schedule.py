@@ -16,11 +16,11 @@ from search.profiling.pace import EVERY
 from search.profiling.workload import layer_items
 from search.space import SearchSpace
 
-RECIPE = {"start": 18.0, "adapt": 2.0, "tune": 6.0}
-"""Passes over the training images in the recipe of ``docs/pretrained.md``: the start on its
-published weights, the supernet, and every network found."""
+RECIPE = {"start": 12.0, "adapt": 2.0, "tune": 12.0}
+"""Passes over the training images: the start on its published weights, the supernet, and every
+network found. Of the same steps in all, ``docs/auto.md`` has what other shares gave."""
 
-FEWEST = {"start": 300, "adapt": 50, "tune": 60}
+FEWEST = {"start": 200, "adapt": 50, "tune": 200}
 """Steps below which a stage is not worth its time, where its recipe has as many."""
 
 MOST = 2.5

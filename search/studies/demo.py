@@ -28,7 +28,7 @@ DEMO = Request(
     table="epyc_onnxruntime_lite0_fpn64_192",
     size=192,
     options=(
-        *("SOLVER.EPOCHS", "0.8", "SOLVER.IMS_PER_BATCH", "2"),
+        *("SOLVER.EPOCHS", "0.55", "SOLVER.IMS_PER_BATCH", "2"),
         *("SEARCH.SENSITIVITY.IMAGES", "20", "SEARCH.SENSITIVITY.CALIBRATION_BATCHES", "4"),
     ),
 )

@@ -168,11 +168,11 @@ def test_anchors_are_proposed_where_they_fit_better(cfg: CfgNode) -> None:
     assert f"nine tenths of the objects are {low:.0f} to {high:.0f} px at 320" in sizes.reason
 
 
-def test_epochs_are_those_of_both_configurations() -> None:
-    assert recipe_epochs(400) == 18
-    assert recipe_epochs(100) == 36
-    assert recipe_epochs(5000) == pytest.approx(18 * (400 / 5000) ** 0.5, abs=0.05)
-    assert recipe_epochs(1) == 60 and recipe_epochs(10**6) == 4
+def test_more_images_need_fewer_passes() -> None:
+    assert recipe_epochs(400) == 12
+    assert recipe_epochs(100) == 24
+    assert recipe_epochs(5000) == pytest.approx(12 * (400 / 5000) ** 0.5, abs=0.05)
+    assert recipe_epochs(1) == 40 and recipe_epochs(10**6) == 3
 
 
 def test_images_without_objects_are_no_part_of_an_epoch(cfg: CfgNode) -> None:

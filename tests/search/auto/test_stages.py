@@ -66,7 +66,7 @@ def test_the_baseline_has_as_many_steps_as_a_network_found_in_all(
     plan: Plan, tmp_path: Path
 ) -> None:
     plan = replace(plan, schedule=replace(plan.schedule, epochs={
-        "start": 18.0, "adapt": 2.0, "tune": 6.0, "baseline": 26.0}))  # fmt: skip
+        "start": 12.0, "adapt": 2.0, "tune": 12.0, "baseline": 26.0}))  # fmt: skip
     steps = {
         job.name: job.command.config().SOLVER.MAX_ITER
         for job in jobs(plan, tmp_path / "auto")
