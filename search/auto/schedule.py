@@ -18,7 +18,7 @@ from search.space import SearchSpace
 
 RECIPE = {"start": 12.0, "adapt": 2.0, "tune": 12.0}
 """Passes over the training images: the start on its published weights, the supernet, and every
-network found. Of the same steps in all, ``docs/auto.md`` has what other shares gave."""
+network found; ``docs/auto.md`` has what other shares gave."""
 
 FEWEST = {"start": 200, "adapt": 50, "tune": 200}
 """Steps below which a stage is not worth its time, where its recipe has as many."""
