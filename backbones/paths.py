@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["config_path", "tools_folder"]
+__all__ = ["config_names", "config_path", "tools_folder"]
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -14,6 +14,13 @@ def config_path(*parts: str) -> Path:
     installed = _PACKAGE / "configs"
     root = installed if installed.is_dir() else _PACKAGE.parent / "configs"
     return root.joinpath(*parts)
+
+
+def config_names() -> list[str]:
+    """The configurations of runs, by their names below ``configs/``: ``search/digits.yaml``."""
+    root = config_path()
+    names = (file.relative_to(root).as_posix() for file in root.rglob("*.yaml"))
+    return sorted(name for name in names if not name.startswith("sweeps/"))  # W&B's own kind
 
 
 def tools_folder() -> Path:

@@ -16,7 +16,7 @@ from detectron2.config.compat import guess_version
 from detectron2.utils import comm
 
 from backbones.errors import UserError
-from backbones.paths import config_path
+from backbones.paths import config_names, config_path
 from detection.engine.plain_yaml import load_with_bases, one_line
 
 _NAME_LISTS = ("DATASETS.TRAIN", "DATASETS.TEST")
@@ -60,8 +60,7 @@ def find_config_file(name: str) -> Path:
     for candidate in (path, config_path(name), config_path(below)):
         if candidate.is_file():
             return candidate
-    known = [str(file.relative_to(config_path())) for file in config_path().rglob("*.yaml")]
-    near = difflib.get_close_matches(below, known, n=1)
+    near = difflib.get_close_matches(below, config_names(), n=1)
     hint = f"; did you mean '{near[0]}'?" if near else "; check the path"
     raise UserError(f"no configuration file '{name}', here or below '{config_path()}'{hint}")
 

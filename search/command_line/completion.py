@@ -11,7 +11,7 @@ import argcomplete
 from argcomplete.completers import FilesCompleter
 from argcomplete.lexers import split_line
 
-from backbones.paths import config_path
+from backbones.paths import config_names
 from search.command_line.launcher import start
 from search.command_line.registry import TOOLS
 
@@ -33,11 +33,10 @@ def complete() -> NoReturn:
     _complete_with(_commands())
 
 
-def config_names(prefix: str, **_: Any) -> list[str]:
+def complete_config(prefix: str, **_: Any) -> list[str]:
     """Configurations by their names below ``configs/``, and YAML files of the present folder."""
-    names = (path.relative_to(config_path()).as_posix() for path in config_path().rglob("*.yaml"))
     files = FilesCompleter(allowednames=("yaml",))(prefix)
-    return [*sorted(name for name in names if name.startswith(prefix)), *files]
+    return [*(name for name in config_names() if name.startswith(prefix)), *files]
 
 
 def _commands() -> argparse.ArgumentParser:
@@ -52,7 +51,7 @@ def _commands() -> argparse.ArgumentParser:
 def _complete_with(parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
     for action in _actions(parser):
         if any(option.endswith("config-file") for option in action.option_strings):
-            vars(action)["completer"] = config_names
+            vars(action)["completer"] = complete_config
     argcomplete.autocomplete(parser)
     raise SystemExit(0)  # autocomplete has ended the process before, as it was asked to complete
 

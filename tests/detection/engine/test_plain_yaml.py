@@ -13,7 +13,7 @@ from detectron2.config import get_cfg
 from detectron2.model_zoo import get_config_file
 
 from backbones.errors import UserError
-from backbones.paths import config_path
+from backbones.paths import config_names, config_path
 from detection.config import add_spnas_config
 from detection.engine.config_file import merge_file
 from detection.engine.plain_yaml import load_with_bases
@@ -169,8 +169,7 @@ def test_the_model_zoo_is_as_detectron2_loads_it(file: Path) -> None:
 
 @pytest.mark.parametrize(
     "file",
-    # a sweep is W&B's own kind of file
-    sorted(file for file in config_path().rglob("*.yaml") if file.parent.name != "sweeps"),
+    map(config_path, config_names()),
     ids=lambda path: f"{path.parent.name}-{path.stem}",
 )
 def test_our_own_files_are_as_detectron2_loads_them(file: Path) -> None:
