@@ -230,16 +230,12 @@ def test_pictures_are_small_and_say_that_nothing_was_found(tmp_path: Path) -> No
     records = [{"file_name": path, "annotations": [boxes]} for path in paths]
     DatasetCatalog.register("two_sizes", lambda: records)
     MetadataCatalog.get("two_sizes").thing_classes = ["box"]
-    try:
-        gallery = PredictionImages("two_sizes", count=2, output_dir=tmp_path / "drawn")
-        for record, size in zip(records, ((600, 1500), (1200, 300)), strict=True):
-            nothing = Instances(size, pred_boxes=Boxes(torch.zeros(0, 4)), scores=torch.zeros(0))
-            nothing.pred_classes = torch.zeros(0, dtype=torch.long)
-            gallery.process([record], [{"instances": nothing}])
-        gallery.evaluate()
-    finally:
-        DatasetCatalog.remove("two_sizes")
-        MetadataCatalog.remove("two_sizes")
+    gallery = PredictionImages("two_sizes", count=2, output_dir=tmp_path / "drawn")
+    for record, size in zip(records, ((600, 1500), (1200, 300)), strict=True):
+        nothing = Instances(size, pred_boxes=Boxes(torch.zeros(0, 4)), scores=torch.zeros(0))
+        nothing.pred_classes = torch.zeros(0, dtype=torch.long)
+        gallery.process([record], [{"instances": nothing}])
+    gallery.evaluate()
     for image, (height, width) in zip(
         gallery.images.values(), ((200, 1000), (1000, 500)), strict=True
     ):

@@ -170,15 +170,11 @@ def test_a_data_set_without_a_file(tiny_cfg: CfgNode, own_json: Path, mode: BoxM
             item |= {"bbox": box, "bbox_mode": mode, "category_id": number, "segmentation": mask}
     DatasetCatalog.register("in_python", lambda: records)
     MetadataCatalog.get("in_python").thing_classes = ["box", "disc", "bar"]
-    try:
-        columns = file_of("in_python", records).columns
-        assert columns.masks.usable.all()
-        assert (columns.masks.area == columns.box_areas).all()
-        tiny_cfg.DATASETS.TRAIN = tiny_cfg.DATASETS.TEST = ("in_python",)
+    columns = file_of("in_python", records).columns
+    assert columns.masks.usable.all()
+    assert (columns.masks.area == columns.box_areas).all()
+    tiny_cfg.DATASETS.TRAIN = tiny_cfg.DATASETS.TEST = ("in_python",)
+    check_data_set(tiny_cfg, "in_python", training=True)
+    records[0]["annotations"][0]["bbox"] = [3, 4]
+    with pytest.raises(UserError, match=r"not four finite numbers, first annotation 0 of"):
         check_data_set(tiny_cfg, "in_python", training=True)
-        records[0]["annotations"][0]["bbox"] = [3, 4]
-        with pytest.raises(UserError, match=r"not four finite numbers, first annotation 0 of"):
-            check_data_set(tiny_cfg, "in_python", training=True)
-    finally:
-        DatasetCatalog.remove("in_python")
-        MetadataCatalog.remove("in_python")
