@@ -7,10 +7,10 @@ import pytest
 import torch
 from detectron2.config import CfgNode
 
+from backbones import paths
 from backbones.errors import UserError
 from backbones.paths import config_path
 from detection.config import add_spnas_config
-from detection.engine import config_file
 from detection.engine.config import add_engine_config
 from detection.engine.config_file import find_config_file, load_config
 
@@ -50,9 +50,10 @@ def test_of_several_bases_the_last_counts_most(tmp_path: Path) -> None:
 
 
 def test_names_below_the_projects_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "detection").mkdir()
-    (tmp_path / "detection" / "tiny.yaml").write_text("VERSION: 2\nSOLVER: {MAX_ITER: 3}\n")
-    monkeypatch.setattr(config_file, "config_path", lambda *parts: tmp_path.joinpath(*parts))
+    folder = tmp_path / "configs" / "detection"
+    folder.mkdir(parents=True)
+    (folder / "tiny.yaml").write_text("VERSION: 2\nSOLVER: {MAX_ITER: 3}\n")
+    monkeypatch.setattr(paths, "_PACKAGE", tmp_path)
     assert _load(file="detection/tiny.yaml").SOLVER.MAX_ITER == 3
     with pytest.raises(UserError, match="did you mean 'detection/tiny.yaml'"):
         _load(file="detection/tinny.yaml")

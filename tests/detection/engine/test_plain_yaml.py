@@ -169,7 +169,7 @@ def test_the_model_zoo_is_as_detectron2_loads_it(file: Path) -> None:
 
 @pytest.mark.parametrize(
     "file",
-    map(config_path, config_names()),
+    [config_path(name) for name in config_names()],
     ids=lambda path: f"{path.parent.name}-{path.stem}",
 )
 def test_our_own_files_are_as_detectron2_loads_them(file: Path) -> None:
