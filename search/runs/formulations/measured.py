@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -16,6 +17,8 @@ from search.classification.data import ImageSet, split_images
 from search.runs.formulations.base import Judge, Parts, Search, SupernetFormulation
 from search.selection.target import select_by_value
 from search.space import Choice, SearchSpace
+
+logger = logging.getLogger(__name__)
 
 Values = Callable[[Search, Judge, Sequence[Choice]], list[Tensor]]
 """What every choice of every layer is worth in place of a network's own; larger is better."""
@@ -53,6 +56,8 @@ class Measured(SupernetFormulation):
                 f"SEARCH.SENSITIVITY.ROUNDS is {counts.ROUNDS}, IMAGES {counts.IMAGES} and "
                 f"CALIBRATION_BATCHES {counts.CALIBRATION_BATCHES}; expected 1 or more of each"
             )
+        if counts.RIVALS < 0:
+            raise UserError(f"SEARCH.SENSITIVITY.RIVALS is {counts.RIVALS}; expected 0 or more")
 
     def parts(self, cfg: CfgNode, images: ImageSet) -> Parts:
         """Images for the weights, and ``SEARCH.HELD_OUT`` of them to measure on."""
@@ -82,11 +87,12 @@ class Measured(SupernetFormulation):
 
         Values of single choices do not add up over many layers. So the runtime falls to the target
         in ``SEARCH.SENSITIVITY.ROUNDS`` equal factors, and choices are valued anew around the
-        network of every round. Each round also names its network at the target, and the one of
-        them with the lowest loss is taken.
+        network of every round. Each round also names its network at the target, and the last one
+        ``SEARCH.SENSITIVITY.RIVALS`` more; the one of them with the lowest loss is taken.
         """
         space, model, node = search.space, search.runtime_model, search.cfg.SEARCH
         rounds = node.SENSITIVITY.ROUNDS
+        values: list[Tensor] = []
         current = list(search.reference)
         runtime = model.runtime_of(current)
         found = []
@@ -95,10 +101,49 @@ class Measured(SupernetFormulation):
             found.append(select_by_value(space, model, values, target, node.TOLERANCE))
             level = runtime * (target / runtime) ** ((index + 1) / rounds)
             current = select_by_value(space, model, values, level, node.TOLERANCE)
+        found += rivals(search, values, target, found[-1])[: node.SENSITIVITY.RIVALS]
         different = list(map(list, dict.fromkeys(map(tuple, found))))
         if len(different) == 1:
             return different[0]
-        return min(different, key=judge.loss)
+        losses = [judge.loss(network) for network in different]
+        best = losses.index(min(losses))
+        logger.info(
+            "measured %d whole networks at %.4g %s: loss %.4f to %.4f; the one whose values add up "
+            "to the most has %.4f",
+            *(len(losses), target, model.table.unit, losses[best], max(losses)),
+            losses[different.index(found[rounds - 1])],
+        )
+        return different[best]
+
+
+def rivals(
+    search: Search, values: Sequence[Tensor], target: float, network: Sequence[Choice]
+) -> list[list[Choice]]:
+    """For every layer the network at the target that is worth most without a network's choice.
+
+    Args:
+        search: in whose space they are.
+        values: of the choices of every layer.
+        target: runtime, in the unit of the latency table.
+        network: that is worth most.
+
+    Returns:
+        Different networks, those that are worth most first.
+    """
+    space, tolerance = search.space, search.cfg.SEARCH.TOLERANCE
+    worth: dict[tuple[Choice, ...], float] = {}
+    out_of_reach = 1 + sum(float(row.max() - row.min()) for row in values)
+    for index, (layer, own) in enumerate(zip(space.layers, network, strict=True)):
+        others = values[index].clone()
+        others[space.choices(layer).index(own)] -= out_of_reach
+        changed = [*values[:index], others, *values[index + 1 :]]
+        rival = select_by_value(space, search.runtime_model, changed, target, tolerance)
+        if rival[index] != own:  # else no network at the target is without it
+            worth[tuple(rival)] = sum(
+                float(row[space.choices(each).index(choice)])
+                for row, each, choice in zip(values, space.layers, rival, strict=True)
+            )
+    return [list(rival) for rival in sorted(worth, key=lambda rival: -worth[rival])]
 
 
 def neighbour(space: SearchSpace, reference: Sequence[Choice], rng: random.Random) -> list[Choice]:

@@ -21,7 +21,7 @@ from backbones.exported import save_backbone
 from backbones.latency import predict_runtime
 from search.runs.build import build_latency_table
 from search.runs.classification import SearchTrainer
-from search.runs.formulations.measured import Measured, neighbour
+from search.runs.formulations.measured import Measured, neighbour, rivals
 from search.runs.formulations.registry import FORMULATIONS
 from search.runs.formulations.values import gradient_values, measured_losses
 from search.runs.judge import statistics_kept
@@ -191,6 +191,38 @@ def test_the_best_of_the_rounds_is_taken(config: Callable[..., CfgNode]) -> None
     node = trainer.cfg.SEARCH
     first = select_by_value(trainer.space, trainer.runtime_model, values, TARGET, node.TOLERANCE)
     assert losses[tuple(chosen)] <= losses[tuple(first)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rivals_are_the_best_without_a_choice(trainer: SearchTrainer, seed: int) -> None:
+    """Against every network of the space at the target."""
+    space, tolerance = trainer.space, trainer.cfg.SEARCH.TOLERANCE
+    loss = additive(space, seed)
+    values = measured_losses(trainer, CountingJudge(loss), OWN)
+    runtime = trainer.runtime_model.runtime_of
+    within = [n for n in all_networks(space) if TARGET * (1 - tolerance) <= runtime(n) <= TARGET]
+    best = min(within, key=loss)
+    others = [[n for n in within if n[index] != best[index]] for index in range(len(best))]
+    expected = {tuple(min(networks, key=loss)) for networks in others if networks}
+    assert expected
+    found = rivals(trainer, values, TARGET, best)
+    assert found == sorted(map(list, expected), key=loss)
+
+
+def test_rivals_are_measured_whole(config: Callable[..., CfgNode]) -> None:
+    """Where choices depend on each other, one of them can be better than what adds up best."""
+    trainer = SearchTrainer(
+        config("SEARCH.SENSITIVITY.RIVALS", "2", "SEARCH.SENSITIVITY.ROUNDS", "1")
+    )
+    space, tolerance = trainer.space, trainer.cfg.SEARCH.TOLERANCE
+    parts = additive(space, 1)
+    values = measured_losses(trainer, CountingJudge(parts), OWN)  # kept in the run's folder
+    best = select_by_value(space, trainer.runtime_model, values, TARGET, tolerance)
+    rival, other, *_ = rivals(trainer, values, TARGET, best)
+    for lowest in (best, rival, other):
+        judge = CountingJudge(lambda c, n=lowest: -1.0 if list(c) == n else parts(c))  # type: ignore[misc]
+        assert trainer.formulation.choose(trainer, TARGET, judge) == lowest
+        assert judge.asked == [tuple(best), tuple(rival), tuple(other)]
 
 
 def test_what_was_measured_is_not_measured_again(trainer: SearchTrainer) -> None:
@@ -430,6 +462,7 @@ def test_without_a_start_the_largest_network_is_it(config: Callable[..., CfgNode
         (("SEARCH.TARGET", "0.0"), "'sensitivity' has no λ; set SEARCH.TARGET"),
         (("SEARCH.SENSITIVITY.ROUNDS", "0"), "ROUNDS is 0, IMAGES 6 and CALIBRATION_BATCHES 2"),
         (("SEARCH.SENSITIVITY.IMAGES", "0"), "IMAGES 0 and"),
+        (("SEARCH.SENSITIVITY.RIVALS", "-1"), "RIVALS is -1; expected 0 or more"),
         (("SEARCH.HELD_OUT", "0.0"), "HELD_OUT"),
     ],
 )
