@@ -17,7 +17,7 @@ from backbones.deployment.formats.outputs import flatten
 from backbones.deployment.runtimes import Runtime
 from backbones.errors import UserError
 from backbones.inference.base import Session
-from backbones.inference.board.turns import visit
+from backbones.inference.board.turns import visit_and_share
 from backbones.inference.measurement import Measurement
 
 Array = NDArray[Any]
@@ -127,4 +127,5 @@ class _Repeated(Session):
 def latency(runtime: Runtime, *arrays: Array) -> Measurement:
     """Runtime of one inference in ms, on this machine, on the runtime's threads."""
     session = _Repeated(runtime, arrays)
-    return Measurement.of([visit(session) for _ in range(_VISITS)])
+    visits = [visit_and_share(session) for _ in range(_VISITS)]
+    return Measurement.of(*zip(*visits, strict=True))

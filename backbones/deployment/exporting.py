@@ -275,6 +275,7 @@ def checks_of(agreement: Agreement, model: bytes, runtime: Runtime, image: Array
         "latency": {
             "milliseconds": round(measured.runtime, 3),
             "spread": round(measured.spread, 3),
+            "share": round(min(measured.share, 1.0), 3),
             "input": list(image.shape),
             "device": device_name("cpu"),
             "threads": 1,

@@ -15,6 +15,7 @@ from backbones.deployment.contract import NETWORK, Contract, contract_path
 from backbones.deployment.exporting import Exportable, check_request, write_exported
 from backbones.deployment.runtimes import Runtime
 from backbones.errors import UserError
+from backbones.inference.measurement import taken_by_others
 from search.deployment.detector import export_whole, summary_of_detector
 from search.deployment.images import (
     Array,
@@ -113,6 +114,7 @@ def summary(contract: Contract, output: Path) -> str:
     checks = contract.checks
     agreement, latency = checks["agreement"], checks["latency"]
     height, width = latency["input"][2:]
+    others = taken_by_others(latency.get("share", 1.0))
     rows = [
         ["largest difference from PyTorch", f"{agreement['largest']:.1e} of the largest output"],
         ["root mean square of differences", f"{agreement['mean']:.1e} of the output's"],
@@ -121,7 +123,7 @@ def summary(contract: Contract, output: Path) -> str:
         [
             f"latency at {height}x{width}",
             f"{latency['milliseconds']:.2f} ms ± {100 * latency['spread']:.0f} %, "
-            f"{latency['device']}, 1 thread",
+            f"{latency['device']}, 1 thread{f'; {others}' if others else ''}",
         ],
     ]
     if top := checks.get("top1"):

@@ -22,11 +22,13 @@ class Visit:
         key: of the item.
         round: in which it was made.
         runtime: in ms.
+        share: part of a core that the process had meanwhile; 1 where it is not known.
     """
 
     key: str
     round: int
     runtime: float
+    share: float = 1.0
 
 
 class Journal:

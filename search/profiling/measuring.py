@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,8 @@ from tqdm import tqdm
 
 from backbones.errors import UserError
 from backbones.inference import Engine, Program, make_engine
-from backbones.inference.board.turns import in_turns, visit
-from backbones.inference.measurement import NOISY, Measurement
+from backbones.inference.board.turns import in_turns, visit, visit_and_share
+from backbones.inference.measurement import NOISY, Measurement, taken_by_others
 from search.profiling.announcement import estimated_work, workers_for
 from search.profiling.journal import Journal, Visit
 from search.profiling.pace import EVERY, at_one_pace
@@ -79,7 +80,9 @@ def _visit_all(pending: Sequence[tuple[int, Item]], engine: Engine, journal: Jou
         convert(missing, engine, journal)
     with tqdm(pending, desc=f"{engine.title} on {engine.device}", unit="visit") as progress:
         for round_, item in progress:
-            journal.add(Visit(item.key, round_, visit(compiled(item).load())))
+            session = compiled(item).load()
+            found = visit_and_share(session) if engine.device == "cpu" else (visit(session),)
+            journal.add(Visit(item.key, round_, *found))
 
 
 def without_model(items: Sequence[Item], engine: Engine, journal: Journal) -> list[Item]:
@@ -149,6 +152,9 @@ def report_noise(measurements: Mapping[str, Measurement], rounds: int) -> Noise:
             f"too noisy to trust, as {len(noisy)} of {len(spreads)} figures repeat worse than "
             f"±{100 * NOISY:g} %"
         )
+    share = statistics.median(measurement.share for measurement in measurements.values())
+    if others := taken_by_others(share):
+        found.append(f"longer than on a quiet machine, as {others}")
     if found:
         logger.warning(
             "What was measured here is %s. Stop what else runs on this machine, or raise --rounds, "

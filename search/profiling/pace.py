@@ -50,11 +50,11 @@ def at_one_pace(visits: Sequence[Visit], reference: str) -> dict[str, Measuremen
     paces = [visits[place].runtime for place in places]
     pace = statistics.median(paces)
     local = np.interp(range(len(visits)), places, rolling_median(paces))
-    by_key: dict[str, list[float]] = {}
+    by_key: dict[str, list[tuple[float, float]]] = {}
     for visit, then in zip(visits, local.tolist(), strict=True):
         if visit.key != reference:
-            by_key.setdefault(visit.key, []).append(visit.runtime * pace / then)
-    return {key: Measurement.of(found) for key, found in by_key.items()}
+            by_key.setdefault(visit.key, []).append((visit.runtime * pace / then, visit.share))
+    return {key: Measurement.of(*zip(*found, strict=True)) for key, found in by_key.items()}
 
 
 def rolling_median(values: Sequence[float]) -> list[float]:

@@ -133,7 +133,7 @@ def measure_over_adb(folder: Path, serial: str = "", program: Path | None = None
         models = [str(model) for model in sorted(folder.glob("*.model"))]
         _run([*adb, "push", *models, f"{place}/"], "cannot copy the models by adb")
     append_line(path, facts)
-    done = {(key, round_) for key, round_, _ in made}
+    done = {(key, round_) for key, round_, *_ in made}
     turns = in_turns(plan["models"], plan["reference"], plan["rounds"], plan["every"])
     left = [turn for turn in turns if turn[::-1] not in done]
     start = datetime.datetime.now()

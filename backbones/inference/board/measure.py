@@ -14,7 +14,7 @@ from typing import Any
 
 from .device import available_cores, device_facts
 from .models import CannotMeasureError, check_provider, engine_versions, load_model
-from .turns import append_line, in_turns, read_visits, visit
+from .turns import append_line, in_turns, read_visits, visit, visit_and_share
 
 PLAN, MEASUREMENTS = "plan.json", "measurements.jsonl"
 SECONDS_BETWEEN_REPORTS = 30.0
@@ -64,7 +64,7 @@ def measure(folder: Path) -> None:
     _check_same(path, known, facts)
     if facts["threads"] > facts["cores"] and plan["device"] == "cpu":
         print(f"warning: {facts['threads']} threads on {facts['cores']} cores", file=sys.stderr)
-    done = {(key, round_) for key, round_, _ in made}
+    done = {(key, round_) for key, round_, *_ in made}
     turns = list(in_turns(plan["models"], plan["reference"], plan["rounds"], plan["every"]))
     left = [turn for turn in turns if turn[::-1] not in done]
     append_line(path, facts)
@@ -72,7 +72,8 @@ def measure(folder: Path) -> None:
     for count, (round_, key) in enumerate(left, 1):
         file = folder / f"{key}.model"
         session = load_model(plan["engine"], file, plan["threads"], plan["device"])
-        append_line(path, [key, round_, visit(session)])
+        found = visit_and_share(session) if plan["device"] == "cpu" else (visit(session),)
+        append_line(path, [key, round_, *found])
         del session
         now = time.monotonic()
         if now - reported > SECONDS_BETWEEN_REPORTS or count == len(left):

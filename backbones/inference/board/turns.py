@@ -35,6 +35,18 @@ def visit(session: Timed) -> float:
     return statistics.median([first, *session.times(_inferences(first) - 1)])
 
 
+def visit_and_share(session: Timed) -> tuple[float, float]:
+    """As :func:`visit`, and the part of a core that this process had meanwhile.
+
+    A process that computes all the time has 1 of it, and more with several threads. What is below
+    that was others' time, which makes a runtime longer and repeats well where the others stay.
+    """
+    wall, own = time.perf_counter(), time.process_time()
+    runtime = visit(session)
+    own, wall = time.process_time() - own, time.perf_counter() - wall
+    return runtime, own / wall if 1e3 * wall > VISIT_MILLISECONDS / 2 else 1.0  # else too short
+
+
 def visit_seconds(session: Timed) -> float:
     """How long a visit takes, by two inferences."""
     _, runtime = session.times(2)
@@ -75,10 +87,11 @@ def in_turns(
             yield round_, key
 
 
-def read_visits(path: Path) -> tuple[dict[str, Any], list[tuple[str, int, float]]]:
-    """What a file of measurements says: facts about it, and visits as (key, round, ms).
+def read_visits(path: Path) -> tuple[dict[str, Any], list[tuple[str, int, float, float]]]:
+    """What a file of measurements says: facts about it, and visits as (key, round, ms, share).
 
-    A line that is neither, such as the one under way when the process was killed, is left out.
+    The share is the part of a core that the process had, 1 where it is not known. A line that is
+    neither, such as the one under way when the process was killed, is left out.
     """
     facts: dict[str, Any] = {}
     visits = []
@@ -88,8 +101,9 @@ def read_visits(path: Path) -> tuple[dict[str, Any], list[tuple[str, int, float]
             if isinstance(entry, dict):
                 facts.update(entry)
                 continue
-            key, round_, runtime = entry
-            visits.append((str(key), int(round_), float(runtime)))
+            key, round_, runtime, *share = entry
+            (part,) = map(float, share or [1.0])
+            visits.append((str(key), int(round_), float(runtime), part))
         except (ValueError, TypeError, RecursionError):
             pass
     return facts, visits

@@ -58,9 +58,13 @@ def test_what_a_killed_process_left_is_no_visit(tmp_path: Path) -> None:
     append_line(path, ["a", 0, 1.5])
     with path.open("a") as file:
         file.write('["b", 0')
-    append_line(path, ["c", 1, 2.5])
+    append_line(path, ["c", 1, 2.5, 0.5])
+    append_line(path, ["d", 1, 2.5, 0.5, 3])
     append_line(path, {"minutes": 2})
-    assert read_visits(path) == ({"threads": 1, "minutes": 2}, [("a", 0, 1.5), ("c", 1, 2.5)])
+    assert read_visits(path) == (
+        {"threads": 1, "minutes": 2},
+        [("a", 0, 1.5, 1.0), ("c", 1, 2.5, 0.5)],
+    )
     assert read_visits(tmp_path / "nowhere") == ({}, [])
 
 

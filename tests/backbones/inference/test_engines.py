@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import time
 from pathlib import Path
 
 import onnxruntime
@@ -16,7 +17,7 @@ from backbones.architecture import LayerSpec
 from backbones.blocks import init_weights, make_layer
 from backbones.extras import require
 from backbones.inference import ENGINES, Session, make_engine
-from backbones.inference.board.turns import visit
+from backbones.inference.board.turns import visit, visit_and_share
 from backbones.inference.hardware import available_cores
 from backbones.inference.measurement import Measurement
 
@@ -140,11 +141,31 @@ def test_a_visit_is_the_median_after_warming_up() -> None:
     assert fast.asked == [1, 1, 49]
 
 
+class Sleeper(Session):
+    """Computes for a part of the time alone, as beside other work."""
+
+    def run(self) -> None:
+        end = time.thread_time() + 3e-3
+        while time.thread_time() < end:
+            pass
+        time.sleep(6e-3)
+
+    def outputs(self) -> list[torch.Tensor]:
+        raise NotImplementedError
+
+
+def test_the_part_of_a_core_that_a_visit_had() -> None:
+    runtime, share = visit_and_share(Sleeper())
+    assert runtime >= 9
+    assert 0 < share < 0.45  # a third, and less where others compute as well
+
+
 def test_measurement() -> None:
     found = Measurement.of([10.0, 11.0, 12.0, 13.0, 40.0])
     assert found.runtime == 12.0
     assert found.spread == pytest.approx((13 - 11) / 2 / 12)
-    assert Measurement.of([3.0]) == Measurement(3.0, 0.0)
+    assert Measurement.of([3.0]) == Measurement(3.0, 0.0, 1.0)
+    assert Measurement.of([3.0, 3.0, 3.0], [0.5, 0.7, 1.0]) == Measurement(3.0, 0.0, 0.7)
 
 
 def test_files_are_measured_where_the_converter_is_missing(

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from backbones import LatencyTable, UserError, predict_runtime
 from backbones.files import read_json
 from backbones.inference import ENGINES, Place, Session, make_engine
+from backbones.inference.board import turns
 from backbones.inference.measurement import Measurement
 from detection.deployment import Deployment
 from search.profiling import announcement, measuring
@@ -56,14 +57,14 @@ def profile(space: SearchSpace, engine: KnownEngine, output: Path, rounds: int =
 
 def make_uneven(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine a third slower in the last rounds of a profile, and for a while in its first."""
-    real, visits = measuring.visit, []
+    real, visits = turns.visit, []
 
     def uneven(session: Session) -> float:
         visits.append(session)
         slow = 40 < len(visits) <= 80 or len(visits) > 220
         return real(session) * (1.5 if slow else 1)
 
-    monkeypatch.setattr(measuring, "visit", uneven)
+    monkeypatch.setattr(turns, "visit", uneven)
 
 
 def test_the_table_predicts_whole_networks(
@@ -112,7 +113,7 @@ def test_an_interrupted_profile_goes_on(
     small_space: SearchSpace, engine: KnownEngine, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed at the 100th visit with a line half written, it makes only the others."""
-    real, visits = measuring.visit, []
+    real, visits = turns.visit, []
 
     def killed(session: Session) -> float:
         visits.append(session)
@@ -120,7 +121,7 @@ def test_an_interrupted_profile_goes_on(
             raise KeyboardInterrupt
         return real(session)
 
-    monkeypatch.setattr(measuring, "visit", killed)
+    monkeypatch.setattr(turns, "visit", killed)
     with pytest.raises(KeyboardInterrupt):
         profile(small_space, engine, output)
     file = output.with_suffix(".partial") / "visits.jsonl"
@@ -131,7 +132,7 @@ def test_an_interrupted_profile_goes_on(
     total += total // EVERY  # of the reference
     resumed = profile(small_space, engine, output)
     assert len(visits) == 100 + total - 99
-    monkeypatch.setattr(measuring, "visit", real)
+    monkeypatch.setattr(turns, "visit", real)
     other = output.with_name("again.json")
     again = dataclasses.replace(
         profile(small_space, engine, other), name=resumed.name, source=resumed.source
@@ -332,8 +333,8 @@ def test_a_slower_machine_is_told_from_a_wrong_table(
     small_space: SearchSpace, engine: KnownEngine, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = profile(small_space, engine, output)
-    real = measuring.visit
-    monkeypatch.setattr(measuring, "visit", lambda session: 1.1 * real(session))
+    real = turns.visit
+    monkeypatch.setattr(turns, "visit", lambda session: 1.1 * real(session))
     path = output.with_name("report.json")
     report = evaluate_table(table, small_space, path, networks=6, rounds=1)
     assert report["drift"] == pytest.approx(1.1, rel=1e-3)
@@ -471,6 +472,10 @@ def test_noise_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     )
     once = {str(i): Measurement(1.0, 0.0) for i in range(20)}
     assert report_noise(once, 1) == Noise(None, "rough, as it was measured in 1 round")
+    shared = {str(i): Measurement(1.0, 0.01, 0.6 if i % 3 else 1.0) for i in range(20)}
+    found = report_noise(shared, 16)
+    assert found.warning == "longer than on a quiet machine, as other work had 40 % of the core"
+    assert found.warning in caplog.text
 
 
 def test_named_networks(small_space: SearchSpace, engine: KnownEngine, output: Path) -> None:
@@ -492,8 +497,8 @@ def test_named_networks_at_the_pace_of_the_table(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     table = profile(small_space, engine, output)
-    real, network = measuring.visit, small_space.smallest()
-    monkeypatch.setattr(measuring, "visit", lambda session: 1.25 * real(session))
+    real, network = turns.visit, small_space.smallest()
+    monkeypatch.setattr(turns, "visit", lambda session: 1.25 * real(session))
     setting = ([network], engine, DEPLOYMENT, 2)
     (row,) = measure_architectures(*setting, table, small_space)
     assert row["error"] == pytest.approx(-20, abs=0.1)
