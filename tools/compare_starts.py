@@ -19,7 +19,8 @@ def parse() -> argparse.Namespace:
         "--rows",
         nargs="+",
         metavar="ROW",
-        help="of start, sensitivity, taylor, sigmoid, blind, drop, random (default: all of them)",
+        help="of start, sensitivity, taylor, sigmoid, blind, drop, random, and of classifiers "
+        "narrowed (default: all of them)",
     )
     parser.add_argument(
         "--networks",
@@ -84,14 +85,18 @@ def main(args: argparse.Namespace) -> None:
     workers = workers_of(args, args.output)
     found = pairs("--networks", args.networks)
     known = {**ROWS, **{name: given(file) for name, file in found}}
-    rows = [*(args.rows or ROWS), *(name for name, _ in found)]
+    search_cfg, _ = resolve_search_data(load_search_config(args.search_config_file, args.opts))
+    on_detectors = searches_detector(search_cfg)
+    fitting = [name for name, row in ROWS.items() if not (on_detectors and row.narrows)]
+    rows = [*(args.rows or fitting), *(name for name, _ in found)]
     if unknown := [name for name in rows if name not in known]:
         raise UserError(f"unknown row '{unknown[0]}'; expected some of {', '.join(ROWS)}")
     if wrong := [part for part in args.parts if not 0 < part <= 2]:
         raise UserError(f"--parts has {wrong[0]:g}; expected parts of the start's runtime, to 2")
     options = [item for pair in pairs("--train-options", args.train_options) for item in pair]
-    search_cfg, _ = resolve_search_data(load_search_config(args.search_config_file, args.opts))
-    resolve = resolve_data if searches_detector(search_cfg) else resolve_classifier
+    if on_detectors and (narrow := [name for name in rows if known[name].narrows]):
+        raise UserError(f"the row '{narrow[0]}' is for classifiers alone; leave it out of --rows")
+    resolve = resolve_data if on_detectors else resolve_classifier
     training_cfg, _ = resolve(load_search_config(args.train_config_file, options))
     trials = [
         (name, part, seed)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from backbones.architecture import Architecture, LayerSpec, StemSpec
 from backbones.blocks import ConvNormAct, MBConv, SqueezeExcite
 from backbones.errors import UserError
-from backbones.network import Classifier, build_classifier, build_feature_extractor
+from backbones.network import Classifier, Trunk, build_classifier, build_feature_extractor
 from backbones.weights import StateDict, load_weights
 from search.start.ordering import (
     activation_variance,
@@ -32,9 +32,10 @@ _Spec = TypeVar("_Spec", StemSpec, LayerSpec)
 
 
 def narrowed(architecture: Architecture, width_mult: float) -> Architecture:
-    """The network with all channels multiplied (Fig. 7), and nowhere more than it has.
+    """The network with the trunk's channels multiplied (Fig. 7), and nowhere more than it has.
 
-    Channels are multiples of 8, which can be more than those of a layer that has no such number.
+    Its head stays. Channels are multiples of 8, which can be more than those of a layer that has no
+    such number.
 
     Raises:
         UserError: if the factor is above 1, or so small that layers of different widths become
@@ -45,7 +46,7 @@ def narrowed(architecture: Architecture, width_mult: float) -> Architecture:
     scaled = architecture.scaled(width_mult)
     layers = tuple(map(_at_most, scaled.layers, architecture.layers))
     stem = _at_most(scaled.stem, architecture.stem)
-    scaled = dataclasses.replace(scaled, stem=stem, layers=layers)
+    scaled = dataclasses.replace(scaled, stem=stem, layers=layers, head=architecture.head)
     if _residuals(scaled) != _residuals(architecture):
         raise UserError(
             f"the width multiplier is {width_mult:g}, at which layers of '{architecture.name}' "
@@ -80,17 +81,24 @@ def narrow(
     network = build_classifier(architecture, 0)
     headless = "head.conv.weight" not in state
     load_weights(network, state, where, ("classifier.", "hidden.", *(["head."] * headless)))
-    orders = stream_orders(network, with_head=not headless)
     small = build_feature_extractor(ours)
-    kept = orders[0][: ours.stem.out_channels]
-    _cut(small.stem, network.stem, kept, slice(None))
-    for layer, block, order in zip(small.layers, network.layers, orders[1:], strict=True):
-        before, kept = kept, order
-        if isinstance(layer, MBConv):
-            kept = order[: layer.project.conv.out_channels]
-            _cut_block(layer, cast(MBConv, block), before, kept)
-        else:  # the identity
-            kept = before
+    _cut_trunk(small, network, stream_orders(network, with_head=not headless))
+    return ours, small.state_dict()
+
+
+@torch.no_grad()
+def narrow_classifier(
+    architecture: Architecture, state: Mapping[str, Tensor], width_mult: float, where: str
+) -> tuple[Architecture, StateDict]:
+    """As :func:`narrow`, with head and classifier, which keep their channels."""
+    ours = narrowed(architecture, width_mult)
+    classes = len(state["classifier.weight"])
+    network, small = (build_classifier(each, classes) for each in (architecture, ours))
+    load_weights(network, state, where)
+    kept = _cut_trunk(small, network, stream_orders(network))
+    _cut(small.head, network.head, slice(None), kept)
+    for name in ("hidden", "classifier"):
+        small.get_submodule(name).load_state_dict(network.get_submodule(name).state_dict())
     return ours, small.state_dict()
 
 
@@ -151,6 +159,20 @@ def _residuals(architecture: Architecture) -> list[bool]:
     return [layer.stride == 1 and channels == layer.out_channels for channels, layer in pairs]
 
 
+def _cut_trunk(ours: Trunk, theirs: Trunk, orders: Sequence[Tensor]) -> Tensor:
+    """Fills stem and layers; returns the channels kept of the last one."""
+    kept = orders[0][: ours.stem.conv.out_channels]
+    _cut(ours.stem, theirs.stem, kept, slice(None))
+    for layer, block, order in zip(ours.layers, theirs.layers, orders[1:], strict=True):
+        before, kept = kept, order
+        if isinstance(layer, MBConv):
+            kept = order[: layer.project.conv.out_channels]
+            _cut_block(layer, cast(MBConv, block), before, kept)
+        else:  # the identity
+            kept = before
+    return kept
+
+
 def _cut_block(ours: MBConv, theirs: MBConv, before: Tensor, behind: Tensor) -> None:
     channels = before
     if isinstance(ours.expand, ConvNormAct):
@@ -162,7 +184,12 @@ def _cut_block(ours: MBConv, theirs: MBConv, before: Tensor, behind: Tensor) -> 
     _cut(ours.project, theirs.project, behind, channels)
 
 
-def _cut(ours: ConvNormAct, theirs: ConvNormAct, outputs: Tensor, inputs: Tensor | slice) -> None:
+def _cut(
+    ours: ConvNormAct,
+    theirs: ConvNormAct,
+    outputs: Tensor | slice,
+    inputs: Tensor | slice,
+) -> None:
     ours.conv.weight.copy_(theirs.conv.weight[outputs][:, inputs])
     fill_norm(ours.norm, theirs.norm, outputs)
 

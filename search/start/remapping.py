@@ -150,7 +150,7 @@ def _fill_depthwise(ours: ConvNormAct, theirs: ConvNormAct, source: Tensor) -> N
     fill_norm(ours.norm, theirs.norm, source)
 
 
-def fill_norm(ours: nn.Module, theirs: nn.Module, source: Tensor) -> None:
+def fill_norm(ours: nn.Module, theirs: nn.Module, source: Tensor | slice) -> None:
     """The channels ``source`` of a norm."""
     state = theirs.state_dict()
     ours.load_state_dict({k: v[source] if v.dim() else v for k, v in state.items()})

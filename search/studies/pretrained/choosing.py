@@ -39,6 +39,7 @@ class Row:
         own_supernet: whether each seed has a supernet of its own; else all take the first one's.
         per_target: False where the network is the same at every target.
         measure: of an adapted supernet, what the networks of all targets are chosen by.
+        narrows: whether the network chosen loses channels everywhere until it is at the target.
     """
 
     formulation: str
@@ -46,6 +47,7 @@ class Row:
     own_supernet: bool = True
     per_target: bool = True
     measure: Callable[[Search, Judge], object] | None = None
+    narrows: bool = False
 
 
 def searched(name: str, search: Search, judge: Judge, target: float, seed: int) -> list[Choice]:
@@ -130,5 +132,6 @@ ROWS: Mapping[str, Row] = {
     "blind": Row("sensitivity", blind, measure=blind_values),
     "drop": Row("sensitivity", dropped, own_supernet=False),
     "random": Row("sensitivity", drawn, own_supernet=False),
+    "narrowed": Row("sensitivity", start, narrows=True),
 }
 """By its name in tables and on the command line."""

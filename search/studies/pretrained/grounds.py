@@ -10,14 +10,18 @@ from typing import Any, Protocol
 from detectron2.config import CfgNode
 from detectron2.utils.env import seed_all_rng
 
+from backbones.errors import UserError
 from backbones.exported import ARCHITECTURE_FILE, BACKBONE_FILE, DETECTOR_FILE, save_backbone
 from backbones.files import read_json
+from backbones.network import build_classifier
 from detection.trainer import DetectionTrainer
+from search.classification.calibration import calibrated
 from search.classification.classifier import ClassifierTrainer
 from search.runs.classification import SearchTrainer
 from search.runs.detector import DetectorSearchTrainer
 from search.runs.detector_backbone import searches_detector
 from search.space import Choice
+from search.start.narrowing import narrow_classifier
 from search.studies.trials import trial_config
 
 _TASKS = {"box": "bbox", "mask": "segm"}
@@ -38,6 +42,13 @@ class Ground(Protocol):
 
     def cut(self, trainer: Any, choices: Sequence[Choice], folder: Path) -> None:
         """Writes one network with its slice of the weights."""
+
+    def narrow(self, trainer: Any, width_mult: float, folder: Path) -> None:
+        """Writes the adapted start with a part of its channels, the most important ones.
+
+        Raises:
+            UserError: if this ground does not.
+        """
 
     def fine_tuned(self, cfg: CfgNode, folder: Path) -> dict[str, float]:
         """Scores of the network in a folder after its training."""
@@ -63,6 +74,18 @@ class ClassifierGround:
         architecture = trainer.networks.described(choices, trainer.finished)
         network = trainer.networks.calibrated(choices, trainer.cfg.SEARCH.CALIBRATION_BATCHES)
         save_backbone(folder, architecture, network.state_dict())
+
+    def narrow(self, trainer: SearchTrainer, width_mult: float, folder: Path) -> None:
+        """Writes architecture and backbone, the classifier with it."""
+        networks, cfg = trainer.networks, trainer.cfg
+        batches = cfg.SEARCH.CALIBRATION_BATCHES
+        start = networks.calibrated(trainer.reference, batches).state_dict()
+        whole = networks.described(trainer.reference, trainer.finished)
+        architecture, state = narrow_classifier(whole, start, width_mult, "the supernet")
+        network = build_classifier(architecture, cfg.CLASSIFICATION.NUM_CLASSES)
+        network.load_state_dict(state)
+        found = calibrated(network, cfg, networks.train_data, batches)
+        save_backbone(folder, architecture, found.state_dict())
 
     def fine_tuned(self, cfg: CfgNode, folder: Path) -> dict[str, float]:
         """Top-1 in percent, and cross entropy."""
@@ -90,6 +113,10 @@ class DetectorGround:
     def cut(self, trainer: DetectorSearchTrainer, choices: Sequence[Choice], folder: Path) -> None:
         """Writes architecture, backbone and detector."""
         trainer.exported(choices, folder)
+
+    def narrow(self, trainer: DetectorSearchTrainer, width_mult: float, folder: Path) -> None:
+        """Raises a UserError: the pyramid of the supernet reads all of its channels."""
+        raise UserError("a detector's start is not narrowed here")
 
     def fine_tuned(self, cfg: CfgNode, folder: Path) -> dict[str, float]:
         """AP in percent, over all sizes and of small, medium and large objects."""

@@ -7,15 +7,17 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
+from backbones.architecture import Architecture
 from backbones.files import read_json, write_json
 from detection.deployment import Deployment
 from search.profiling.evaluation import table_engine
 from search.profiling.networks import measure_architectures
 from search.profiling.workload import choices_named
 from search.runs.build import build_latency_table
-from search.start.seed import search_space
+from search.start.narrowing import narrowed
+from search.start.seed import search_space, seed_of
 from search.studies.pretrained.grounds import ground_of
-from search.studies.pretrained.study import summary
+from search.studies.pretrained.study import WIDTH, summary
 
 
 def measure_networks(cfg: CfgNode, output: Path, rounds: int) -> dict[str, Any]:
@@ -37,18 +39,26 @@ def measure_networks(cfg: CfgNode, output: Path, rounds: int) -> dict[str, Any]:
     space = search_space(cfg)
     table = build_latency_table(cfg, space)
     named = list(dict.fromkeys(trial["layers"] for trial in study["trials"]))
-    networks = [
-        space.architecture(choices_named(space, types), f"network{index}")
-        for index, types in enumerate(named)
-    ]
+    networks = [_network(cfg, types, f"network{index}") for index, types in enumerate(named)]
     deployment = Deployment.of(table)
     rows = measure_architectures(networks, table_engine(table), deployment, rounds, table, space)
     found = dict(zip(named, rows, strict=True))
     for trial in study["trials"]:
         row = found[trial["layers"]]
         trial["measured_runtime"] = round(row["measured"], 4)
-        trial["measured_error"] = round(row.get("error_then") or row["error"], 2)
+        if (error := row.get("error_then", row["error"])) is not None:
+            trial["measured_error"] = round(error, 2)
     scores = ground_of(cfg).scores
     study["summary"] = summary(scores, study["start_runtime"], study["trials"])
     write_json(output, study)
     return study
+
+
+def _network(cfg: CfgNode, layers: str, name: str) -> Architecture:
+    """Of a trial's ``layers``: types, or the factor of the narrowed start."""
+    space, seed = search_space(cfg), seed_of(cfg)
+    if not layers.startswith(WIDTH):
+        return space.architecture(choices_named(space, layers), name)
+    assert seed is not None
+    whole = space.architecture(seed.choices, name)
+    return narrowed(whole, float(layers.removeprefix(WIDTH)))

@@ -14,6 +14,8 @@ from detectron2.utils.env import seed_all_rng
 
 from backbones.errors import UserError
 from backbones.files import write_atomic
+from search.auto.narrowed import width_for
+from search.auto.scale import Scale
 from search.profiling.workload import type_names
 from search.runs.build import build_runtime_model
 from search.runs.formulations.values import SENSITIVITY_FILE
@@ -31,6 +33,9 @@ from search.studies.trials import (
 from search.studies.workers import HERE, Call, Workers, run_calls
 
 logger = logging.getLogger(__name__)
+
+WIDTH = "width "
+"""Before the factor of a narrowed network, where others have the types of their layers."""
 
 Summary = Callable[[Sequence[Mapping[str, Any]]], list[dict[str, Any]]]
 
@@ -203,10 +208,16 @@ def _trial(
 ) -> dict[str, Any]:
     trainer = supernets(*_supernet_of(row, seed))
     choices = row.choose(trainer, trainer.judge, target, seed)
-    ground.cut(trainer, choices, place)
+    if row.narrows:
+        whole = trainer.space.architecture(choices, "start")
+        found = width_for(Scale.of(trainer.runtime_model.table, whole), target)
+        runtime, layers = found.runtime, f"{WIDTH}{found.width_mult:g}"
+        ground.narrow(trainer, found.width_mult, place)
+    else:
+        runtime = trainer.runtime_model.runtime_of(choices)
+        layers = type_names(trainer.space, choices)
+        ground.cut(trainer, choices, place)
     scores = ground.fine_tuned(trial_config(training_cfg, seed), place)
-    runtime = trainer.runtime_model.runtime_of(choices)
-    layers = type_names(trainer.space, choices)
     return {"runtime": round(runtime, 4), "layers": layers, **scores}
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from backbones import Architecture, HeadSpec, LayerSpec, StemSpec, UserError, load_architecture
 from backbones.blocks import MBConv
-from backbones.network import Classifier, build_feature_extractor
-from search.start.narrowing import narrow, narrowed, stream_orders
+from backbones.network import Classifier, build_classifier, build_feature_extractor
+from search.start.narrowing import narrow, narrow_classifier, narrowed, stream_orders
 from search.start.ordering import activation_variance, channel_order
 from tests.search.start.conftest import random_network, tiny_network
 
@@ -56,6 +56,25 @@ def test_at_width_1_it_is_the_network_in_another_order(name: str) -> None:
         assert whole.std() > 1e-3
         error = (map_ - whole[:, orders[index + 1]]).abs().max() / whole.abs().max()
         assert float(error) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["tiny", "skipping", "mobilenetv3_large_100"])
+def test_a_narrowed_classifier(name: str) -> None:
+    """At width 1 its logits are the network's; narrower, its head reads the channels kept."""
+    network = random_network(NETWORKS[name](), num_classes=4)
+    image = torch.randn(1, 3, 64, 47, generator=torch.Generator().manual_seed(0))
+    for width in (1.0, 0.5):
+        state = network.state_dict()
+        architecture, found = narrow_classifier(network.architecture, state, width, "a test")
+        small = build_classifier(architecture, 4).eval()
+        small.load_state_dict(found)
+        with torch.no_grad():
+            logits, expected = small(image), network(image)
+        assert ((logits - expected).abs().max() < 1e-5 * expected.abs().max()) == (width == 1)
+        kept = stream_orders(network)[-1][: architecture.layers[-1].out_channels]
+        assert found["head.conv.weight"].equal(network.head.conv.weight[:, kept])
+        _, trunk = narrow(network.architecture, state, width, "a test")
+        assert trunk and all(found[name].equal(tensor) for name, tensor in trunk.items())
 
 
 def brute_force(network: Classifier) -> list[list[float]]:

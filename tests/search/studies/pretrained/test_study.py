@@ -20,6 +20,7 @@ from search.config import load_search_config
 from search.profiling.workload import type_names
 from search.selection.runtime import RuntimeModel
 from search.space import Choice
+from search.start.narrowing import narrowed
 from search.start.seed import seed_of
 from search.studies.pretrained import choosing, measuring, study
 from search.studies.pretrained.choosing import ROWS, drawn, dropped, given, start
@@ -70,21 +71,26 @@ def test_networks_are_measured_once_each(
         {**trial("drop", 50.0, seed=seed), "layers": types[index], "runtime": runtimes[index]}
         for seed, index in enumerate((0, 1, 0))
     ]
+    trials.append({**trial("narrowed", 50.0), "layers": "width 0.5", "runtime": 6.0})
     output = tmp_path / "study.json"
     output.write_text(json.dumps({"trials": trials, "start_runtime": 9.18, "summary": []}))
     asked = []
 
     def measured(architectures: list[Architecture], *others: Any) -> list[dict[str, Any]]:
         asked.extend(architectures)
-        predicted = [predict_runtime(network, others[3]) for network in architectures]
+        predicted = [predict_runtime(network, others[3]) for network in architectures[:2]]
         assert predicted == pytest.approx(runtimes, rel=1e-6)
-        return [{"measured": 1.0 + i, "error": 10.0 * (i - 1)} for i in range(len(predicted))]
+        rows = [{"measured": 1.0 + i, "error": 10.0 * (i - 1)} for i in range(len(predicted))]
+        return [*rows, {"measured": 5.0, "error": None}]  # its table does not cover the third
 
     monkeypatch.setattr(measuring, "measure_architectures", measured)
     monkeypatch.setattr(measuring, "table_engine", lambda table: None)
     study = measuring.measure_networks(search.cfg, output, 2)
-    assert study == json.loads(output.read_text()) and len(asked) == 2
-    assert [t["measured_runtime"] for t in study["trials"]] == [1.0, 2.0, 1.0]
+    assert study == json.loads(output.read_text()) and len(asked) == 3
+    whole = search.space.architecture(search.reference, "start")
+    assert asked[2].layers == narrowed(whole, 0.5).layers
+    assert [t["measured_runtime"] for t in study["trials"]] == [1.0, 2.0, 1.0, 5.0]
+    assert "measured_error" not in study["trials"][-1]
     assert study["summary"][0]["measured_furthest"] == 10.0
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from backbones import UserError
 from backbones.exported import save_backbone
@@ -23,7 +24,7 @@ from tests.search.start.conftest import random_network
 TRIALS = [
     *(("sensitivity", part, 0) for part in (0.9, 0.7)),
     *(("blind", part, 0) for part in (0.9, 0.7)),
-    *(("start", 1.0, 0), ("sigmoid", 0.7, 1), ("random", 0.7, 1)),
+    *(("start", 1.0, 0), ("sigmoid", 0.7, 1), ("random", 0.7, 1), ("narrowed", 0.7, 0)),
 ]
 
 Study = Callable[[Path, int], dict[str, Any]]
@@ -106,6 +107,18 @@ def test_many_workers_find_what_one_process_finds(
     assert two["trials"] == one["trials"]
     trials = [f"row {row}, part {part}, seed {seed}" for row, part, seed in TRIALS]
     assert pickled == ["supernet sensitivity, seed 0", "supernet sigmoid, seed 1", *trials]
+    narrow = one["trials"][-1]
+    assert narrow["row"] == "narrowed" and 0.5 < float(narrow["layers"].removeprefix("width ")) < 1
+    assert narrow["runtime"] == pytest.approx(0.7 * one["start_runtime"], rel=0.25)  # widths of 8
+    parts = {"start": 1.0, "narrowed": 0.7}
+    weights = {
+        name: torch.load(tmp_path / "one" / name / f"{part:g}" / "0" / "backbone.pth")["model"]
+        for name, part in parts.items()
+    }
+    shapes = [{k: v.shape for k, v in state.items()} for state in weights.values()]
+    assert shapes[0].keys() == shapes[1].keys()
+    assert shapes[0]["classifier.weight"] == shapes[1]["classifier.weight"]
+    assert shapes[0] != shapes[1]
     # the trials leave the supernets as they were, and measure nothing twice that they share
     assert files(tmp_path / "two") == after_adapting[0]
     assert judged[-1] == "trials" and "blind" in judged
