@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
 
 from backbones.architecture import Architecture
+from backbones.errors import UserError
 from backbones.files import read_json, write_json
 from detection.deployment import Deployment
 from search.profiling.evaluation import table_engine
 from search.profiling.networks import measure_architectures
+from search.profiling.pace import anchor_items
 from search.profiling.workload import choices_named
 from search.runs.build import build_latency_table
+from search.space import SearchSpace
 from search.start.narrowing import narrowed
 from search.start.seed import search_space, seed_of
 from search.studies.pretrained.grounds import ground_of
 from search.studies.pretrained.study import WIDTH, summary
+
+logger = logging.getLogger(__name__)
 
 
 def measure_networks(cfg: CfgNode, output: Path, rounds: int) -> dict[str, Any]:
@@ -41,7 +47,17 @@ def measure_networks(cfg: CfgNode, output: Path, rounds: int) -> dict[str, Any]:
     named = list(dict.fromkeys(trial["layers"] for trial in study["trials"]))
     networks = [_network(cfg, types, f"network{index}") for index, types in enumerate(named)]
     deployment = Deployment.of(table)
-    rows = measure_architectures(networks, table_engine(table), deployment, rounds, table, space)
+    own: SearchSpace | None = space
+    try:
+        anchor_items(space, table, deployment)
+    except UserError:
+        own = None
+        logger.warning(
+            "Latency table '%s' was made for another space: errors of predictions have in them by "
+            "how much this machine is slower or faster than then",
+            table.name,
+        )
+    rows = measure_architectures(networks, table_engine(table), deployment, rounds, table, own)
     found = dict(zip(named, rows, strict=True))
     for trial in study["trials"]:
         row = found[trial["layers"]]

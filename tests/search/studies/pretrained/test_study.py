@@ -62,7 +62,7 @@ def test_means_spreads_and_margins() -> None:
 
 
 def test_networks_are_measured_once_each(
-    search: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    search: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     networks = [dropped(search, None, 6.0, seed) for seed in range(2)]
     types = [type_names(search.space, choices) for choices in networks]
@@ -74,10 +74,12 @@ def test_networks_are_measured_once_each(
     trials.append({**trial("narrowed", 50.0), "layers": "width 0.5", "runtime": 6.0})
     output = tmp_path / "study.json"
     output.write_text(json.dumps({"trials": trials, "start_runtime": 9.18, "summary": []}))
-    asked = []
+    asked: list[Architecture] = []
+    spaces: list[Any] = []
 
     def measured(architectures: list[Architecture], *others: Any) -> list[dict[str, Any]]:
         asked.extend(architectures)
+        spaces.append(others[4])
         predicted = [predict_runtime(network, others[3]) for network in architectures[:2]]
         assert predicted == pytest.approx(runtimes, rel=1e-6)
         rows = [{"measured": 1.0 + i, "error": 10.0 * (i - 1)} for i in range(len(predicted))]
@@ -92,6 +94,14 @@ def test_networks_are_measured_once_each(
     assert [t["measured_runtime"] for t in study["trials"]] == [1.0, 2.0, 1.0, 5.0]
     assert "measured_error" not in study["trials"][-1]
     assert study["summary"][0]["measured_furthest"] == 10.0
+
+    def elsewhere(space: Any, *others: Any) -> None:
+        raise UserError("of another space")
+
+    monkeypatch.setattr(measuring, "anchor_items", elsewhere)
+    measuring.measure_networks(search.cfg, output, 2)
+    assert spaces == [search.space, None]
+    assert "was made for another space" in caplog.text
 
 
 @pytest.fixture(scope="module")
