@@ -11,61 +11,20 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 from detectron2.config import CfgNode
-from fvcore.nn.precise_bn import update_bn_stats
 from torch import Tensor
 
 from backbones import Architecture, UserError
-from backbones.exported import save_backbone
 from backbones.latency import predict_runtime
 from search.runs.build import build_latency_table
 from search.runs.classification import SearchTrainer
 from search.runs.formulations.measured import Measured, neighbour, rivals
 from search.runs.formulations.registry import FORMULATIONS
 from search.runs.formulations.values import gradient_values, measured_losses
-from search.runs.judge import statistics_kept
 from search.runs.sensitivities import Sensitivities, digest_of
 from search.selection.target import select_by_value
 from search.space import Candidate, Choice, SearchSpace
-from search.supernets.export import export_network
-from search.supernets.single_path import Supernet
-from tests.search.conftest import SHORT, as_expected, make_cfg
-from tests.search.start.conftest import random_network
-
-OWN: list[Choice] = [Candidate(1, 1, 0), Candidate(1, 1, 0), Candidate(0, 1, 0)]
-"""The network to start from; its third layer could be skipped."""
-
-TARGET = 0.65
-
-
-@pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a network of the small space."""
-    folder = tmp_path_factory.mktemp("start")
-    architecture = SearchSpace.load("digits_small").architecture(OWN, "own")
-    save_backbone(folder, architecture, random_network(architecture, 2).state_dict())
-    return folder
-
-
-@pytest.fixture
-def config(start: Path, images: Path, tmp_path: Path) -> Callable[..., CfgNode]:
-    def make(*options: str) -> CfgNode:
-        counts = ("SEARCH.SENSITIVITY.IMAGES", "6", "SEARCH.SENSITIVITY.CALIBRATION_BATCHES", "2")
-        own = ("SEARCH.START", str(start), "SEARCH.FORMULATION", "sensitivity")
-        split = ("SEARCH.HELD_OUT", "0.5")
-        small = (*own, *counts, *split, *SHORT, *options)
-        return make_cfg("search/digits_small.yaml", images, tmp_path / "run", *small)
-
-    return make
-
-
-@pytest.fixture
-def trainer(config: Callable[..., CfgNode]) -> SearchTrainer:
-    """Started, but not trained."""
-    made = SearchTrainer(config())
-    made.resume_or_load(resume=False)
-    return made
+from tests.search.runs.sensitivity.conftest import OWN, TARGET
 
 
 def all_networks(space: SearchSpace) -> list[list[Choice]]:
@@ -281,118 +240,6 @@ def test_losses_that_were_measured_otherwise_are_dropped(
     assert Sensitivities(file, space, digest(space, 4), OWN).layers == known.layers
 
 
-def test_a_loss_is_that_of_the_network_on_its_own(trainer: SearchTrainer) -> None:
-    """Independent: exported, with precise statistics, and its cross entropy by hand."""
-    judge = trainer.judge
-    for choices in (OWN, [Candidate(0, 0, 0), Candidate(1, 0, 0), None]):
-        network = export_network(
-            trainer.supernet, choices, trainer.space.architecture(choices, "one")
-        )
-        update_bn_stats(network.train(), map(as_expected, judge._statistics), 2)
-        network.eval()
-        with torch.no_grad():
-            batches = [(network(as_expected(x)), y) for x, y in judge._held_out]
-            losses = [F.cross_entropy(*batch, reduction="none") for batch in batches]
-        assert len(torch.cat(losses)) == 6
-        assert judge.loss(choices) == pytest.approx(float(torch.cat(losses).mean()), rel=1e-5)
-        assert judge.loss(choices) == judge.loss(choices)
-
-
-def test_layers_that_networks_share_are_computed_once(trainer: SearchTrainer) -> None:
-    judge, space = trainer.judge, trainer.space
-    networks = [[*OWN[:2], choice] for choice in space.choices(space.layers[2])]
-    alone = [(judge.loss(choices), judge.blind_loss(choices)) for choices in networks]
-    for layers in range(3):
-        judge.hold(OWN, layers)
-        assert [(judge.loss(c), judge.blind_loss(c)) for c in networks] == alone
-    with torch.no_grad():
-        trainer.supernet.stem.conv.weight.mul_(-1)
-    assert [(judge.loss(c), judge.blind_loss(c)) for c in networks] == alone
-    judge.hold(OWN, 0)
-    assert [judge.loss(c) for c in networks] != [loss for loss, _ in alone]
-
-
-def test_the_blind_loss_has_the_labels_of_others(trainer: SearchTrainer) -> None:
-    judge = trainer.judge
-    images = torch.cat([x for x, _ in judge._held_out])[:4]
-    judge.__dict__["_held_out"] = [(images, torch.tensor([0, 0, 0, 1]))]
-    blind = judge.blind_loss(OWN)
-    judge.__dict__["_held_out"] = [(images, torch.tensor([1, 0, 0, 0]))]
-    assert blind == judge.loss(OWN) != judge.blind_loss(OWN)
-
-
-def test_judging_leaves_the_supernet_as_it_was(trainer: SearchTrainer) -> None:
-    supernet = trainer.supernet
-    supernet.train()
-    supernet.layers[1].eval()
-    state = {k: v.clone() for k, v in supernet.state_dict().items()}
-    modes = [m.training for m in supernet.modules()]
-    trainer.judge.loss(OWN)
-    trainer.judge.blind_loss(OWN)
-    trainer.judge.gate_gradients(OWN)
-    assert [m.training for m in supernet.modules()] == modes
-    assert all(torch.equal(v, state[k]) for k, v in supernet.state_dict().items())
-    assert supernet.forced is None
-    assert all(p.grad is None for p in supernet.parameters())
-    with statistics_kept(supernet):
-        supernet.eval()
-        supernet.stem.norm.get_buffer("running_mean").add_(1)
-    assert [m.training for m in supernet.modules()] == modes
-    assert all(torch.equal(v, state[k]) for k, v in supernet.state_dict().items())
-
-
-def test_gradients_by_indicators(trainer: SearchTrainer) -> None:
-    """Against differences of the loss of one image, which are in double precision."""
-    supernet = trainer.supernet
-    assert isinstance(supernet, Supernet)
-    supernet.eval()
-    image, label = torch.randn(1, 3, 32, 32), torch.tensor([1])
-    with supernet.gated(OWN) as gates:
-        assert gates.is_leaf and gates.requires_grad
-        (found,) = torch.autograd.grad(F.cross_entropy(supernet(image), label), gates)
-    assert supernet.forced is None
-    supernet.double()
-
-    def loss(gates: Tensor) -> Tensor:
-        (supernet.forced,) = supernet.thresholds.decisions(gates)
-        return F.cross_entropy(supernet(image.double()), label)
-
-    step = 1e-5
-    fixed = supernet.thresholds.gates_of(OWN)
-    for layer, gradient in enumerate(found):
-        for index in range(len(gradient)):
-            sides = []
-            for sign in (1, -1):
-                moved = fixed.clone()
-                moved[layer, index] += sign * step
-                with torch.no_grad():
-                    sides.append(float(loss(moved)))
-            slope = (sides[0] - sides[1]) / (2 * step)
-            assert float(gradient[index]) == pytest.approx(slope, rel=1e-2, abs=1e-5)
-    assert any(float(g.abs().max()) > 1e-4 for g in found)
-
-
-def test_mean_magnitudes_over_images(trainer: SearchTrainer) -> None:
-    """Independent: one image after the other through the supernet with its statistics."""
-    supernet, judge = trainer.supernet, trainer.judge
-    assert isinstance(supernet, Supernet)
-    found = judge.gate_gradients(OWN)
-    with statistics_kept(supernet), supernet.using(OWN):
-        judge.estimate()
-        state = {k: v.clone() for k, v in supernet.state_dict().items()}
-    with statistics_kept(supernet):
-        supernet.load_state_dict(state)
-        supernet.eval()
-        magnitudes = []
-        for batch, targets in judge._held_out:
-            for image, target in zip(as_expected(batch), targets, strict=True):
-                with supernet.gated(OWN) as gates:
-                    F.cross_entropy(supernet(image[None]), target[None]).backward()
-                assert gates.grad is not None
-                magnitudes.append(gates.grad.abs())
-    torch.testing.assert_close(found, torch.stack(magnitudes).mean(0))
-
-
 def test_gradients_value_what_is_given_up(trainer: SearchTrainer) -> None:
     """Of the start's own choice nothing, and of growth nothing either."""
     made = torch.tensor([[1.0, 10.0, 0.0], [2.0, 20.0, 0.0], [3.0, 30.0, 300.0]])
@@ -407,29 +254,6 @@ def test_gradients_value_what_is_given_up(trainer: SearchTrainer) -> None:
     assert values[2].tolist() == [-30, 0, -30, 0, -300]
     skipping: list[Choice] = [*OWN[:2], None]
     assert gradient_values(trainer, Gradients(lambda _: 0.0), skipping)[2].tolist() == [0] * 5
-
-
-def test_a_layer_with_a_single_choice_has_no_gradient(
-    config: Callable[..., CfgNode], start: Path, tmp_path: Path
-) -> None:
-    """Where kernel, expansion and SE have one option each and the layer cannot be skipped."""
-    space = SearchSpace.load("digits_small")
-    own = dataclasses.replace(space, name="own", kernel_sizes=(5,), expansions=(6,))
-    only: list[Choice] = [Candidate(0, 0, 0)] * 3
-    (tmp_path / "own.json").write_text(json.dumps(own.to_dict()))
-    architecture = own.architecture(only, "only")
-    folder = tmp_path / "only"
-    folder.mkdir()
-    save_backbone(folder, architecture, random_network(architecture, 2).state_dict())
-    cfg = config(
-        *("SEARCH.SPACE", str(tmp_path / "own.json"), "SEARCH.START", str(folder)),
-        *("SEARCH.FORMULATION", "taylor", "SEARCH.TARGET", "0.8", "SEARCH.TOLERANCE", "0.9"),
-    )
-    trainer = SearchTrainer(cfg)
-    trainer.resume_or_load(resume=False)
-    gradients = trainer.judge.gate_gradients(only)
-    assert gradients.shape == (3, 1)
-    assert gradients[:2].tolist() == [[0.0], [0.0]] and gradients[2] > 0
 
 
 def test_steps_take_turns(config: Callable[..., CfgNode]) -> None:
