@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from backbones.errors import UserError
 from backbones.inference import Engine, Program, make_engine
-from backbones.inference.board.turns import in_turns, visit, visit_and_share
+from backbones.inference.board.turns import in_turns, visit_and_share
 from backbones.inference.measurement import NOISY, Measurement, taken_by_others
 from search.profiling.announcement import estimated_work, workers_for
 from search.profiling.journal import Journal, Visit
@@ -80,8 +80,7 @@ def _visit_all(pending: Sequence[tuple[int, Item]], engine: Engine, journal: Jou
         convert(missing, engine, journal)
     with tqdm(pending, desc=f"{engine.title} on {engine.device}", unit="visit") as progress:
         for round_, item in progress:
-            session = compiled(item).load()
-            found = visit_and_share(session) if engine.device == "cpu" else (visit(session),)
+            found = visit_and_share(compiled(item).load(), engine.device)
             journal.add(Visit(item.key, round_, *found))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from .device import available_cores, device_facts
 from .models import CannotMeasureError, check_provider, engine_versions, load_model
-from .turns import append_line, in_turns, read_visits, visit, visit_and_share
+from .turns import append_line, in_turns, read_visits, visit_and_share
 
 PLAN, MEASUREMENTS = "plan.json", "measurements.jsonl"
 SECONDS_BETWEEN_REPORTS = 30.0
@@ -72,8 +72,7 @@ def measure(folder: Path) -> None:
     for count, (round_, key) in enumerate(left, 1):
         file = folder / f"{key}.model"
         session = load_model(plan["engine"], file, plan["threads"], plan["device"])
-        found = visit_and_share(session) if plan["device"] == "cpu" else (visit(session),)
-        append_line(path, [key, round_, *found])
+        append_line(path, [key, round_, *visit_and_share(session, plan["device"])])
         del session
         now = time.monotonic()
         if now - reported > SECONDS_BETWEEN_REPORTS or count == len(left):

@@ -35,16 +35,18 @@ def visit(session: Timed) -> float:
     return statistics.median([first, *session.times(_inferences(first) - 1)])
 
 
-def visit_and_share(session: Timed) -> tuple[float, float]:
+def visit_and_share(session: Timed, device: str = "cpu") -> tuple[float, float]:
     """As :func:`visit`, and the part of a core that this process had meanwhile.
 
     A process that computes all the time has 1 of it, and more with several threads. What is below
-    that was others' time, which makes a runtime longer and repeats well where the others stay.
+    that was others' time, which makes a runtime longer and repeats well where the others stay. On
+    another device than the CPU a process waits, and the part is not known: 1.
     """
     wall, own = time.perf_counter(), time.process_time()
     runtime = visit(session)
     own, wall = time.process_time() - own, time.perf_counter() - wall
-    return runtime, own / wall if 1e3 * wall > VISIT_MILLISECONDS / 2 else 1.0  # else too short
+    known = device == "cpu" and 1e3 * wall > VISIT_MILLISECONDS / 2  # else too short
+    return runtime, own / wall if known else 1.0
 
 
 def visit_seconds(session: Timed) -> float:

@@ -101,7 +101,8 @@ class Measured(SupernetFormulation):
             found.append(select_by_value(space, model, values, target, node.TOLERANCE))
             level = runtime * (target / runtime) ** ((index + 1) / rounds)
             current = select_by_value(space, model, values, level, node.TOLERANCE)
-        found += rivals(search, values, target, found[-1])[: node.SENSITIVITY.RIVALS]
+        if count := node.SENSITIVITY.RIVALS:
+            found += rivals(search, values, target, found[-1])[:count]
         different = list(map(list, dict.fromkeys(map(tuple, found))))
         if len(different) == 1:
             return different[0]

@@ -19,7 +19,7 @@ from search.profiling.workload import choices_named
 from search.runs.build import build_latency_table
 from search.space import SearchSpace
 from search.start.narrowing import narrowed
-from search.start.seed import search_space, seed_of
+from search.start.seed import seed_of
 from search.studies.pretrained.grounds import ground_of
 from search.studies.pretrained.study import WIDTH, summary
 
@@ -42,10 +42,14 @@ def measure_networks(cfg: CfgNode, output: Path, rounds: int) -> dict[str, Any]:
         UserError: if its table is of another device.
     """
     study: dict[str, Any] = read_json(output, "study")
-    space = search_space(cfg)
+    seed = seed_of(cfg)
+    assert seed is not None, "a study starts from a network"
+    space, start = seed.space, seed.space.architecture(seed.choices, "start")
     table = build_latency_table(cfg, space)
     named = list(dict.fromkeys(trial["layers"] for trial in study["trials"]))
-    networks = [_network(cfg, types, f"network{index}") for index, types in enumerate(named)]
+    networks = [
+        _network(space, start, layers, f"network{index}") for index, layers in enumerate(named)
+    ]
     deployment = Deployment.of(table)
     own: SearchSpace | None = space
     try:
@@ -70,11 +74,8 @@ def measure_networks(cfg: CfgNode, output: Path, rounds: int) -> dict[str, Any]:
     return study
 
 
-def _network(cfg: CfgNode, layers: str, name: str) -> Architecture:
-    """Of a trial's ``layers``: types, or the factor of the narrowed start."""
-    space, seed = search_space(cfg), seed_of(cfg)
-    if not layers.startswith(WIDTH):
-        return space.architecture(choices_named(space, layers), name)
-    assert seed is not None
-    whole = space.architecture(seed.choices, name)
-    return narrowed(whole, float(layers.removeprefix(WIDTH)))
+def _network(space: SearchSpace, start: Architecture, layers: str, name: str) -> Architecture:
+    """Of a trial's ``layers``: types, or the factor by which the start is narrowed."""
+    if layers.startswith(WIDTH):
+        return narrowed(start, float(layers.removeprefix(WIDTH)))
+    return space.architecture(choices_named(space, layers), name)

@@ -158,6 +158,7 @@ def test_the_part_of_a_core_that_a_visit_had() -> None:
     runtime, share = visit_and_share(Sleeper())
     assert runtime >= 9
     assert 0 < share < 0.45  # a third, and less where others compute as well
+    assert visit_and_share(Sleeper(), "cuda")[1] == 1.0  # there a process waits
 
 
 def test_measurement() -> None:
