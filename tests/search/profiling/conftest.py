@@ -9,10 +9,14 @@ from types import MappingProxyType
 import pytest
 from torch import Tensor, nn
 
+from backbones import LatencyTable
 from backbones.architecture import HeadSpec, LayerSpec, StemSpec
 from backbones.blocks import MBConv, SqueezeExcite
 from backbones.inference import ENGINES, Engine, Place, Program, Session
+from backbones.inference.board import turns
 from backbones.network import Classifier
+from detection.deployment import Deployment
+from search.profiling.profiler import profile_space
 from search.space import SearchSpace, Stage
 
 
@@ -102,3 +106,27 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> KnownEngine:
     """The engine with known runtimes, registered."""
     monkeypatch.setitem(ENGINES, "known", KnownEngine)
     return KnownEngine()
+
+
+DEPLOYMENT = Deployment("classification", (64, 64))
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "known.json"
+
+
+def profile(space: SearchSpace, engine: KnownEngine, output: Path, rounds: int = 2) -> LatencyTable:
+    return profile_space(space, engine, DEPLOYMENT, output, rounds, correction_networks=12)
+
+
+def make_uneven(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine a third slower in the last rounds of a profile, and for a while in its first."""
+    real, visits = turns.visit, []
+
+    def uneven(session: Session) -> float:
+        visits.append(session)
+        slow = 40 < len(visits) <= 80 or len(visits) > 220
+        return real(session) * (1.5 if slow else 1)
+
+    monkeypatch.setattr(turns, "visit", uneven)
