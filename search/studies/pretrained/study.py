@@ -37,6 +37,9 @@ logger = logging.getLogger(__name__)
 WIDTH = "width "
 """Before the factor of a narrowed network, where others have the types of their layers."""
 
+_ENOUGH = 3
+"""Networks of a control whose standard deviation says something."""
+
 Summary = Callable[[Sequence[Mapping[str, Any]]], list[dict[str, Any]]]
 
 
@@ -235,7 +238,8 @@ def summary(
         For every row also ``furthest``, the largest distance of a network from its target as
         predicted, and ``measured_furthest`` that of a prediction from its measurement where there
         are any, both in percent. Under ``margins`` is by how much the mean of the first score is
-        above those of the controls at the same target, in standard deviations of theirs.
+        above those of the controls at the same target, in standard deviations of theirs, where
+        there are three networks or more.
     """
     groups: dict[tuple[str, float], list[Mapping[str, Any]]] = {}
     for trial in trials:
@@ -251,7 +255,7 @@ def summary(
         row["margins"] = {}
         for control in ("random", "drop", "blind"):
             others = groups.get((control, part), [])
-            if name == control or len(others) < 2:
+            if name == control or len(others) < _ENOUGH:
                 continue
             mean, spread = mean_and_spread(others, scores[0])
             if spread:

@@ -39,9 +39,9 @@ def test_means_spreads_and_margins() -> None:
     trials = [
         *(trial("sensitivity", value, seed=i) for i, value in enumerate((70.0, 74.0))),
         *(trial("random", value, seed=i) for i, value in enumerate(random)),
-        trial("drop", 50.0),
+        *(trial("drop", value, seed=i) for i, value in enumerate((50.0, 50.1))),
         trial("sensitivity", 40.0, part=0.4),
-        *(trial("blind", 55.0, seed=i) for i in range(2)),
+        *(trial("blind", 55.0, seed=i) for i in range(3)),
     ]
     rows = {(row["row"], row["part"]): row for row in summary(("top1", "loss"), 17.5, trials)}
     found = rows["sensitivity", 0.6]
@@ -49,11 +49,11 @@ def test_means_spreads_and_margins() -> None:
     assert found["furthest"] == pytest.approx(100 * (11 / (0.6 * 17.5) - 1))
     assert found["top1_std"] == pytest.approx(statistics.stdev((70.0, 74.0)))
     margin = (72.0 - 63.0) / statistics.stdev(random)
-    # one network has no spread, and two of one score have none either
+    # the deviation of two networks says nothing, and three of one score have none
     assert found["margins"] == {"random": pytest.approx(margin)}
     assert rows["random", 0.6]["margins"] == {}
     assert rows["drop", 0.6]["margins"] == {
-        "random": pytest.approx((50.0 - 63.0) / statistics.stdev(random))
+        "random": pytest.approx((50.05 - 63.0) / statistics.stdev(random))
     }
     assert rows["sensitivity", 0.4]["margins"] == {}
     table = study_table({"summary": list(rows.values()), "unit": "ms"})
