@@ -1,4 +1,4 @@
-# make demo | test | lint | api: each sets up what it needs in .venv, from the lock file.
+# make demo | test | test-all | lint | api: each sets up what it needs in .venv, from the lock file.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,13 +9,19 @@ export OMP_NUM_THREADS ?= $(CORES)
 # Processes for the tests, one thread each; a process takes up to 3 GB.
 JOBS ?= $(shell test $(CORES) -gt 4 && echo 4 || echo $(CORES))
 
-.PHONY: demo test lint api install lock lock-check clean
+.PHONY: demo test test-all lint api install lock lock-check clean
 
 demo: $(READY)
 	$(BIN)/python tools/demo.py
 
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
+
+# Without the tests that are marked slow.
 test: lint api
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
+	$(PYTEST) -m "not slow"
+
+test-all: lint api
+	$(PYTEST)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from fvcore.nn.precise_bn import update_bn_stats
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from detection.engine.random_state import seeded
@@ -36,12 +36,26 @@ def calibrated(network: nn.Module, cfg: CfgNode, dataset: ImageSet, batches: int
         batches: to estimate on, the same for every network; 0 leaves the statistics as they are.
     """
     if batches:
-        device, expected = next(network.parameters()).device, expected_images(network)
         with seeded(cfg.SEED):
-            loader = calibration_batches(cfg, dataset)
-            pixels = (normalised(images.to(device), expected) for images, _ in loader)
+            pixels = calibration_inputs(network, cfg, dataset, batches)
             estimate_statistics(network, pixels, batches * cfg.SOLVER.ACCUMULATE)
     return network.eval()
+
+
+def calibration_inputs(
+    network: nn.Module, cfg: CfgNode, dataset: ImageSet, batches: int
+) -> Iterator[Tensor]:
+    """What a network sees of the batches for calibration; augmentation is drawn on the way.
+
+    Args:
+        network: says where images have to be, and how normalised.
+        cfg: of the loader.
+        dataset: the training images.
+        batches: how many, of all processes and accumulated steps together.
+    """
+    device, expected = next(network.parameters()).device, expected_images(network)
+    for images, _ in islice(calibration_batches(cfg, dataset), batches * cfg.SOLVER.ACCUMULATE):
+        yield normalised(images.to(device), expected)
 
 
 def calibration_batches(cfg: CfgNode, dataset: ImageSet) -> DataLoader[Any]:

@@ -80,6 +80,7 @@ class SearchTrainer(ClassificationTrainer):
             self.supernet,
             self.parts[0],
             Subset(plain, self.parts[1].indices),
+            self.reference,
         )
         self.judge = ClassifierJudge(self.networks)
         self.formulation.check(self)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,21 @@ from detection.engine.compiled import eagerly
 from detection.engine.random_state import seeded
 from detection.engine.results import results_part, write_results
 from detection.engine.trainer import unwrap_ddp
+from detection.modeling.backbone import SPNASBackbone
 from detection.optimizer import set_apart
 from detection.trainer import DetectionTrainer, FinalReport, report
 from search.classification.calibration import estimate_statistics
 from search.profiling.counting import COUNTS
 from search.report.decision_pictures import DecisionPictures
 from search.runs.build import build_runtime_model, build_tradeoff, check_targets
-from search.runs.detector_backbone import FIXED_BUILDERS, SupernetBackbone
+from search.runs.detector_backbone import (
+    FIXED_BUILDERS,
+    SupernetBackbone,
+    backbone_in,
+    backbone_state,
+    fixed_backbone,
+    image_tensors,
+)
 from search.runs.detector_judge import DetectorJudge
 from search.runs.formulations.registry import detector_formulation
 from search.runs.found import described, found_row, search_results
@@ -42,9 +51,9 @@ from search.runs.runtime_loss import (
     unmoved_if_skipped,
 )
 from search.space import Choice
+from search.start.refitting import refit
 from search.start.remapping import start_supernet
 from search.start.seed import reference_choices, seed_of
-from search.supernets.export import exported_state
 from search.supernets.single_path import Supernet
 
 logger = logging.getLogger(__name__)
@@ -187,7 +196,8 @@ class DetectorSearchTrainer(DetectionTrainer):
     ) -> tuple[Architecture, nn.Module, CfgNode]:
         """Writes a network into a folder, and the detector that it is the backbone of.
 
-        Pyramid and heads of its detector are the supernet's. The batch-norm statistics are
+        Pyramid and heads of its detector are the supernet's. With ``SEARCH.REFIT_BATCHES`` the
+        layers that the search changed are fitted to the start's. The batch-norm statistics are
         estimated anew: the supernet's are a mixture over all that it decided on the way.
 
         Args:
@@ -212,10 +222,12 @@ class DetectorSearchTrainer(DetectionTrainer):
         )
         detector = DetectionTrainer.build_model(cfg)
         load_weights(detector, detector_state(self.detector, choices), "the supernet")
+        if count := cfg.SEARCH.REFIT_BATCHES:
+            start = fixed_backbone(cfg, self.supernet, self.reference)
+            refit_detector(detector, start, cfg, count)
         calibrate_detector(detector, cfg, cfg.SEARCH.CALIBRATION_BATCHES)
         if comm.is_main_process():
-            prefix = backbone_prefix(detector) or ""
-            save_backbone(folder, architecture, detector.get_submodule(prefix[:-1]).state_dict())
+            save_backbone(folder, architecture, backbone_in(detector).state_dict())
             save_checkpoint(folder / DETECTOR_FILE, {"model": detector.state_dict()})
             logger.info("Wrote architecture.json, backbone.pth and %s to %s", DETECTOR_FILE, folder)
         return architecture, detector, cfg
@@ -255,10 +267,8 @@ def detector_state(detector: nn.Module, choices: Sequence[Choice]) -> dict[str, 
     prefix = backbone_prefix(detector) or ""
     supernet: Supernet = supernet_backbone(detector).supernet
     state = {k: v for k, v in detector.state_dict().items() if not k.startswith(prefix)}
-    for name, value in exported_state(supernet, choices).items():
-        if name.startswith(("stem.", "layers.")):
-            state[f"{prefix}{name}"] = value
-    return state
+    own = backbone_state(supernet, choices)
+    return {**state, **{f"{prefix}{name}": value for name, value in own.items()}}
 
 
 def load_heads(detector: nn.Module, weights: str) -> None:
@@ -282,6 +292,21 @@ def load_heads(detector: nn.Module, weights: str) -> None:
     logger.info("Loaded %d tensors of pyramid and heads from '%s'", len(fitting), weights)
     if left:
         logger.warning("'%s' has none that fit %s: they start afresh", weights, first_of(left))
+
+
+def refit_detector(detector: Any, start: SPNASBackbone, cfg: CfgNode, batches: int) -> None:
+    """Fits the layers of a detector's backbone that are not the start's to what those compute.
+
+    Args:
+        detector: its statistics are to be estimated afterwards.
+        start: the backbone to fit to, of the same space.
+        cfg: of the training loader.
+        batches: training batches to fit on; augmentation depends on configuration and seed alone.
+    """
+    with seeded(cfg.SEED):
+        loader = DetectionTrainer.build_train_loader(cfg)
+        inputs = image_tensors(detector, islice(loader, batches * cfg.SOLVER.ACCUMULATE))
+    refit(backbone_in(detector), start, inputs)
 
 
 def calibrate_detector(detector: nn.Module, cfg: CfgNode, batches: int) -> None:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
-from torch import Tensor
+from torch import Tensor, nn
 
 from backbones.errors import UserError
+from detection.checkpointing import backbone_prefix
 from detection.modeling.backbone import (
     DEFAULT_FEATURES,
     SPNASBackbone,
     backbone_config,
+    build_trunk,
     norm_layer,
 )
 from detection.modeling.pixels import warn_of_pixels
 from detection.modeling.pyramid import pyramid_builders, register_pyramids
 from search.runs.formulations.registry import detector_formulation
+from search.space import Choice
 from search.start.seed import search_space
+from search.supernets.export import exported_state
 from search.supernets.single_path import Supernet
 
 
@@ -105,6 +111,42 @@ def build_supernet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SupernetBac
     supernet = formulation.build_supernet(cfg, space, num_classes=0, norm_layer=norm)
     assert isinstance(supernet, Supernet)
     return SupernetBackbone(supernet, node.OUT_FEATURES, cfg.MODEL.BACKBONE.FREEZE_AT)
+
+
+def fixed_backbone(cfg: CfgNode, supernet: Supernet, choices: Sequence[Choice]) -> SPNASBackbone:
+    """A network of a detector's supernet with its weights, as the backbone that is exported.
+
+    Args:
+        cfg: of the detector.
+        supernet: in the detector.
+        choices: one per searchable layer.
+    """
+    architecture = supernet.space.architecture(choices, "found")
+    with torch.device("meta"):  # without values of its own, as in export_network
+        trunk = build_trunk(architecture, cfg.MODEL.SPNAS.NORM)
+        backbone = SPNASBackbone(trunk, cfg.MODEL.SPNAS.OUT_FEATURES, cfg.MODEL.BACKBONE.FREEZE_AT)
+    backbone.load_state_dict(backbone_state(supernet, choices), assign=True)
+    return backbone
+
+
+def backbone_in(detector: nn.Module) -> SPNASBackbone:
+    """The backbone of a detector that has one of ours."""
+    prefix = backbone_prefix(detector)
+    assert prefix is not None
+    backbone = detector.get_submodule(prefix[:-1])
+    assert isinstance(backbone, SPNASBackbone)
+    return backbone
+
+
+def image_tensors(detector: Any, batches: Iterable[Any]) -> list[Tensor]:
+    """(N, 3, H, W) what a detector's backbone sees of every batch of its loader."""
+    return [detector.preprocess_image(batch).tensor for batch in batches]
+
+
+def backbone_state(supernet: Supernet, choices: Sequence[Choice]) -> dict[str, Tensor]:
+    """Stem and layers of a network with the supernet's weights, as a backbone calls them."""
+    state = exported_state(supernet, choices)
+    return {key: value for key, value in state.items() if key.startswith(("stem.", "layers."))}
 
 
 register_pyramids("supernet", build_supernet_backbone)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any
 
@@ -15,11 +15,15 @@ from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from detection.checkpointing import backbone_prefix
 from detection.engine.random_state import seeded
+from detection.modeling.backbone import SPNASBackbone
 from detection.trainer import DetectionTrainer
 from search.classification.calibration import estimate_statistics
+from search.runs.detector_backbone import backbone_in, fixed_backbone, image_tensors
 from search.runs.judge import SupernetJudge, mean, statistics_kept
 from search.space import Choice
+from search.start.refitting import Which, changed_layers, layers_to_fit, refit
 from search.supernets.single_path import Supernet
 
 
@@ -42,6 +46,7 @@ class DetectorJudge(SupernetJudge):
     ) -> None:
         super().__init__(supernet, cfg.SEED)
         self._cfg = cfg
+        self._cut_out = partial(fixed_backbone, cfg, supernet)
         self._detector = detector
         self._reference = reference
         self._proposals: dict[str, list[Any]] = {}
@@ -54,8 +59,15 @@ class DetectorJudge(SupernetJudge):
         """Nothing: most of a detector's step is behind its backbone."""
 
     def loss(self, choices: Sequence[Choice]) -> float:
-        """Sum of the losses, mean over images, of a network with statistics of its own."""
+        """Sum of the losses, mean over images, of a network with statistics of its own.
+
+        The layers that it has otherwise than the reference are fitted.
+        """
         return self._mean_loss(choices, self._images, "own objects")
+
+    def exported_loss(self, choices: Sequence[Choice]) -> float:
+        """As :meth:`loss`, with all layers fitted that are fitted in what is exported."""
+        return self._mean_loss(choices, self._images, "own objects", layers_to_fit)
 
     def blind_loss(self, choices: Sequence[Choice]) -> float:
         """As :meth:`loss`, where every image has the objects of the one before."""
@@ -64,32 +76,48 @@ class DetectorJudge(SupernetJudge):
         batches = [[{**image, "instances": other["instances"]}] for image, other in shifted]
         return self._mean_loss(choices, batches, "other objects")
 
-    def _mean_loss(self, choices: Sequence[Choice], batches: list[Any], objects: str) -> float:
+    def _mean_loss(
+        self,
+        choices: Sequence[Choice],
+        batches: list[Any],
+        objects: str,
+        which: Which = changed_layers,
+    ) -> float:
         heads = getattr(self._detector, "roi_heads", None)
         if not isinstance(heads, ROIHeads):
-            return mean(self._losses(choices, batches))
+            return mean(self._losses(choices, batches, which))
         if objects not in self._proposals:
             drawn: list[Any] = []
             with replaced(heads, _recording(heads.label_and_sample_proposals, drawn)):
-                list(self._losses(self._reference, batches))
+                list(self._losses(self._reference, batches, which))
             self._proposals[objects] = drawn
         known = iter(self._proposals[objects])
         with replaced(heads, lambda proposals, targets: next(known)):
-            return mean(self._losses(choices, batches))
+            return mean(self._losses(choices, batches, which))
 
     @torch.no_grad()
-    def _losses(self, choices: Sequence[Choice], batches: list[Any]) -> Iterator[float]:
+    def _losses(
+        self, choices: Sequence[Choice], batches: list[Any], which: Which
+    ) -> Iterator[float]:
         with contextlib.ExitStack() as stack:
             stack.enter_context(statistics_kept(self._detector))
-            stack.enter_context(statistics_kept(self.supernet))  # its mode is not the detector's
             stack.enter_context(EventStorage())
-            stack.enter_context(self.supernet.using(choices))
+            stack.enter_context(exchanged(self._detector, self._cut(choices, which)))
             with seeded(self.seed):
                 self.estimate()
             for batch in batches:
                 with seeded(self.seed):
                     loss = float(self._loss(batch))
                 yield loss
+
+    def _cut(self, choices: Sequence[Choice], which: Which) -> SPNASBackbone:
+        """A network as a backbone, of which the statistics are to be estimated."""
+        backbone = self._cut_out(choices)
+        if self._cfg.SEARCH.REFIT_BATCHES:
+            start = self._cut_out(self._reference)
+            inputs = image_tensors(self._detector, self._statistics)
+            refit(backbone, start, inputs, which)
+        return backbone
 
     def gate_gradients(self, choices: Sequence[Choice]) -> Tensor:
         """As of any supernet; the detector's own statistics stay as they are."""
@@ -101,8 +129,7 @@ class DetectorJudge(SupernetJudge):
         detector, count = self._detector.train(), len(self._statistics)
         backbone = detector.get_submodule("backbone")
         if _norms(detector) == _norms(backbone):  # then heads and losses need not be computed
-            images = (detector.preprocess_image(batch).tensor for batch in self._statistics)
-            estimate_statistics(backbone, images, count)
+            estimate_statistics(backbone, image_tensors(detector, self._statistics), count)
         else:
             estimate_statistics(detector, self._statistics, count)
         for module in _norms(detector):
@@ -139,6 +166,19 @@ class DetectorJudge(SupernetJudge):
         with seeded(self.seed):
             loader = DetectionTrainer.build_train_loader(self._cfg)
             return list(islice(loader, steps * solver.ACCUMULATE))
+
+
+@contextlib.contextmanager
+def exchanged(detector: nn.Module, backbone: SPNASBackbone) -> Iterator[None]:
+    """The detector with another backbone in the place of its own, in the same mode."""
+    path, own = str(backbone_prefix(detector))[:-1], backbone_in(detector)
+    parent, _, name = path.rpartition(".")
+    backbone.train(own.training)
+    setattr(detector.get_submodule(parent), name, backbone)
+    try:
+        yield
+    finally:
+        setattr(detector.get_submodule(parent), name, own)
 
 
 @contextlib.contextmanager

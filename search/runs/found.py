@@ -18,14 +18,17 @@ from backbones.architecture import Architecture
 from backbones.exported import save_backbone
 from backbones.figures import shown
 from backbones.latency import predict_runtime
+from backbones.network import Classifier
+from detection.engine.random_state import seeded
 from search.classification.accuracy import evaluate
-from search.classification.calibration import calibrated
+from search.classification.calibration import calibrated, calibration_inputs
 from search.classification.data import ImageSet, build_val_loader
 from search.runs.measured import in_precision, measured_row, table_facts
 from search.selection.runtime import RuntimeModel
 from search.selection.sampling import sample_decisions
 from search.selection.target import runtime_range, select_at_target
 from search.space import Choice, SearchSpace
+from search.start.refitting import refit
 from search.supernets.export import export_network
 from search.supernets.one_shot import OneShot
 
@@ -42,6 +45,7 @@ class FoundNetworks:
         supernet: of the space, or of the space with other widths.
         train_data: to estimate batch-norm statistics on.
         held_out: what an evolutionary search judges networks on; never the validation images.
+        reference: the network that ``SEARCH.REFIT_BATCHES`` fits others to.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class FoundNetworks:
         supernet: OneShot,
         train_data: ImageSet,
         held_out: ImageSet,
+        reference: Sequence[Choice],
     ) -> None:
         self.cfg = cfg
         self.space = space
@@ -59,6 +64,7 @@ class FoundNetworks:
         self.supernet = supernet
         self.train_data = train_data
         self.held_out = held_out
+        self.reference = reference
 
     def sampled(self, iterations: int) -> list[Architecture]:
         """Networks drawn from the decisions' distribution (intra-run samples of Sec. VII-A)."""
@@ -109,15 +115,24 @@ class FoundNetworks:
     def calibrated(self, choices: Sequence[Choice], batches: int) -> nn.Module:
         """A network of the supernet with batch-norm statistics of its own, in eval mode.
 
-        The supernet's statistics are a mixture over all decisions that it made on the way.
+        The supernet's statistics are a mixture over all decisions that it made on the way. With
+        ``SEARCH.REFIT_BATCHES`` the layers that it changed are fitted first.
 
         Args:
             choices: one per searchable layer.
             batches: training batches to estimate the statistics on; 0 keeps the supernet's.
         """
-        architecture = self.supernet.space.architecture(choices, "found")
-        network = export_network(self.supernet, choices, architecture)
+        network = self.cut(choices)
+        if count := self.cfg.SEARCH.REFIT_BATCHES:
+            with seeded(self.cfg.SEED):
+                inputs = list(calibration_inputs(network, self.cfg, self.train_data, count))
+            refit(network, self.cut(self.reference), inputs)
         return calibrated(network, self.cfg, self.train_data, batches)
+
+    def cut(self, choices: Sequence[Choice]) -> Classifier:
+        """A network with the supernet's weights as they are."""
+        architecture = self.supernet.space.architecture(choices, "found")
+        return export_network(self.supernet, choices, architecture)
 
     @torch.no_grad()
     def fitness(self, choices: Sequence[Choice]) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -15,19 +15,23 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
+from backbones.architecture import Architecture
 from detection.engine.random_state import seeded
 from search.classification.calibration import calibration_batches, estimate_statistics
 from search.classification.data import build_val_loader, images_per_pass
 from search.classification.pixels import expected_images, normalised
 from search.runs.found import FoundNetworks
-from search.runs.prefix import Normalise, Prefix
+from search.runs.prefix import Normalise, Prefix, Wanted
 from search.space import Choice
-from search.supernets.export import export_network
+from search.start.refitting import Which, changed_layers, layer_rows, layers_to_fit
 from search.supernets.one_shot import OneShot
 from search.supernets.single_path import Supernet
 
 _ON_GPU = 512
 """Images at a time: with few, a GPU would wait for the launch of every operation."""
+
+_AHEAD = 2
+"""Modules ahead of a network's layers: normalisation and stem."""
 
 
 class SupernetJudge(ABC):
@@ -83,14 +87,23 @@ class ClassifierJudge(SupernetJudge):
         super().__init__(networks.supernet, networks.cfg.SEED)
         self._networks = networks
         self._cfg = networks.cfg
+        self._rows: Mapping[int, Sequence[Tensor]] | None = None  # of the reference's layers
 
     def fitness(self, choices: Sequence[Choice]) -> float:
         """As :meth:`FoundNetworks.fitness`."""
         return self._networks.fitness(choices)
 
     def loss(self, choices: Sequence[Choice]) -> float:
-        """Cross entropy of a network with statistics of its own."""
+        """Cross entropy of a network with statistics of its own, and changed layers fitted."""
         return self._loss(choices, [labels for _, labels in self._held_out])
+
+    def exported_loss(self, choices: Sequence[Choice]) -> float:
+        """As :meth:`loss`, with all layers fitted that are fitted in what is exported."""
+        if not self._cfg.SEARCH.REFIT_BATCHES:
+            return self.loss(choices)
+        with seeded(self.seed):  # of dropout
+            outputs = self._images.outputs(*self._modules(choices, layers_to_fit))
+        return self._mean_loss(outputs, [labels for _, labels in self._held_out])
 
     def blind_loss(self, choices: Sequence[Choice]) -> float:
         """As :meth:`loss`, where every batch's labels are those of its images in reverse order."""
@@ -98,27 +111,46 @@ class ClassifierJudge(SupernetJudge):
 
     def hold(self, choices: Sequence[Choice], layers: int) -> None:
         """Keeps the maps that these layers make of all images; from 0 layers on, anew."""
+        if layers == 0:
+            self._rows = None
         kept, held = choices[:layers], self._held
         further = held.shared_by(kept) and 0 < layers >= len(held.choices)
         begin = held if further else self._images
-        modules = 2 + len(self.supernet.space.first) + layers  # normalisation and stem as well
-        self._held = begin.extended(self._modules(choices), modules, kept)
+        modules = _AHEAD + len(self.supernet.space.first) + layers
+        network, wanted = self._modules(choices)
+        self._held = begin.extended(network, modules, kept, wanted)
 
     def _loss(self, choices: Sequence[Choice], labels: list[Tensor]) -> float:
         held = self._held if self._held.shared_by(choices) else self._images
         with seeded(self.seed):  # of dropout
-            outputs = held.outputs(self._modules(choices))
+            outputs = held.outputs(*self._modules(choices))
+        return self._mean_loss(outputs, labels)
+
+    def _mean_loss(self, outputs: Sequence[Tensor], labels: Sequence[Tensor]) -> float:
         losses = [
             F.cross_entropy(logits.float().cpu(), targets, reduction="none")
             for logits, targets in zip(outputs, labels, strict=True)
         ]
         return mean(torch.cat(losses).double().tolist())
 
-    def _modules(self, choices: Sequence[Choice]) -> list[nn.Module]:
-        """A network cut out of the supernet, from bytes to logits."""
-        architecture = self.supernet.space.architecture(choices, "found")
-        network = export_network(self.supernet, choices, architecture)
-        return [Normalise(architecture.input), *network.in_sequence()]
+    def _modules(
+        self, choices: Sequence[Choice], which: Which = changed_layers
+    ) -> tuple[list[nn.Module], Wanted]:
+        """A network cut out of the supernet, from bytes to logits, and what is fitted in it."""
+        network = self._networks.cut(choices)
+        architecture = network.architecture
+        wanted = self._fits(architecture, which) if self._cfg.SEARCH.REFIT_BATCHES else {}
+        return [Normalise(architecture.input), *network.in_sequence()], wanted
+
+    def _fits(self, architecture: Architecture, which: Which) -> Wanted:
+        """What the layers of a network that are fitted are to compute."""
+        reference = self._networks.reference
+        if self._rows is None:
+            start = self._networks.cut(reference)
+            normalise = Normalise(start.architecture.input)
+            self._rows = layer_rows(start, [normalise(images) for images in self._statistics])
+        fitted = which(architecture, self.supernet.space.architecture(reference, "start"))
+        return {_AHEAD + index: self._rows[index] for index in fitted}
 
     @cached_property
     def _images(self) -> Prefix:

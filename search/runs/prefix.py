@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from backbones.architecture import InputSpec
+from backbones.blocks import MBConv
 from search.classification.calibration import estimate_statistics
 from search.classification.pixels import normalised
 from search.space import Choice
+from search.start.refitting import fit_projection
+
+Wanted = Mapping[int, Sequence[Tensor]]
+"""By the index of a module: rows of what it is to compute on the training batches."""
 
 
 class Normalise(nn.Module):
@@ -48,7 +53,11 @@ class Prefix:
 
     @torch.no_grad()
     def extended(
-        self, network: Sequence[nn.Module], modules: int, choices: Sequence[Choice]
+        self,
+        network: Sequence[nn.Module],
+        modules: int,
+        choices: Sequence[Choice],
+        wanted: Wanted,
     ) -> Prefix:
         """By further modules of a network that has these.
 
@@ -56,10 +65,14 @@ class Prefix:
             network: its modules in sequence; their statistics are changed.
             modules: how many of them.
             choices: of the searchable layers among them.
+            wanted: of the blocks that are fitted to it.
         """
         training, judged = self.training, self.judged
-        for module in network[self.modules : modules]:
-            module.train()
+        for index in range(self.modules, modules):
+            module = network[index].train()
+            if index in wanted:
+                assert isinstance(module, MBConv)
+                fit_projection(module, training, wanted[index])
             after = [module(maps) for maps in training]
             estimate_statistics(module, training, len(training))
             module.eval()
@@ -67,12 +80,15 @@ class Prefix:
         return Prefix(modules, tuple(choices), training, judged)
 
     @torch.no_grad()
-    def outputs(self, network: Sequence[nn.Module]) -> list[Tensor]:
+    def outputs(self, network: Sequence[nn.Module], wanted: Wanted) -> list[Tensor]:
         """What a network that has these modules makes of the batches to judge on.
 
         Args:
             network: its modules in sequence; the statistics of the others are changed.
+            wanted: of the blocks that are fitted to it.
         """
+        if (fitted := max(wanted, default=-1) + 1) > self.modules:
+            return self.extended(network, fitted, (), wanted).outputs(network, {})
         rest = nn.Sequential(*network[self.modules :])
         estimate_statistics(rest, self.training, len(self.training))
         rest.eval()

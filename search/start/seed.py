@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from detectron2.config import CfgNode
 
@@ -55,9 +56,11 @@ def seed_of(cfg: CfgNode) -> Seed | None:
     """The network that ``SEARCH.START`` names; None where it is empty.
 
     Raises:
-        UserError: if there is no such network, it has no weights, or it is not of the space.
+        UserError: if there is no such network, it has no weights, or it is not of the space; or
+            if ``SEARCH.REFIT_BATCHES`` cannot be fitted on.
     """
     start = cfg.SEARCH.START
+    _check_refit(cfg.SEARCH)
     if not start:
         return None
     architecture = named_architecture(start)
@@ -78,6 +81,29 @@ def seed_of(cfg: CfgNode) -> Seed | None:
 def reference_choices(seed: Seed | None, space: SearchSpace) -> Sequence[Choice]:
     """The choices of the network that a search starts from; without one, of the largest."""
     return seed.choices if seed else [space.candidates[-1]] * len(space.layers)
+
+
+def _check_refit(node: CfgNode) -> None:
+    """Insists on what layers can be fitted to and on, where they are to be."""
+    count = node.REFIT_BATCHES
+    if not count:
+        return
+    if count < 2:
+        raise UserError(
+            f"SEARCH.REFIT_BATCHES is {count}; expected 0 or at least 2: layers are fitted on one "
+            "half of the batches and judged on the other"
+        )
+    if not node.START:
+        raise UserError(
+            f"SEARCH.REFIT_BATCHES is {count}, but SEARCH.START is empty: there is no network to "
+            "fit layers to; name one, or set SEARCH.REFIT_BATCHES 0"
+        )
+    for key, least in (("CALIBRATION_BATCHES", 1), ("SENSITIVITY.CALIBRATION_BATCHES", 2)):
+        if (found := attrgetter(key)(node)) < least:
+            raise UserError(
+                f"SEARCH.{key} is {found}; with SEARCH.REFIT_BATCHES {count} expected {least} or "
+                "more, for statistics of what was fitted"
+            )
 
 
 def _options(cfg: CfgNode) -> Options:

@@ -163,7 +163,10 @@ def recipe(cfg: CfgNode, *sections: str) -> dict[str, Any]:
             the contents of the space and of the latency table belong to it as well.
     """
     keys: dict[str, Any] = {name: dict(cfg[name]) for name in ("CLASSIFICATION", *sections)}
-    keys.get("SEARCH", {}).pop("MEASURE", None)
+    searching = keys.get("SEARCH", {})
+    searching.pop("MEASURE", None)
+    if not searching.get("REFIT_BATCHES"):  # as results from before the key have it
+        searching.pop("REFIT_BATCHES", None)
     keys["SOLVER"] = {key: cfg.SOLVER[key] for key in SOLVER_KEYS}
     amp = cfg.SOLVER.AMP
     named = {"DTYPE": amp.DTYPE} if amp.ENABLED and amp.DTYPE != "auto" else {}

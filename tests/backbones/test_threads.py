@@ -33,6 +33,7 @@ def test_threads_sleep_soon() -> None:
     assert openmp_spins({}) == str(SPINS)
 
 
+@pytest.mark.slow
 def test_the_environment_decides() -> None:
     assert openmp_spins({"GOMP_SPINCOUNT": "77"}) == "77"
     assert openmp_spins({"OMP_WAIT_POLICY": "PASSIVE"}) == "0"

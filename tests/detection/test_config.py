@@ -114,6 +114,7 @@ def test_lazy_config_builds() -> None:
     assert {name: value.shape for name, value in model.state_dict().items()} == shapes
 
 
+@pytest.mark.slow
 def test_a_new_users_script(tmp_path: Path) -> None:
     """Outside of the project's folder, with ``import detection`` and Detectron2 alone."""
     script = tmp_path / "script.py"

@@ -188,6 +188,7 @@ def test_a_mistake_is_one_line(train_net: Callable[..., tuple[int, str]], photos
     assert "no validation set" in text
 
 
+@pytest.mark.slow
 def test_a_comparison_by_path(photos: Path, tmp_path: Path) -> None:
     """Its runs are processes of their own; a second call finds them finished."""
     content = json.loads((photos / "val.json").read_text())

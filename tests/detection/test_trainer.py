@@ -43,6 +43,7 @@ def write_backbone(path: Path, width: float = 1.0, drop: str = "", **extra: torc
     return str(path)
 
 
+@pytest.mark.slow
 def test_train_resume_and_evaluate(train_net: TrainNet, tmp_path: Path) -> None:
     options = ["SOLVER.MAX_ITER", "4", "SOLVER.CHECKPOINT_PERIOD", "2", "SOLVER.BASE_LR", "0.01"]
     options += ["MODEL.WEIGHTS", write_backbone(tmp_path / "backbone.pth")]

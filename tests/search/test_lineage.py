@@ -73,6 +73,7 @@ def events(folder: Path) -> EventAccumulator:
     return accumulator
 
 
+@pytest.mark.slow
 def test_three_stages_are_one_group(chain: dict[str, Path]) -> None:
     groups = {of_kind(folder, "run")[0].run_group for folder in chain.values()}
     assert groups == {f"search-{run_id(chain['search'])}"}

@@ -33,7 +33,13 @@ class Judge(Protocol):
         """Of a network with statistics of its own, on all of them; larger is better."""
 
     def loss(self, choices: Sequence[Choice]) -> float:
-        """Of a network with statistics of its own, on as many as ``SEARCH.SENSITIVITY`` says."""
+        """Of a network with statistics of its own, on as many as ``SEARCH.SENSITIVITY`` says.
+
+        With ``SEARCH.REFIT_BATCHES``, layers that are not the reference's are fitted to those.
+        """
+
+    def exported_loss(self, choices: Sequence[Choice]) -> float:
+        """As :meth:`loss`, with all layers fitted that are fitted in what is exported."""
 
     def blind_loss(self, choices: Sequence[Choice]) -> float:
         """As :meth:`loss`, where the images have each other's labels: a control."""

@@ -88,7 +88,8 @@ class Measured(SupernetFormulation):
         Values of single choices do not add up over many layers. So the runtime falls to the target
         in ``SEARCH.SENSITIVITY.ROUNDS`` equal factors, and choices are valued anew around the
         network of every round. Each round also names its network at the target, and the last one
-        ``SEARCH.SENSITIVITY.RIVALS`` more; the one of them with the lowest loss is taken.
+        ``SEARCH.SENSITIVITY.RIVALS`` more; the one of them with the lowest loss as it would be
+        exported is taken.
         """
         space, model, node = search.space, search.runtime_model, search.cfg.SEARCH
         rounds = node.SENSITIVITY.ROUNDS
@@ -106,7 +107,7 @@ class Measured(SupernetFormulation):
         different = list(map(list, dict.fromkeys(map(tuple, found))))
         if len(different) == 1:
             return different[0]
-        losses = [judge.loss(network) for network in different]
+        losses = [judge.exported_loss(network) for network in different]
         best = losses.index(min(losses))
         logger.info(
             "measured %d whole networks at %.4g %s: loss %.4f to %.4f; the one whose values add up "

@@ -48,6 +48,7 @@ def loss_values(
         "images": node.IMAGES,
         "batches": node.CALIBRATION_BATCHES,
         "seed": search.cfg.SEED,
+        "fitted": bool(search.cfg.SEARCH.REFIT_BATCHES),
         "data": [search.cfg.CLASSIFICATION.DATASET, *search.cfg.DATASETS.TRAIN],
         "size": search.cfg.CLASSIFICATION.INPUT_SIZE,
     }

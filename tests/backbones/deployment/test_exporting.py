@@ -38,6 +38,7 @@ def models() -> dict[Format, bytes]:
     return {kind: convert(small_exportable(plain=True), kind) for kind in SUFFIXES}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SUFFIXES)
 def test_a_file_does_what_pytorch_does(
     kind: Format,

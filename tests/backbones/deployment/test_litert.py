@@ -41,6 +41,7 @@ class _Pyramid(nn.Module):
         return [*map(self.scores, hidden), *map(self.deltas, hidden), *levels]
 
 
+@pytest.mark.slow
 def test_a_pyramid_with_heads_keeps_outputs_and_weights_apart() -> None:
     """More than ten outputs, and weights of one shape in channels-last order, as in training."""
     pytest.importorskip("litert_torch")

@@ -52,6 +52,7 @@ def test_more_threads_than_cores_get_a_word(engine: str, caplog: pytest.LogCaptu
     assert f"may use {available_cores()} cores" in record.getMessage()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["spnas_100", "efficientnet_lite0"])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_network_equals_pytorch(engine: str, name: str) -> None:

@@ -149,6 +149,7 @@ def test_what_timm_has_is_written_as_timms(
     assert "Plain timm knows this network" in (folder / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_without_this_project(tmp_path: Path, randomize: Callable[[nn.Module], None]) -> None:
     """A process that cannot import it runs a program of ``torch.export``, and plain timm."""
     searched, published = trained("small", 3, randomize), trained("mnasnet_b1", 2, randomize)

@@ -144,6 +144,7 @@ def test_torchrun(tmp_path: Path) -> None:
     assert "met [(0, 0), (1, 1)] 2 afresh" in out, err
 
 
+@pytest.mark.slow
 def test_srun(tmp_path: Path) -> None:
     port = free_url().rpartition(":")[2]
     step = {"SLURM_STEP_NUM_TASKS": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}

@@ -47,6 +47,7 @@ def _two_ranks(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONWARNINGS", "ignore")  # of libraries, in the new processes
     monkeypatch.syspath_prepend(Path(__file__).parents[3])  # for them to find this module

@@ -209,6 +209,7 @@ def losses_of_two_ranks(
     return [torch.load(tmp_path / f"losses{rank}.pth", weights_only=True) for rank in (0, 1)]
 
 
+@pytest.mark.slow
 def test_every_rank_continues_its_random_stream(
     losses_of_two_ranks: list[dict[str, list[float]]],
 ) -> None:

@@ -416,6 +416,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("values", "kept"), [(1, 0), (300, 1)])
 def test_killed_offline(
     tmp_path: Path, values: int, kept: int, log_of: Callable[[str], list[str]]

@@ -29,6 +29,7 @@ LABELS = ("box", "disc", "bar")
 BATCHED = ("TEST.DETECTIONS_PER_IMAGE", "12")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "name"),
     [("onnx", "tiny.onnx"), ("torch", "tiny.pt2"), ("litert", "tiny.tflite")],
@@ -77,6 +78,7 @@ def test_mask_rcnn(
     assert exported.predict(np.zeros((40, 60, 3), np.uint8)).boxes.shape[1] == 4
 
 
+@pytest.mark.slow
 def test_retinanet(make_detector: MakeDetector, image: np.ndarray, tmp_path: Path) -> None:
     cfg, model = make_detector(*RETINANET)
     export_detector(cfg, model, tmp_path / "tiny.onnx", "onnx", [image])
@@ -90,6 +92,7 @@ def test_retinanet(make_detector: MakeDetector, image: np.ndarray, tmp_path: Pat
         same(exported.predict(picture), expected)
 
 
+@pytest.mark.slow
 def test_int8_and_the_folder_by_itself(
     make_detector: MakeDetector,
     image: np.ndarray,
@@ -150,6 +153,7 @@ def test_a_detector_without_masks_has_two_files(
             ExportedDetector(tmp_path / "tiny.pt2")
 
 
+@pytest.mark.slow
 def test_nothing_is_left_of_what_cannot_be_exported(
     make_detector: MakeDetector, image: np.ndarray, tmp_path: Path
 ) -> None:

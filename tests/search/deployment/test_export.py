@@ -33,6 +33,7 @@ def export(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
     runpy.run_path(TOOL, run_name="__main__")
 
 
+@pytest.mark.slow
 def test_a_classifier(
     classifier_run: Path,
     images: Path,
@@ -88,6 +89,7 @@ def test_a_backbone_with_its_preprocessing_inside(
     assert [array.shape[2] for array in found.values()] == [8, 4, 2, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pyramid", "backbone"])
 def test_parts_of_a_detector(
     kind: str, detector_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -47,6 +47,7 @@ def call(monkeypatch: pytest.MonkeyPatch, tool: str, *words: object) -> int:
     return 0
 
 
+@pytest.mark.slow
 def test_a_detector_and_its_export(
     detector_run: Path,
     photos: Path,

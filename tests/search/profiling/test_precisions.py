@@ -134,6 +134,7 @@ TINY = SearchSpace(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["onnxruntime", "litert"])
 def test_a_profile_in_int8(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two candidates, stem and tail, all converted, quantised and timed."""

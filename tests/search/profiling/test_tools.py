@@ -32,6 +32,7 @@ def space_config(small_space: SearchSpace, tmp_path: Path) -> Path:
     return config
 
 
+@pytest.mark.slow
 def test_profile_then_evaluate(space_config: Path, tmp_path: Path) -> None:
     table, report = tmp_path / "torch.json", tmp_path / "report.json"
     at_once = tmp_path / "evaluation.json"
@@ -70,6 +71,7 @@ def test_named_networks_with_a_breakdown() -> None:
     assert "conv" in run.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -97,6 +99,7 @@ def test_mistakes_end_with_code_2(arguments: tuple[str, ...], message: str) -> N
     assert "Traceback" not in run.stderr
 
 
+@pytest.mark.slow
 def test_an_evaluation_names_its_table() -> None:
     run = tool("evaluate_latency.py", "--output", "r.json")
     assert run.returncode == 2

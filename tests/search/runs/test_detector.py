@@ -92,6 +92,7 @@ def test_every_threshold_feels_the_detectors_loss(cfg: CfgNode) -> None:
         assert (parameter.grad != 0).float().mean() > 0.5
 
 
+@pytest.mark.slow
 def test_a_search_ends_at_its_target_and_resumes(cfg: CfgNode, tmp_path: Path) -> None:
     cfg = changed(cfg, "SEARCH.FAMILY", "[60.0]", "SOLVER.CHECKPOINT_PERIOD", "1")
     run_search(cfg)

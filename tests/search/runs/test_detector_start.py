@@ -21,6 +21,7 @@ from detection.trainer import DetectionTrainer
 from search.config import load_search_config
 from search.runs.build import build_latency_table, build_runtime_model
 from search.runs.detector import DetectorSearchTrainer, calibrate_detector
+from search.runs.detector_backbone import backbone_in
 from search.runs.run import run_search
 from search.space import Candidate
 from search.start.seed import seed_of
@@ -182,6 +183,26 @@ def test_networks_are_judged_on_the_same_proposals(cfg: CfgNode) -> None:
     assert judge.loss(other) != pytest.approx(expected, rel=1e-5)
     heads = trainer.detector.roi_heads
     assert heads.label_and_sample_proposals.__func__ is type(heads).label_and_sample_proposals
+
+
+def test_a_detector_is_judged_and_exported_with_fitted_layers(cfg: CfgNode, tmp_path: Path) -> None:
+    cfg = changed(cfg, "SEARCH.SENSITIVITY.CALIBRATION_BATCHES", "2")
+    trainers = []
+    for count in ("0", "2"):
+        torch.manual_seed(0)  # of the heads
+        trainers.append(started(changed(cfg, "SEARCH.REFIT_BATCHES", count)))
+    own = list(trainers[0].reference)
+    halved = [own[0], Candidate(1, 0, 0), *own[2:]]
+    behind = [f"layers.{index}.project.conv.weight" for index in range(2, 7)]
+    for choices, moved in ((own, []), (halved, behind)):
+        plain, fitted = (trainer.judge.loss(choices) for trainer in trainers)
+        assert (plain != fitted) == bool(moved)
+        states = [
+            backbone_in(trainer.exported(choices, tmp_path / "out")[1]).state_dict()
+            for trainer in trainers
+        ]
+        weights = [key for key in states[0] if key.endswith("conv.weight")]
+        assert [key for key in weights if not torch.equal(*(s[key] for s in states))] == moved
 
 
 def test_judging_leaves_the_detector_as_it_was(cfg: CfgNode) -> None:

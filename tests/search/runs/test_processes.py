@@ -138,6 +138,7 @@ def ranks(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 RUNS = (*FORMULATIONS, "classifier", "detector", "detector_search")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_both_hold_what_is_saved(
     name: str, folder: Path, ranks: tuple[dict[str, Any], dict[str, Any]]

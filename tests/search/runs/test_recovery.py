@@ -102,6 +102,7 @@ def detector_search(_: Path, folder: Path) -> DetectorSearchTrainer:
     return DetectorSearchTrainer(detector_cfg("search/mask_rcnn_digits.yaml", folder, *options))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "middle"),
     [

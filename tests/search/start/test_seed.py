@@ -143,6 +143,23 @@ def one_line(error: pytest.ExceptionInfo[UserError]) -> None:
             ),
             "SEARCH.AROUND.EXTRA_DEPTH is -1; expected 0 or more",
         ),
+        (("SEARCH.REFIT_BATCHES", "1"), "REFIT_BATCHES is 1; expected 0 or at least 2: layers are"),
+        (("SEARCH.REFIT_BATCHES", "-4"), "REFIT_BATCHES is -4; expected 0 or at least 2"),
+        (("SEARCH.REFIT_BATCHES", "2"), "REFIT_BATCHES is 2, but SEARCH.START is empty"),
+        (
+            (
+                *("SEARCH.START", "spnas_100", "SEARCH.REFIT_BATCHES", "2"),
+                *("SEARCH.CALIBRATION_BATCHES", "0"),
+            ),
+            "SEARCH.CALIBRATION_BATCHES is 0; with SEARCH.REFIT_BATCHES 2 expected 1 or more",
+        ),
+        (
+            (
+                *("SEARCH.START", "spnas_100", "SEARCH.REFIT_BATCHES", "2"),
+                *("SEARCH.SENSITIVITY.CALIBRATION_BATCHES", "1"),
+            ),
+            "SENSITIVITY.CALIBRATION_BATCHES is 1; with SEARCH.REFIT_BATCHES 2 expected 2 or more",
+        ),
     ],
 )
 def test_mistakes(options: tuple[str, ...], message: str | None) -> None:

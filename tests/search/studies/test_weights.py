@@ -16,6 +16,7 @@ from search.studies.weights import (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", list_models())
 def test_every_form_gives_the_reference_logits(network: str) -> None:
     differences = dict(forms_of(network))

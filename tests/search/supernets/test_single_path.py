@@ -55,6 +55,7 @@ def test_every_type_in_every_position(supernet: Supernet, rng: random.Random) ->
     assert len(covered) == sum(len(space.choices(layer)) for layer in space.layers) == 255
 
 
+@pytest.mark.slow
 def test_fifty_random_networks(supernet: Supernet, rng: random.Random) -> None:
     for seed in range(50):
         assert disagreement(supernet, supernet.space.sample(rng), seed) < 1e-5

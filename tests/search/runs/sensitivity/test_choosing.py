@@ -32,10 +32,20 @@ def all_networks(space: SearchSpace) -> list[list[Choice]]:
 
 
 class CountingJudge:
-    """Losses that a function makes up, and how often it was asked."""
+    """Losses that functions make up, and how often they were asked.
 
-    def __init__(self, loss: Callable[[Sequence[Choice]], float]) -> None:
+    Args:
+        loss: of a network.
+        exported: of a network as it is exported; by default the same.
+    """
+
+    def __init__(
+        self,
+        loss: Callable[[Sequence[Choice]], float],
+        exported: Callable[[Sequence[Choice]], float] | None = None,
+    ) -> None:
         self._loss = loss
+        self._exported = exported or loss
         self.asked: list[tuple[Choice, ...]] = []
 
     def loss(self, choices: Sequence[Choice]) -> float:
@@ -43,6 +53,10 @@ class CountingJudge:
         return self._loss(choices)
 
     blind_loss = fitness = loss
+
+    def exported_loss(self, choices: Sequence[Choice]) -> float:
+        self.asked.append(tuple(choices))
+        return self._exported(choices)
 
     def hold(self, choices: Sequence[Choice], layers: int) -> None:
         """Nothing to gain."""
@@ -179,7 +193,7 @@ def test_rivals_are_measured_whole(config: Callable[..., CfgNode]) -> None:
     best = select_by_value(space, trainer.runtime_model, values, TARGET, tolerance)
     rival, other, *_ = rivals(trainer, values, TARGET, best)
     for lowest in (best, rival, other):
-        judge = CountingJudge(lambda c, n=lowest: -1.0 if list(c) == n else parts(c))  # type: ignore[misc]
+        judge = CountingJudge(parts, lambda c, n=lowest: float(list(c) != n))  # type: ignore[misc]
         assert trainer.formulation.choose(trainer, TARGET, judge) == lowest
         assert judge.asked == [tuple(best), tuple(rival), tuple(other)]
 

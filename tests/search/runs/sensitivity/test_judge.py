@@ -56,6 +56,48 @@ def test_layers_that_networks_share_are_computed_once(trainer: SearchTrainer) ->
     assert [judge.loss(c) for c in networks] != [loss for loss, _ in alone]
 
 
+def test_a_loss_is_that_of_the_fitted_network_that_is_exported(
+    config: Callable[..., CfgNode],
+) -> None:
+    """Judged on the batches of the statistics, layer by layer; exported, as a whole."""
+    trainer = SearchTrainer(config("SEARCH.REFIT_BATCHES", "2", "SEARCH.CALIBRATION_BATCHES", "2"))
+    trainer.resume_or_load(resume=False)
+    judge = trainer.judge
+    dropped: list[Choice] = [*OWN[:2], None]
+    for choices in ([Candidate(0, 0, 0), Candidate(1, 0, 0), OWN[2]], dropped, OWN):
+        network = trainer.networks.calibrated(choices, 2)
+        with torch.no_grad():
+            batches = [(network(as_expected(x)), y) for x, y in judge._held_out]
+            losses = [F.cross_entropy(*batch, reduction="none") for batch in batches]
+        found = judge.exported_loss(choices)
+        assert found == pytest.approx(float(torch.cat(losses).mean()), rel=1e-4)
+        plain = trainer.networks.cut(choices).layers
+        fitted = [
+            not torch.equal(a.project.conv.weight, b.project.conv.weight)  # type: ignore[union-attr]
+            for a, b in zip(network.layers, plain, strict=True)
+            if hasattr(a, "project")
+        ]
+        assert any(fitted) == (choices != OWN)
+
+
+def test_fitted_layers_that_networks_share_are_computed_once(
+    config: Callable[..., CfgNode],
+) -> None:
+    trainer = SearchTrainer(config("SEARCH.REFIT_BATCHES", "2"))
+    trainer.resume_or_load(resume=False)
+    judge, space = trainer.judge, trainer.space
+    around: list[Choice] = [Candidate(0, 0, 0), Candidate(1, 0, 0), OWN[2]]
+    networks = [[*around[:2], choice] for choice in space.choices(space.layers[2])]
+    alone = [judge.loss(choices) for choices in networks]
+    for layers in range(3):
+        judge.hold(around, layers)
+        assert [judge.loss(choices) for choices in networks] == alone
+    with torch.no_grad():
+        trainer.supernet.layers[1].project.conv.weight.mul_(-1)  # type: ignore[union-attr]
+    judge.hold(around, 0)
+    assert [judge.loss(choices) for choices in networks] != alone
+
+
 def test_the_blind_loss_has_the_labels_of_others(trainer: SearchTrainer) -> None:
     judge = trainer.judge
     images = torch.cat([x for x, _ in judge._held_out])[:4]

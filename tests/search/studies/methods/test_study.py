@@ -172,6 +172,7 @@ def check_trained(record: dict[str, Any], trainer: ClassifierTrainer, seed: int)
     assert record["loss"] == pytest.approx(statistics.mean(losses), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_samples_of_a_search_are_trained(
     images: Path, classifiers: list[ClassifierTrainer]
 ) -> None:

@@ -83,6 +83,7 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_many_workers_find_what_one_process_finds(
     study: Study, tmp_path: Path, pickled: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

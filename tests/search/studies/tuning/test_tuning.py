@@ -75,6 +75,7 @@ def test_equation_19() -> None:
     assert objective_value(75.0, 100.0, 80.0) == 75.0 * 80 / 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_every_solver_keeps_its_budget(storage: Any, solver: str) -> None:
     task = TuningTask(solver, 80.0, 96, FIDELITIES)
@@ -96,6 +97,7 @@ def test_every_solver_keeps_its_budget(storage: Any, solver: str) -> None:
         assert len({trial["epochs"] for trial in record["trials"]}) > 1
 
 
+@pytest.mark.slow
 def test_bayesian_optimisation_comes_close(storage: Any) -> None:
     study = work(TuningTask("bayesian", 80.0, 160, FIDELITIES), storage, evaluate)
     assert study.best_params["lambda"] == pytest.approx(BEST, rel=0.3)
@@ -191,6 +193,7 @@ work(TuningTask("random", 80.0, 64, Fidelities(0.01, 10.0, 2, 8)),
 """
 
 
+@pytest.mark.slow
 def test_two_workers_share_a_study_and_one_is_killed(tmp_path: Path, storage: Any) -> None:
     """Kill -9 in the middle of a trial: the other worker makes it again, and no trial twice."""
     url = f"sqlite:///{tmp_path}/tune.db"

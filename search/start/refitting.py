@@ -1,0 +1,218 @@
+"""The layers of a network that was cut out of a supernet, fitted to what the start's compute.
+
+A layer has lost channels, and those that are left can partly stand in for them; others were
+dropped, and those behind can partly make up for that. How, is a linear question: behind its
+depthwise convolution a block is a 1×1 convolution and a batch norm, and the best of these for given
+maps is a least-squares fit, as He et al. (arXiv 1707.06168) reconstruct pruned layers. From the
+first layer that is not the start's on, layer by layer, every block is fitted on what the layers
+before make of training images to the map that the start has in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from backbones.architecture import Architecture
+from backbones.blocks import BLOCKS, ConvNormAct, MBConv
+from detection.engine.replicas import mean_over_processes
+
+_RIDGES = tuple(10.0**power for power in range(-3, 4))
+"""What can hold a fit to the weights there are, over the mean variance of the channels."""
+
+_LEAST = 1e-12
+"""Of that variance: dead channels have none."""
+
+_POSITIONS = 32
+"""Of a map that a fit sees, the same of every image: neighbours say nearly the same."""
+
+
+class Layered(Protocol):
+    """A network's stem and layers, or a backbone's."""
+
+    architecture: Architecture
+    stem: ConvNormAct
+    layers: nn.ModuleList
+
+
+Which = Callable[[Architecture, Architecture], list[int]]
+"""From a network and the start to the indices of the layers that are fitted."""
+
+
+def changed_layers(network: Architecture, start: Architecture) -> list[int]:
+    """The blocks that a network has in the place of other blocks of the start."""
+    pairs = enumerate(zip(network.layers, start.layers, strict=True))
+    return [
+        index
+        for index, (own, other) in pairs
+        if own != other and BLOCKS[own.op] is BLOCKS[other.op] is MBConv
+    ]
+
+
+def layers_to_fit(network: Architecture, start: Architecture) -> list[int]:
+    """The blocks that a network and the start have, from the first layer that differs on."""
+    pairs = list(zip(network.layers, start.layers, strict=True))
+    first = next((index for index, (own, other) in enumerate(pairs) if own != other), len(pairs))
+    return [
+        index
+        for index, (own, other) in enumerate(pairs)
+        if index >= first and BLOCKS[own.op] is BLOCKS[other.op] is MBConv
+    ]
+
+
+@torch.no_grad()
+def refit(
+    network: Layered, start: Layered, inputs: Sequence[Tensor], which: Which = layers_to_fit
+) -> None:
+    """Fits layers of a network to the start's; both are left in training mode.
+
+    Args:
+        network: its batch-norm statistics have to be estimated afterwards.
+        start: of the same space; its statistics are changed.
+        inputs: batches (N, 3, H, W), the same number in every process.
+        which: layers.
+    """
+    fitted = which(network.architecture, start.architecture)
+    ours = theirs = inputs
+    for index in range(-1, max(fitted, default=-2) + 1):
+        own, other = (each.layers[index] if index >= 0 else each.stem for each in (network, start))
+        theirs = [other.train()(maps) for maps in theirs]
+        if index in fitted:
+            assert isinstance(own, MBConv)
+            fit_projection(own, ours, [rows_of(maps) for maps in theirs])
+        ours = [own.train()(maps) for maps in ours]
+
+
+@torch.no_grad()
+def layer_rows(start: Layered, inputs: Sequence[Tensor]) -> Mapping[int, Sequence[Tensor]]:
+    """What :func:`fit_projection` wants in the place of every layer of the start.
+
+    Args:
+        start: left in training mode; its statistics are changed.
+        inputs: as of :func:`refit`.
+    """
+    found = {}
+    maps = [start.stem.train()(batch) for batch in inputs]
+    for index, layer in enumerate(start.layers):
+        maps = [layer.train()(batch) for batch in maps]
+        found[index] = [rows_of(batch) for batch in maps]
+    return found
+
+
+@torch.no_grad()
+def fit_projection(block: MBConv, inputs: Sequence[Tensor], wanted: Sequence[Tensor]) -> None:
+    """Fits projection and last norm of a block by ridge regression to maps wanted behind it.
+
+    The ridge holds the fit to the weights there are; how strong it is, two-fold cross-validation
+    over batches decides. The block is left in training mode, and computes the fit in it. Rows of
+    the projection keep their length, as learning rates and weight decay suit it.
+
+    Args:
+        block: with batch norms; its other layers stay.
+        inputs: two or more batches (N, C_in, H, W), the same number in every process.
+        wanted: of every batch, the rows (R, C_out) of the map behind the block, the residual
+            included.
+    """
+    project, norm = block.project.conv.weight, block.project.norm
+    assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    products = _products(block.train(), inputs, wanted)
+    channels = project.shape[1]
+    whole = _Moments.of(products, channels)
+    weight = project[:, :, 0, 0].double()
+    now = weight * (norm.weight.double() / whole.deviation(weight, norm.eps))[:, None]
+    fit = whole.fit(now, _best_ridge(products, channels, now))
+    scale = _length(weight) / _length(fit)
+    scaled = fit * scale[:, None]
+    deviation = whole.deviation(scaled, norm.eps)
+    project.copy_(scaled[:, :, None, None])
+    norm.weight.copy_(deviation / scale)
+    norm.bias.copy_(whole.means[channels:])
+    norm.running_mean.copy_(scaled @ whole.means[:channels])
+    norm.running_var.copy_(deviation.square() - norm.eps)
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """What a fit has to know of C channels, and of the C_out maps that they are to add up to.
+
+    Attributes:
+        means: (C + C_out,) of both.
+        variance: (C, C) of the channels.
+        covariance: (C, C_out) of channels with maps.
+        power: () variance of the maps, in sum.
+    """
+
+    means: Tensor
+    variance: Tensor
+    covariance: Tensor
+    power: Tensor
+
+    @classmethod
+    def of(cls, products: Sequence[Tensor], channels: int) -> _Moments:
+        """Of the mean products of batches (:func:`_products`), which weigh the same."""
+        mean = torch.stack(list(products)).mean(0)
+        means = mean[-1, :-1]
+        centred = mean[:-1, :-1] - means[:, None] * means
+        own, others = slice(channels), slice(channels, None)
+        power = centred[others, others].trace()
+        return cls(means, centred[own, own], centred[own, others], power)
+
+    def fit(self, now: Tensor, ridge: float) -> Tensor:
+        """(C_out, C) weights of the least squares that a ridge holds to ``now``."""
+        held = ridge * self.variance.diagonal().mean().clamp(min=_LEAST)
+        missing = self.covariance - self.variance @ now.T
+        factor = torch.linalg.cholesky(self.variance + held * torch.eye(len(missing)).to(now))
+        return now + torch.cholesky_solve(missing, factor).T
+
+    def error(self, weight: Tensor) -> Tensor:
+        """() mean square of what weights (C_out, C) miss, means apart."""
+        gain = 2 * self.covariance.T - weight @ self.variance
+        return self.power - (weight * gain).sum()
+
+    def deviation(self, weight: Tensor, eps: float) -> Tensor:
+        """(C_out,) by which a batch norm divides what weights (C_out, C) make of the channels."""
+        return (((weight @ self.variance) * weight).sum(1).clamp(min=0) + eps).sqrt()
+
+
+def _products(block: MBConv, inputs: Sequence[Tensor], wanted: Sequence[Tensor]) -> list[Tensor]:
+    """Of every batch the mean products of channels, wanted maps and 1; means over processes."""
+    found = []
+    for maps, rows in zip(inputs, wanted, strict=True):
+        channels = rows_of(block.se(block.depthwise(block.expand(maps)))).float()
+        added = rows - rows_of(maps) if block.residual else rows
+        values = torch.cat([channels, added.float(), channels.new_ones(len(channels), 1)], 1)
+        found.append((values.T @ values).double() / len(values))
+    return list(mean_over_processes(torch.stack(found)))
+
+
+def _best_ridge(products: Sequence[Tensor], channels: int, now: Tensor) -> float:
+    """The ridge whose fits to one half of the batches miss the least of the other half."""
+    half = len(products) // 2
+    folds = [_Moments.of(part, channels) for part in (products[:half], products[half:])]
+
+    def error(ridge: float) -> Tensor:
+        return sum(
+            (folds[1 - index].error(fold.fit(now, ridge)) for index, fold in enumerate(folds)),
+            start=torch.zeros(()).to(now),
+        )
+
+    return _RIDGES[int(torch.stack([error(ridge) for ridge in _RIDGES]).argmin())]
+
+
+def rows_of(maps: Tensor) -> Tensor:
+    """(N, C, H, W) → (N · P, C): P positions that are drawn once for maps of this size."""
+    size = maps.shape[2] * maps.shape[3]
+    positions = torch.randperm(size, generator=torch.Generator().manual_seed(size))[:_POSITIONS]
+    return maps.flatten(2)[:, :, positions.to(maps.device)].transpose(1, 2).flatten(0, 1)
+
+
+def _length(weight: Tensor) -> Tensor:
+    """(C_out,) length of every row; 1 where that is 0."""
+    length = weight.norm(dim=1)
+    return torch.where(length > 0, length, 1)
