@@ -10,6 +10,7 @@ before make of training images to the map that the start has in its place.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,7 +22,7 @@ from backbones.architecture import Architecture
 from backbones.blocks import BLOCKS, ConvNormAct, MBConv
 from detection.engine.replicas import mean_over_processes
 
-_RIDGES = tuple(10.0**power for power in range(-3, 4))
+_RIDGES = tuple(10.0**power for power in range(3, -4, -1))
 """What can hold a fit to the weights there are, over the mean variance of the channels."""
 
 _LEAST = 1e-12
@@ -122,11 +123,10 @@ def fit_projection(block: MBConv, inputs: Sequence[Tensor], wanted: Sequence[Ten
     assert norm.running_mean is not None
     assert norm.running_var is not None
     products = _products(block.train(), inputs, wanted)
-    channels = project.shape[1]
-    whole = _Moments.of(products, channels)
-    weight = project[:, :, 0, 0].double()
-    now = weight * (norm.weight.double() / whole.deviation(weight, norm.eps))[:, None]
-    fit = whole.fit(now, _best_ridge(products, channels, now))
+    whole, channels = _Moments.of(products), project.shape[1]
+    weight = project[:, :, 0, 0].cpu().double()
+    now = weight * (norm.weight.cpu().double() / whole.deviation(weight, norm.eps))[:, None]
+    fit = whole.fit(now, _best_ridge(products, now))
     scale = _length(weight) / _length(fit)
     scaled = fit * scale[:, None]
     deviation = whole.deviation(scaled, norm.eps)
@@ -145,23 +145,19 @@ class _Moments:
         means: (C + C_out,) of both.
         variance: (C, C) of the channels.
         covariance: (C, C_out) of channels with maps.
-        power: () variance of the maps, in sum.
     """
 
     means: Tensor
     variance: Tensor
     covariance: Tensor
-    power: Tensor
 
     @classmethod
-    def of(cls, products: Sequence[Tensor], channels: int) -> _Moments:
+    def of(cls, products: Sequence[Tensor]) -> _Moments:
         """Of the mean products of batches (:func:`_products`), which weigh the same."""
         mean = torch.stack(list(products)).mean(0)
-        means = mean[-1, :-1]
-        centred = mean[:-1, :-1] - means[:, None] * means
-        own, others = slice(channels), slice(channels, None)
-        power = centred[others, others].trace()
-        return cls(means, centred[own, own], centred[own, others], power)
+        means, channels = mean[-1], len(mean) - 1
+        centred = mean[:-1] - means[:channels, None] * means
+        return cls(means, centred[:, :channels], centred[:, channels:])
 
     def fit(self, now: Tensor, ridge: float) -> Tensor:
         """(C_out, C) weights of the least squares that a ridge holds to ``now``."""
@@ -171,9 +167,8 @@ class _Moments:
         return now + torch.cholesky_solve(missing, factor).T
 
     def error(self, weight: Tensor) -> Tensor:
-        """() mean square of what weights (C_out, C) miss, means apart."""
-        gain = 2 * self.covariance.T - weight @ self.variance
-        return self.power - (weight * gain).sum()
+        """() mean square of what weights (C_out, C) miss, less that of weights 0."""
+        return (weight * (weight @ self.variance - 2 * self.covariance.T)).sum()
 
     def deviation(self, weight: Tensor, eps: float) -> Tensor:
         """(C_out,) by which a batch norm divides what weights (C_out, C) make of the channels."""
@@ -181,28 +176,33 @@ class _Moments:
 
 
 def _products(block: MBConv, inputs: Sequence[Tensor], wanted: Sequence[Tensor]) -> list[Tensor]:
-    """Of every batch the mean products of channels, wanted maps and 1; means over processes."""
+    """(C + 1, C + C_out) of every batch: means of channels and 1 times channels and wanted maps.
+
+    They are means over processes, in double precision and on the CPU, as all that is made of them.
+    """
     found = []
     for maps, rows in zip(inputs, wanted, strict=True):
         channels = rows_of(block.se(block.depthwise(block.expand(maps)))).float()
         added = rows - rows_of(maps) if block.residual else rows
-        values = torch.cat([channels, added.float(), channels.new_ones(len(channels), 1)], 1)
-        found.append((values.T @ values).double() / len(values))
-    return list(mean_over_processes(torch.stack(found)))
+        left = torch.cat([channels, channels.new_ones(len(channels), 1)], 1)
+        found.append(left.T @ torch.cat([channels, added.float()], 1) / len(left))
+    return list(mean_over_processes(torch.stack(found)).cpu().double())
 
 
-def _best_ridge(products: Sequence[Tensor], channels: int, now: Tensor) -> float:
-    """The ridge whose fits to one half of the batches miss the least of the other half."""
+def _best_ridge(products: Sequence[Tensor], now: Tensor) -> float:
+    """The ridge whose fits to one half of the batches miss the least of the other half.
+
+    Ridges are tried from the strongest on, as long as errors fall.
+    """
     half = len(products) // 2
-    folds = [_Moments.of(part, channels) for part in (products[:half], products[half:])]
-
-    def error(ridge: float) -> Tensor:
-        return sum(
-            (folds[1 - index].error(fold.fit(now, ridge)) for index, fold in enumerate(folds)),
-            start=torch.zeros(()).to(now),
-        )
-
-    return _RIDGES[int(torch.stack([error(ridge) for ridge in _RIDGES]).argmin())]
+    one, other = _Moments.of(products[:half]), _Moments.of(products[half:])
+    best, least = _RIDGES[0], math.inf
+    for ridge in _RIDGES:
+        error = float(other.error(one.fit(now, ridge)) + one.error(other.fit(now, ridge)))
+        if error >= least:
+            break
+        best, least = ridge, error
+    return best
 
 
 def rows_of(maps: Tensor) -> Tensor:

@@ -110,6 +110,7 @@ SECTIONS: dict[str, Section | CodeSection] = {
     "keys-pretrained": CodeSection(keys_table("search/pretrained.yaml")),
     "keys-finetune": CodeSection(keys_table("classification/finetune.yaml")),
     "keys-detector-pretrained": CodeSection(keys_table("search/mask_rcnn_pretrained.yaml")),
+    "pretrained-classes-fitted": Section("pretrained-classes-fitted", pretrained_section),
     "pretrained-classes": Section("pretrained-classes", pretrained_section),
     "pretrained-classes-lite1": Section("pretrained-classes-lite1", pretrained_section),
     "pretrained-classes-short": Section("pretrained-classes-short", pretrained_section),
