@@ -280,6 +280,6 @@ def test_mistakes_of_the_tool(
 def test_a_study_without_a_start() -> None:
     cfg = configs()[0]
     cfg.defrost()
-    cfg.SEARCH.START, cfg.SEARCH.SPACE = "", "imagenet"
+    cfg.SEARCH.START, cfg.SEARCH.SPACE, cfg.SEARCH.REFIT_BATCHES = "", "imagenet", 0
     with pytest.raises(UserError, match="SEARCH.START is empty; name the network"):
         start_runtime(cfg)
