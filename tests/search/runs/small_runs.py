@@ -138,8 +138,6 @@ def run_of(name: str, images: Path, base: Path, folder: Path, resume: bool, *mor
         run_search(_detector_cfg(name, base, folder, *more), resume)
     else:
         start = ("SEARCH.START", str(base / "start")) if name in ("sensitivity", "taylor") else ()
-        if name == "sensitivity":
-            start += ("SEARCH.REFIT_BATCHES", "2", "SEARCH.SENSITIVITY.CALIBRATION_BATCHES", "2")
         options = ("SEARCH.FORMULATION", name, *_IMAGES, *_SEARCH, *start, *more)
         run_search(make_cfg("search/digits_small.yaml", images, folder, *options), resume)
 
