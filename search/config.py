@@ -162,6 +162,7 @@ def _add_search(cfg: CfgNode) -> None:
     node.MEASURE = True
     # Training batches to estimate the batch-norm statistics of the network found.
     node.CALIBRATION_BATCHES = 100
-    # Training batches on which layers that a network has otherwise than SEARCH.START are fitted to
-    # the start's (search/start/refitting.py); 0 leaves their weights. They stay in memory.
+    # Training batches on which layers of a network, from the first that is not SEARCH.START's on,
+    # are fitted to the start's (search/start/refitting.py); 0 leaves their weights. They stay in
+    # memory.
     node.REFIT_BATCHES = 0

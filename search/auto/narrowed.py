@@ -15,12 +15,11 @@ from backbones.errors import UserError
 from backbones.exported import ARCHITECTURE_FILE, save_backbone
 from backbones.published import load_state
 from backbones.weights import StateDict, load_weights
-from detection.checkpointing import backbone_prefix
 from detection.engine.random_state import seeded
-from detection.modeling.backbone import SPNASBackbone
 from detection.trainer import DetectionTrainer
 from search.auto.scale import By, Scale
 from search.classification.calibration import estimate_statistics
+from search.runs.detector_backbone import backbone_in, image_tensors
 from search.start.narrowing import narrow, narrowed
 
 _WIDTHS = tuple(round(0.25 + 0.01 * step, 2) for step in range(75))
@@ -121,11 +120,9 @@ def _with_statistics(
     cfg.MODEL.PIXEL_MEAN = list(architecture.input.pixel_mean)
     cfg.MODEL.PIXEL_STD = list(architecture.input.pixel_std)
     detector: Any = DetectionTrainer.build_model(cfg)
-    backbone = detector.get_submodule((backbone_prefix(detector) or "")[:-1])
-    assert isinstance(backbone, SPNASBackbone)
+    backbone = backbone_in(detector)
     load_weights(backbone, state, architecture.name)
     with seeded(cfg.SEED):
         loader = DetectionTrainer.build_train_loader(cfg)
-        images = (detector.preprocess_image(batch).tensor for batch in loader)
-        estimate_statistics(backbone, images, _BATCHES)
+        estimate_statistics(backbone, image_tensors(detector, loader), _BATCHES)
     return {**state, **{k: v.cpu() for k, v in backbone.state_dict().items()}}

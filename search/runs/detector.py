@@ -196,9 +196,9 @@ class DetectorSearchTrainer(DetectionTrainer):
     ) -> tuple[Architecture, nn.Module, CfgNode]:
         """Writes a network into a folder, and the detector that it is the backbone of.
 
-        Pyramid and heads of its detector are the supernet's. With ``SEARCH.REFIT_BATCHES`` the
-        layers that the search changed are fitted to the start's. The batch-norm statistics are
-        estimated anew: the supernet's are a mixture over all that it decided on the way.
+        Pyramid and heads of its detector are the supernet's. With ``SEARCH.REFIT_BATCHES``
+        layers are fitted to the start's (:mod:`search.start.refitting`). The batch-norm statistics
+        are estimated anew: the supernet's are a mixture over all that it decided on the way.
 
         Args:
             choices: one per searchable layer.
@@ -295,7 +295,7 @@ def load_heads(detector: nn.Module, weights: str) -> None:
 
 
 def refit_detector(detector: Any, start: SPNASBackbone, cfg: CfgNode, batches: int) -> None:
-    """Fits the layers of a detector's backbone that are not the start's to what those compute.
+    """Fits layers of a detector's backbone to the start's (:mod:`search.start.refitting`).
 
     Args:
         detector: its statistics are to be estimated afterwards.
@@ -305,7 +305,7 @@ def refit_detector(detector: Any, start: SPNASBackbone, cfg: CfgNode, batches: i
     """
     with seeded(cfg.SEED):
         loader = DetectionTrainer.build_train_loader(cfg)
-        inputs = image_tensors(detector, islice(loader, batches * cfg.SOLVER.ACCUMULATE))
+        inputs = list(image_tensors(detector, islice(loader, batches * cfg.SOLVER.ACCUMULATE)))
     refit(backbone_in(detector), start, inputs)
 
 

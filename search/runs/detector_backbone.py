@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -138,9 +138,10 @@ def backbone_in(detector: nn.Module) -> SPNASBackbone:
     return backbone
 
 
-def image_tensors(detector: Any, batches: Iterable[Any]) -> list[Tensor]:
-    """(N, 3, H, W) what a detector's backbone sees of every batch of its loader."""
-    return [detector.preprocess_image(batch).tensor for batch in batches]
+def image_tensors(detector: Any, batches: Iterable[Any]) -> Iterator[Tensor]:
+    """(N, 3, H, W) what a detector's backbone sees of every batch of its loader, one at a time."""
+    for batch in batches:
+        yield detector.preprocess_image(batch).tensor
 
 
 def backbone_state(supernet: Supernet, choices: Sequence[Choice]) -> dict[str, Tensor]:

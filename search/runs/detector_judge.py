@@ -115,7 +115,7 @@ class DetectorJudge(SupernetJudge):
         backbone = self._cut_out(choices)
         if self._cfg.SEARCH.REFIT_BATCHES:
             start = self._cut_out(self._reference)
-            inputs = image_tensors(self._detector, self._statistics)
+            inputs = list(image_tensors(self._detector, self._statistics))
             refit(backbone, start, inputs, which)
         return backbone
 

@@ -116,7 +116,7 @@ class FoundNetworks:
         """A network of the supernet with batch-norm statistics of its own, in eval mode.
 
         The supernet's statistics are a mixture over all decisions that it made on the way. With
-        ``SEARCH.REFIT_BATCHES`` the layers that it changed are fitted first.
+        ``SEARCH.REFIT_BATCHES`` layers are fitted first (:mod:`search.start.refitting`).
 
         Args:
             choices: one per searchable layer.

@@ -46,23 +46,20 @@ Which = Callable[[Architecture, Architecture], list[int]]
 
 def changed_layers(network: Architecture, start: Architecture) -> list[int]:
     """The blocks that a network has in the place of other blocks of the start."""
-    pairs = enumerate(zip(network.layers, start.layers, strict=True))
-    return [
-        index
-        for index, (own, other) in pairs
-        if own != other and BLOCKS[own.op] is BLOCKS[other.op] is MBConv
-    ]
+    shared = _shared_blocks(network, start)
+    return [index for index in shared if network.layers[index] != start.layers[index]]
 
 
 def layers_to_fit(network: Architecture, start: Architecture) -> list[int]:
     """The blocks that a network and the start have, from the first layer that differs on."""
-    pairs = list(zip(network.layers, start.layers, strict=True))
-    first = next((index for index, (own, other) in enumerate(pairs) if own != other), len(pairs))
-    return [
-        index
-        for index, (own, other) in enumerate(pairs)
-        if index >= first and BLOCKS[own.op] is BLOCKS[other.op] is MBConv
-    ]
+    differs = [own != other for own, other in zip(network.layers, start.layers, strict=True)]
+    return [index for index in _shared_blocks(network, start) if any(differs[: index + 1])]
+
+
+def _shared_blocks(network: Architecture, start: Architecture) -> list[int]:
+    """The layers that are blocks in both."""
+    pairs = enumerate(zip(network.layers, start.layers, strict=True))
+    return [i for i, (own, other) in pairs if BLOCKS[own.op] is BLOCKS[other.op] is MBConv]
 
 
 @torch.no_grad()
