@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import islice
 from typing import Any
@@ -15,6 +15,7 @@ from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from backbones.architecture import Architecture
 from detection.checkpointing import backbone_prefix
 from detection.engine.random_state import seeded
 from detection.modeling.backbone import SPNASBackbone
@@ -23,7 +24,7 @@ from search.classification.calibration import estimate_statistics
 from search.runs.detector_backbone import backbone_in, fixed_backbone, image_tensors
 from search.runs.judge import SupernetJudge, mean, statistics_kept
 from search.space import Choice
-from search.start.refitting import Which, changed_layers, layers_to_fit, refit
+from search.start.refitting import Which, changed_layers, layer_rows, layers_to_fit, refit
 from search.supernets.single_path import Supernet
 
 
@@ -114,10 +115,21 @@ class DetectorJudge(SupernetJudge):
         """A network as a backbone, of which the statistics are to be estimated."""
         backbone = self._cut_out(choices)
         if self._cfg.SEARCH.REFIT_BATCHES:
-            start = self._cut_out(self._reference)
-            inputs = list(image_tensors(self._detector, self._statistics))
-            refit(backbone, start, inputs, which)
+            start, rows = self._start_rows
+            fitted = which(backbone.architecture, start)
+            refit(backbone, self._pixels, rows, fitted)
         return backbone
+
+    @cached_property
+    def _start_rows(self) -> tuple[Architecture, Mapping[int, Sequence[Tensor]]]:
+        """The start, and what its layers are to compute in other networks."""
+        start = self._cut_out(self._reference)
+        return start.architecture, layer_rows(start, self._pixels)
+
+    @cached_property
+    def _pixels(self) -> list[Tensor]:
+        """What backbones see of the training batches for the statistics."""
+        return list(image_tensors(self._detector, self._statistics))
 
     def gate_gradients(self, choices: Sequence[Choice]) -> Tensor:
         """As of any supernet; the detector's own statistics stay as they are."""

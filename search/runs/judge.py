@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import Subset
 
 from backbones.architecture import Architecture
+from backbones.network import Classifier
 from detection.engine.random_state import seeded
 from search.classification.calibration import calibration_batches, estimate_statistics
 from search.classification.data import build_val_loader, images_per_pass
@@ -88,13 +90,18 @@ class ClassifierJudge(SupernetJudge):
         self._networks = networks
         self._cfg = networks.cfg
         self._rows: Mapping[int, Sequence[Tensor]] | None = None  # of the reference's layers
+        self._around: tuple[Choice, ...] = ()  # of the network whose layers are held
+        self._fitted: dict[int, nn.Module] = {}  # by index, modules of that network
 
     def fitness(self, choices: Sequence[Choice]) -> float:
         """As :meth:`FoundNetworks.fitness`."""
         return self._networks.fitness(choices)
 
     def loss(self, choices: Sequence[Choice]) -> float:
-        """Cross entropy of a network with statistics of its own, and changed layers fitted."""
+        """Cross entropy of a network with statistics of its own, and changed layers fitted.
+
+        Those that it shares with the network held stay as they were fitted in that one.
+        """
         return self._loss(choices, [labels for _, labels in self._held_out])
 
     def exported_loss(self, choices: Sequence[Choice]) -> float:
@@ -102,7 +109,9 @@ class ClassifierJudge(SupernetJudge):
         if not self._cfg.SEARCH.REFIT_BATCHES:
             return self.loss(choices)
         with seeded(self.seed):  # of dropout
-            outputs = self._images.outputs(*self._modules(choices, layers_to_fit))
+            network = self._networks.cut(choices)
+            wanted = self._wanted(network.architecture, layers_to_fit)
+            outputs = self._images.outputs(_from_bytes(network), wanted)
         return self._mean_loss(outputs, [labels for _, labels in self._held_out])
 
     def blind_loss(self, choices: Sequence[Choice]) -> float:
@@ -113,12 +122,13 @@ class ClassifierJudge(SupernetJudge):
         """Keeps the maps that these layers make of all images; from 0 layers on, anew."""
         if layers == 0:
             self._rows = None
+        if layers == 0 or self._around != tuple(choices):
+            self._fit(choices)
         kept, held = choices[:layers], self._held
         further = held.shared_by(kept) and 0 < layers >= len(held.choices)
         begin = held if further else self._images
-        modules = _AHEAD + len(self.supernet.space.first) + layers
         network, wanted = self._modules(choices)
-        self._held = begin.extended(network, modules, kept, wanted)
+        self._held = begin.extended(network, self._ahead + layers, kept, wanted)
 
     def _loss(self, choices: Sequence[Choice], labels: list[Tensor]) -> float:
         held = self._held if self._held.shared_by(choices) else self._images
@@ -133,17 +143,35 @@ class ClassifierJudge(SupernetJudge):
         ]
         return mean(torch.cat(losses).double().tolist())
 
-    def _modules(
-        self, choices: Sequence[Choice], which: Which = changed_layers
-    ) -> tuple[list[nn.Module], Wanted]:
+    def _fit(self, choices: Sequence[Choice]) -> None:
+        """Fits the changed layers of a network, for all that differ from it in one layer."""
+        self._around, self._fitted = (), {}
+        network, wanted = self._modules(choices)
+        if wanted:
+            replace(self._images, judged=()).extended(network, max(wanted) + 1, (), wanted)
+        self._around, self._fitted = tuple(choices), {index: network[index] for index in wanted}
+
+    def _modules(self, choices: Sequence[Choice]) -> tuple[list[nn.Module], Wanted]:
         """A network cut out of the supernet, from bytes to logits, and what is fitted in it."""
         network = self._networks.cut(choices)
-        architecture = network.architecture
-        wanted = self._fits(architecture, which) if self._cfg.SEARCH.REFIT_BATCHES else {}
-        return [Normalise(architecture.input), *network.in_sequence()], wanted
+        modules, wanted = _from_bytes(network), self._wanted(network.architecture, changed_layers)
+        for index, fitted in self._fitted.items():
+            layer = index - self._ahead
+            if choices[layer] == self._around[layer]:
+                modules[index] = fitted
+        return modules, {
+            i: rows for i, rows in wanted.items() if modules[i] is not self._fitted.get(i)
+        }
 
-    def _fits(self, architecture: Architecture, which: Which) -> Wanted:
+    @property
+    def _ahead(self) -> int:
+        """Modules ahead of the searchable layers."""
+        return _AHEAD + len(self.supernet.space.first)
+
+    def _wanted(self, architecture: Architecture, which: Which) -> Wanted:
         """What the layers of a network that are fitted are to compute."""
+        if not self._cfg.SEARCH.REFIT_BATCHES:
+            return {}
         reference = self._networks.reference
         if self._rows is None:
             start = self._networks.cut(reference)
@@ -197,6 +225,11 @@ class ClassifierJudge(SupernetJudge):
         size = _ON_GPU if on_gpu else images_per_pass(self._cfg)
         images, labels = (torch.cat(parts) for parts in zip(*loader, strict=True))
         return list(zip(images.split(size), labels.split(size), strict=True))
+
+
+def _from_bytes(network: Classifier) -> list[nn.Module]:
+    """The modules of a network that is given bytes."""
+    return [Normalise(network.architecture.input), *network.in_sequence()]
 
 
 @contextlib.contextmanager

@@ -69,14 +69,12 @@ class Prefix:
         """
         training, judged = self.training, self.judged
         for index in range(self.modules, modules):
-            module = network[index].train()
+            module = network[index]
             if index in wanted:
                 assert isinstance(module, MBConv)
                 fit_projection(module, training, wanted[index])
-            after = [module(maps) for maps in training]
-            estimate_statistics(module, training, len(training))
-            module.eval()
-            training, judged = after, [module(maps) for maps in judged]
+            training = _calibrated(module, training)
+            judged = [module(maps) for maps in judged]
         return Prefix(modules, tuple(choices), training, judged)
 
     @torch.no_grad()
@@ -93,3 +91,18 @@ class Prefix:
         estimate_statistics(rest, self.training, len(self.training))
         rest.eval()
         return [rest(maps) for maps in self.judged]
+
+
+def _calibrated(module: nn.Module, batches: Sequence[Tensor]) -> list[Tensor]:
+    """What a module makes of batches as in training; it is left in eval mode, with its statistics.
+
+    The batches go through it once: early layers' maps are what most of the time goes into.
+    """
+    outputs: list[Tensor] = []
+    handle = module.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
+    try:
+        estimate_statistics(module, batches, len(batches))
+    finally:
+        handle.remove()
+    module.eval()
+    return outputs or [module(maps) for maps in batches]  # without statistics nothing was run

@@ -64,25 +64,26 @@ def _shared_blocks(network: Architecture, start: Architecture) -> list[int]:
 
 @torch.no_grad()
 def refit(
-    network: Layered, start: Layered, inputs: Sequence[Tensor], which: Which = layers_to_fit
+    network: Layered,
+    inputs: Sequence[Tensor],
+    rows: Mapping[int, Sequence[Tensor]],
+    fitted: Sequence[int],
 ) -> None:
-    """Fits layers of a network to the start's; both are left in training mode.
+    """Fits layers of a network, which is left in training mode, to the start's.
 
     Args:
         network: its batch-norm statistics have to be estimated afterwards.
-        start: of the same space; its statistics are changed.
         inputs: batches (N, 3, H, W), the same number in every process.
-        which: layers.
+        rows: of the start's layers on these batches (:func:`layer_rows`).
+        fitted: indices of the layers.
     """
-    fitted = which(network.architecture, start.architecture)
-    ours = theirs = inputs
+    maps = list(inputs)
     for index in range(-1, max(fitted, default=-2) + 1):
-        own, other = (each.layers[index] if index >= 0 else each.stem for each in (network, start))
-        theirs = [other.train()(maps) for maps in theirs]
+        layer = network.layers[index] if index >= 0 else network.stem
         if index in fitted:
-            assert isinstance(own, MBConv)
-            fit_projection(own, ours, [rows_of(maps) for maps in theirs])
-        ours = [own.train()(maps) for maps in ours]
+            assert isinstance(layer, MBConv)
+            fit_projection(layer, maps, rows[index])
+        maps = [layer.train()(batch) for batch in maps]
 
 
 @torch.no_grad()

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from backbones.exported import save_backbone
 from search.runs.classification import SearchTrainer
-from search.runs.judge import statistics_kept
+from search.runs.judge import ClassifierJudge, statistics_kept
 from search.space import Candidate, Choice, SearchSpace
+from search.start.refitting import changed_layers, layer_rows, refit
 from search.supernets.export import export_network
 from search.supernets.single_path import Supernet
 from tests.search.conftest import as_expected
@@ -96,6 +97,33 @@ def test_fitted_layers_that_networks_share_are_computed_once(
         trainer.supernet.layers[1].project.conv.weight.mul_(-1)  # type: ignore[union-attr]
     judge.hold(around, 0)
     assert [judge.loss(choices) for choices in networks] != alone
+
+
+def test_layers_stay_as_they_were_fitted_in_the_network_held(
+    config: Callable[..., CfgNode],
+) -> None:
+    """Independent: the layer fitted behind the other change, moved, and its loss by hand."""
+    trainer = SearchTrainer(config("SEARCH.REFIT_BATCHES", "2"))
+    trainer.resume_or_load(resume=False)
+    judge = trainer.judge
+    around: list[Choice] = [Candidate(0, 0, 0), Candidate(1, 0, 0), OWN[2]]
+    other: list[Choice] = [OWN[0], *around[1:]]
+    images = [as_expected(batch) for batch in judge._statistics]
+    held, start, network = (trainer.networks.cut(c) for c in (around, trainer.reference, other))
+    changed = changed_layers(held.architecture, start.architecture)
+    refit(held, images, layer_rows(start, images), changed)
+    network.layers[changed[1]] = held.layers[changed[1]]
+    update_bn_stats(network.train(), images, 2)
+    network.eval()
+    with torch.no_grad():
+        batches = [(network(as_expected(x)), y) for x, y in judge._held_out]
+        losses = torch.cat([F.cross_entropy(*batch, reduction="none") for batch in batches])
+    alone = judge.loss(other)
+    for layers in (0, 1):  # the second time as a search that goes on
+        fresh = ClassifierJudge(trainer.networks)
+        fresh.hold(around, layers)
+        assert fresh.loss(other) == pytest.approx(float(losses.mean()), rel=1e-4)
+        assert fresh.loss(other) != pytest.approx(alone, rel=1e-4)
 
 
 def test_the_blind_loss_has_the_labels_of_others(trainer: SearchTrainer) -> None:
