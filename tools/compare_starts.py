@@ -17,10 +17,10 @@ def parse() -> argparse.Namespace:
     parser = study_parser(__doc__)
     parser.add_argument(
         "--rows",
-        nargs="+",
+        nargs="*",
         metavar="ROW",
         help="of start, sensitivity, taylor, sigmoid, blind, drop, random, and of classifiers "
-        "narrowed (default: all of them)",
+        "narrowed (default: all of them); none has those of --networks alone",
     )
     parser.add_argument(
         "--networks",
@@ -88,7 +88,7 @@ def main(args: argparse.Namespace) -> None:
     search_cfg, _ = resolve_search_data(load_search_config(args.search_config_file, args.opts))
     on_detectors = searches_detector(search_cfg)
     fitting = [name for name, row in ROWS.items() if not (on_detectors and row.narrows)]
-    rows = [*(args.rows or fitting), *(name for name, _ in found)]
+    rows = [*(fitting if args.rows is None else args.rows), *(name for name, _ in found)]
     if unknown := [name for name in rows if name not in known]:
         raise UserError(f"unknown row '{unknown[0]}'; expected some of {', '.join(ROWS)}")
     if wrong := [part for part in args.parts if not 0 < part <= 2]:

@@ -246,6 +246,7 @@ def test_a_study_goes_on_where_it_was(ground: StubGround, tmp_path: Path) -> Non
     ("arguments", "message"),
     [
         (["--rows", "magic"], "unknown row 'magic'; expected"),
+        (["--rows"], "no trials: "),
         (["--parts", "0"], "--parts has 0; expected parts"),
         (["--train-options", "SEED"], "--train-options has 'SEED'; expected a name and a value"),
         (["--rows", "start", "--seeds", "0"], "no trials: "),
