@@ -118,6 +118,7 @@ SECTIONS: dict[str, Section | CodeSection] = {
     "pretrained-parts": Section("pretrained-parts", pretrained_section),
     "pretrained-parts-short": Section("pretrained-parts-short", pretrained_section),
     "pretrained-persons": Section("pretrained-persons", pretrained_section),
+    "pretrained-persons-long": Section("pretrained-persons-long", pretrained_section),
     "known-answer-measured": Section("known-answer-measured", known_answer_section),
     "importance": Section("importance", importance_section),
     "ablation": Section("ablation", ablation_section),
