@@ -74,7 +74,11 @@ def clip(boxes: np.ndarray, size: Sequence[int]) -> np.ndarray:
 
 
 def non_maximum_suppression(
-    boxes: np.ndarray, scores: np.ndarray, groups: np.ndarray, threshold: float
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    groups: np.ndarray,
+    threshold: float,
+    most: int | None = None,
 ) -> np.ndarray:
     """Indices of the boxes that stay, the best first.
 
@@ -83,18 +87,24 @@ def non_maximum_suppression(
         scores: (N,).
         groups: (N,): a box goes where a better one of its group overlaps it.
         threshold: IoU above which it does.
+        most: boxes that are wanted; None wants all.
     """
-    kept = []
-    for group in np.unique(groups):
-        order = np.flatnonzero(groups == group)
-        order = order[np.argsort(-scores[order], kind="stable")]
-        while order.size:
-            best, order = order[0], order[1:]
-            kept.append(best)
+    order = np.argsort(-scores, kind="stable")
+    boxes, groups = boxes[order], groups[order]
+    worse = {group: np.flatnonzero(groups == group) for group in np.unique(groups)}
+    stays = np.ones(len(order), bool)
+    kept: list[int] = []
+    for index, group in enumerate(groups):
+        if len(kept) == most:
+            break
+        if stays[index]:
+            kept.append(index)
+            others = worse[group]
+            others = worse[group] = others[stays[others] & (others > index)]
             # of two empty boxes it is 0 / 0, which is above nothing
-            order = order[~(iou(boxes[best], boxes[order]) > threshold)]
-    found = np.array(kept, int)
-    return found[np.lexsort((found, -scores[found]))]
+            stays[others[iou(boxes[index], boxes[others]) > threshold]] = False
+    found: np.ndarray = order[kept]
+    return found
 
 
 def iou(box: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -123,8 +123,8 @@ def propose(maps: Arrays, levels: Sequence[Spec], rule: Spec, size: Sequence[int
     boxes = clip(boxes, size)
     usable &= (boxes[:, 2:] - boxes[:, :2] > rule["smallest"]).all(1)
     boxes, scores, numbers = boxes[usable], scores[usable], numbers[usable]
-    kept = non_maximum_suppression(boxes, scores, numbers, rule["nms"])
-    best_boxes: np.ndarray = boxes[kept[: rule["count"]]]
+    kept = non_maximum_suppression(boxes, scores, numbers, rule["nms"], rule["count"])
+    best_boxes: np.ndarray = boxes[kept]
     return best_boxes
 
 
@@ -203,8 +203,8 @@ def _best(found: Detections, detector: Spec) -> Detections:
     """Those that no better one of their class covers, as many as are asked for."""
     finite = np.isfinite(found.boxes).all(1) & np.isfinite(found.scores)
     found = found.chosen(finite)
-    kept = non_maximum_suppression(found.boxes, found.scores, found.classes, detector["nms"])
-    return found.chosen(kept[: detector["detections"]])
+    rule = detector["nms"], detector["detections"]
+    return found.chosen(non_maximum_suppression(found.boxes, found.scores, found.classes, *rule))
 
 
 def _run_head(name: str, features: np.ndarray, head: Spec, run: Run) -> Arrays:

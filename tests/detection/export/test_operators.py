@@ -71,6 +71,17 @@ def test_suppression_is_torchvisions() -> None:
     kept = operators.non_maximum_suppression(found, scores, groups, 0.5)
     assert 3 < len(kept) < 500
     assert kept.tolist() == expected.tolist()
+    for most in (0, 3, len(kept), 500):
+        first = operators.non_maximum_suppression(found, scores, groups, 0.5, most)
+        assert first.tolist() == expected.tolist()[:most]
+
+
+def test_suppression_of_equal_scores_is_torchvisions() -> None:
+    found, scores, groups = boxes(50, 20), np.ones(50, "f4"), np.zeros(50, int)
+    expected = batched_nms(*map(torch.from_numpy, (found, scores, groups)), 0.3)
+    kept = operators.non_maximum_suppression(found, scores, groups, 0.3)
+    assert 1 < len(kept) < 50
+    assert kept.tolist() == expected.tolist()
 
 
 def test_empty_boxes_suppress_nothing() -> None:
