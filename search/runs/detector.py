@@ -51,7 +51,7 @@ from search.runs.runtime_loss import (
     unmoved_if_skipped,
 )
 from search.space import Choice
-from search.start.refitting import layer_rows, layers_to_fit, refit
+from search.start.refitting import refit
 from search.start.remapping import start_supernet
 from search.start.seed import reference_choices, seed_of
 from search.supernets.single_path import Supernet
@@ -306,9 +306,7 @@ def refit_detector(detector: Any, start: SPNASBackbone, cfg: CfgNode, batches: i
     with seeded(cfg.SEED):
         loader = DetectionTrainer.build_train_loader(cfg)
         inputs = list(image_tensors(detector, islice(loader, batches * cfg.SOLVER.ACCUMULATE)))
-    backbone = backbone_in(detector)
-    fitted = layers_to_fit(backbone.architecture, start.architecture)
-    refit(backbone, inputs, layer_rows(start, inputs), fitted)
+    refit(backbone_in(detector), start, inputs)
 
 
 def calibrate_detector(detector: nn.Module, cfg: CfgNode, batches: int) -> None:

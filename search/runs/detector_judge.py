@@ -24,7 +24,7 @@ from search.classification.calibration import estimate_statistics
 from search.runs.detector_backbone import backbone_in, fixed_backbone, image_tensors
 from search.runs.judge import SupernetJudge, mean, statistics_kept
 from search.space import Choice
-from search.start.refitting import Which, changed_layers, layer_rows, layers_to_fit, refit
+from search.start.refitting import Which, changed_layers, fit_layers, layer_rows, layers_to_fit
 from search.supernets.single_path import Supernet
 
 
@@ -116,8 +116,7 @@ class DetectorJudge(SupernetJudge):
         backbone = self._cut_out(choices)
         if self._cfg.SEARCH.REFIT_BATCHES:
             start, rows = self._start_rows
-            fitted = which(backbone.architecture, start)
-            refit(backbone, self._pixels, rows, fitted)
+            fit_layers(backbone, self._pixels, rows, which(backbone.architecture, start))
         return backbone
 
     @cached_property

@@ -28,7 +28,7 @@ from search.selection.runtime import RuntimeModel
 from search.selection.sampling import sample_decisions
 from search.selection.target import runtime_range, select_at_target
 from search.space import Choice, SearchSpace
-from search.start.refitting import layer_rows, layers_to_fit, refit
+from search.start.refitting import refit
 from search.supernets.export import export_network
 from search.supernets.one_shot import OneShot
 
@@ -126,9 +126,7 @@ class FoundNetworks:
         if count := self.cfg.SEARCH.REFIT_BATCHES:
             with seeded(self.cfg.SEED):
                 inputs = list(calibration_inputs(network, self.cfg, self.train_data, count))
-            start = self.cut(self.reference)
-            fitted = layers_to_fit(network.architecture, start.architecture)
-            refit(network, inputs, layer_rows(start, inputs), fitted)
+            refit(network, self.cut(self.reference), inputs)
         return calibrated(network, self.cfg, self.train_data, batches)
 
     def cut(self, choices: Sequence[Choice]) -> Classifier:

@@ -62,8 +62,20 @@ def _shared_blocks(network: Architecture, start: Architecture) -> list[int]:
     return [i for i, (own, other) in pairs if BLOCKS[own.op] is BLOCKS[other.op] is MBConv]
 
 
+def refit(network: Layered, start: Layered, inputs: Sequence[Tensor]) -> None:
+    """Fits a network to the start from the first change on; both are left in training mode.
+
+    Args:
+        network: its batch-norm statistics have to be estimated afterwards.
+        start: of the same space; its statistics are changed.
+        inputs: batches (N, 3, H, W), the same number in every process.
+    """
+    fitted = layers_to_fit(network.architecture, start.architecture)
+    fit_layers(network, inputs, layer_rows(start, inputs), fitted)
+
+
 @torch.no_grad()
-def refit(
+def fit_layers(
     network: Layered,
     inputs: Sequence[Tensor],
     rows: Mapping[int, Sequence[Tensor]],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -191,11 +190,6 @@ def maps_after(network: nn.Module, layer: int, images: Tensor) -> Tensor:
     return found
 
 
-def refit_to(network: Any, start: Any, images: list[Tensor]) -> None:
-    fitted = layers_to_fit(network.architecture, start.architecture)
-    refit(network, images, layer_rows(start, images), fitted)
-
-
 def test_from_the_first_change_on_maps_come_nearer(narrower: Callable[..., nn.Module]) -> None:
     torch.manual_seed(7)
     images = [torch.randn(8, 3, 64, 64) for _ in range(4)]
@@ -209,7 +203,7 @@ def test_from_the_first_change_on_maps_come_nearer(narrower: Callable[..., nn.Mo
         return [float((ours - theirs).var() / theirs.var()) for ours, theirs in pairs]
 
     sliced = missed()
-    refit_to(network, start, images)
+    refit(network, start, images)
     parts = ("conv.weight", "norm.weight", "norm.bias")
     moved = {
         key
@@ -221,7 +215,7 @@ def test_from_the_first_change_on_maps_come_nearer(narrower: Callable[..., nn.Mo
 
     same = random_network(tiny_network())
     state = {key: value.clone() for key, value in same.state_dict().items()}
-    refit_to(same, start, images)
+    refit(same, start, images)
     assert all(torch.equal(value, state[key]) for key, value in same.state_dict().items())
 
 
@@ -233,7 +227,7 @@ def test_rows_of_every_layer_are_what_a_refit_wants(narrower: Callable[..., nn.M
     inputs = [maps_after(other, 2, batch) for batch in images]
     layer = other.layers[3]  # type: ignore[index]
     fit_projection(layer, inputs, rows[3])
-    refit_to(network, start, images)
+    refit(network, start, images)
     for name in ("conv.weight", "norm.weight", "norm.bias"):
         key = f"layers.3.project.{name}"
         assert torch.equal(network.state_dict()[key], other.state_dict()[key])

@@ -18,7 +18,7 @@ from backbones.exported import save_backbone
 from search.runs.classification import SearchTrainer
 from search.runs.judge import ClassifierJudge, statistics_kept
 from search.space import Candidate, Choice, SearchSpace
-from search.start.refitting import changed_layers, layer_rows, refit
+from search.start.refitting import changed_layers, fit_layers, layer_rows
 from search.supernets.export import export_network
 from search.supernets.single_path import Supernet
 from tests.search.conftest import as_expected
@@ -111,7 +111,7 @@ def test_layers_stay_as_they_were_fitted_in_the_network_held(
     images = [as_expected(batch) for batch in judge._statistics]
     held, start, network = (trainer.networks.cut(c) for c in (around, trainer.reference, other))
     changed = changed_layers(held.architecture, start.architecture)
-    refit(held, images, layer_rows(start, images), changed)
+    fit_layers(held, images, layer_rows(start, images), changed)
     network.layers[changed[1]] = held.layers[changed[1]]
     update_bn_stats(network.train(), images, 2)
     network.eval()
