@@ -153,15 +153,15 @@ class ClassifierJudge(SupernetJudge):
 
     def _modules(self, choices: Sequence[Choice]) -> tuple[list[nn.Module], Wanted]:
         """A network cut out of the supernet, from bytes to logits, and what is fitted in it."""
-        network = self._networks.cut(choices)
-        modules, wanted = _from_bytes(network), self._wanted(network.architecture, changed_layers)
-        for index, fitted in self._fitted.items():
-            layer = index - self._ahead
-            if choices[layer] == self._around[layer]:
-                modules[index] = fitted
-        return modules, {
-            i: rows for i, rows in wanted.items() if modules[i] is not self._fitted.get(i)
+        network, ahead = self._networks.cut(choices), self._ahead
+        kept = {
+            index: module
+            for index, module in self._fitted.items()
+            if choices[index - ahead] == self._around[index - ahead]
         }
+        modules = [kept.get(index, module) for index, module in enumerate(_from_bytes(network))]
+        wanted = self._wanted(network.architecture, changed_layers)
+        return modules, {index: rows for index, rows in wanted.items() if index not in kept}
 
     @property
     def _ahead(self) -> int:
