@@ -177,3 +177,8 @@ def to_json(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [to_json(part) for part in value]
     return value
+
+
+def to_versioned(value: Any, version: int) -> dict[str, Any]:
+    """The inverse of :func:`parse_versioned`: a dataclass with the version of its schema."""
+    return {"schema_version": version, **to_json(value)}

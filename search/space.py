@@ -25,7 +25,7 @@ from backbones.architecture import (
 )
 from backbones.errors import UserError
 from backbones.layer_types import SKIP, LayerType
-from backbones.schema import load_versioned, named_file
+from backbones.schema import load_versioned, named_file, to_versioned
 
 SCHEMA_VERSION = 1
 
@@ -282,7 +282,7 @@ class SearchSpace:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; activation and what follows are left out at their default."""
-        data = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)}
+        data = to_versioned(self, SCHEMA_VERSION)
         for item in dataclasses.fields(self):
             if item.name in _WITH_DEFAULTS and data[item.name] == item.default:
                 del data[item.name]

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from backbones.deployment.formats import Format, Precision
 from backbones.files import write_json
-from backbones.schema import expect, load_versioned, to_json
+from backbones.schema import expect, load_versioned, to_versioned
 
 SCHEMA_VERSION = 1
 NETWORK = "network"
@@ -144,7 +144,7 @@ class Contract:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the contract as JSON, whole or not at all."""
-        write_json(path, {"schema_version": SCHEMA_VERSION, **to_json(self)})
+        write_json(path, to_versioned(self, SCHEMA_VERSION))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Contract:

@@ -14,7 +14,7 @@ from backbones.errors import UserError
 from backbones.files import write_json
 from backbones.latency.correction import Correction, LeastCosts
 from backbones.layer_types import SKIP, LayerType
-from backbones.schema import Upgrades, load_versioned, named_file, to_json
+from backbones.schema import Upgrades, load_versioned, named_file, to_versioned
 
 SCHEMA_VERSION = 2
 
@@ -210,7 +210,7 @@ class LatencyTable:
         What tables were without at first is left out at its default, and how the head would do at
         another width, which is nothing to a table.
         """
-        data = {"schema_version": SCHEMA_VERSION, **to_json(self)}
+        data = to_versioned(self, SCHEMA_VERSION)
         if self.constant.head:
             del data["constant"]["head"]["grows"]
         for item in dataclasses.fields(self):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from backbones.files import write_json
-from backbones.schema import load_versioned, to_json
+from backbones.schema import load_versioned, to_versioned
 from detection.data.annotations.overview import facts, objects_by_class
 from detection.data.inspection import Inspection
 
@@ -74,7 +74,7 @@ class DataFacts:
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Writes :data:`DATA_FILE` into a folder, whole or not at all."""
         path = Path(folder) / DATA_FILE
-        write_json(path, {"schema_version": SCHEMA_VERSION, **to_json(self)})
+        write_json(path, to_versioned(self, SCHEMA_VERSION))
         return path
 
     @classmethod

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from backbones.files import write_json
-from backbones.schema import load_versioned, to_json
+from backbones.schema import load_versioned, to_versioned
 
 SCHEMA_VERSION = 1
 OUTCOME_FILE = "auto.json"
@@ -175,7 +175,7 @@ class Outcome:
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Writes :data:`OUTCOME_FILE` into a folder, whole or not at all."""
         path = Path(folder) / OUTCOME_FILE
-        write_json(path, {"schema_version": SCHEMA_VERSION, **to_json(self)})
+        write_json(path, to_versioned(self, SCHEMA_VERSION))
         return path
 
     @classmethod

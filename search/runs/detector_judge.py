@@ -51,18 +51,31 @@ class DetectorJudge(SupernetJudge):
         self._detector = detector
         self._reference = reference
         self._proposals: dict[str, list[Any]] = {}
+        self._around: tuple[Choice, ...] = ()  # of the network whose layers are held
+        self._fitted: dict[int, nn.Module] = {}  # by index, layers of that network
 
     def fitness(self, choices: Sequence[Choice]) -> float:
         """Less the loss."""
         return -self.loss(choices)
 
     def hold(self, choices: Sequence[Choice], layers: int) -> None:
-        """Nothing: most of a detector's step is behind its backbone."""
+        """Fits the changed layers of a network, for all that differ from it in one layer.
+
+        No maps are kept: most of a detector's step is behind its backbone.
+        """
+        fits = bool(self._cfg.SEARCH.REFIT_BATCHES)
+        if fits and (layers == 0 or self._around != tuple(choices)):
+            self._around, self._fitted = (), {}
+            backbone = self._cut(choices, changed_layers)
+            changed = changed_layers(backbone.architecture, self._start_rows[0])
+            self._fitted = {index: backbone.layers[index] for index in changed}
+            self._around = tuple(choices)
 
     def loss(self, choices: Sequence[Choice]) -> float:
         """Sum of the losses, mean over images, of a network with statistics of its own.
 
-        The layers that it has otherwise than the reference are fitted.
+        The layers that it has otherwise than the reference are fitted; those that it shares with
+        the network held stay as they were fitted in that one.
         """
         return self._mean_loss(choices, self._images, "own objects")
 
@@ -116,8 +129,19 @@ class DetectorJudge(SupernetJudge):
         backbone = self._cut_out(choices)
         if self._cfg.SEARCH.REFIT_BATCHES:
             start, rows = self._start_rows
-            fit_layers(backbone, self._pixels, rows, which(backbone.architecture, start))
+            fitted = which(backbone.architecture, start)
+            if which is changed_layers:
+                kept = [index for index in fitted if self._is_held(index, choices)]
+                for index in kept:
+                    backbone.layers[index] = self._fitted[index]
+                fitted = [index for index in fitted if index not in kept]
+            fit_layers(backbone, self._pixels, rows, fitted)
         return backbone
+
+    def _is_held(self, index: int, choices: Sequence[Choice]) -> bool:
+        """Whether a layer is fitted in the network held, and that of another one as well."""
+        choice = index - len(self.supernet.space.first)
+        return index in self._fitted and choices[choice] == self._around[choice]
 
     @cached_property
     def _start_rows(self) -> tuple[Architecture, Mapping[int, Sequence[Tensor]]]:

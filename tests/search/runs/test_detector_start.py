@@ -24,6 +24,7 @@ from search.runs.detector import DetectorSearchTrainer, calibrate_detector
 from search.runs.detector_backbone import backbone_in
 from search.runs.run import run_search
 from search.space import Candidate
+from search.start.refitting import changed_layers, fit_layers, layer_rows
 from search.start.seed import seed_of
 from tests.search.start.conftest import random_network, tiny_network
 from tests.tiny_coco import TINY_MODEL
@@ -203,6 +204,35 @@ def test_a_detector_is_judged_and_exported_with_fitted_layers(cfg: CfgNode, tmp_
         ]
         weights = [key for key in states[0] if key.endswith("conv.weight")]
         assert [key for key in weights if not torch.equal(*(s[key] for s in states))] == moved
+
+
+def test_fitted_layers_stay_as_in_the_network_held(cfg: CfgNode) -> None:
+    """Independent: the layer fitted behind the other change, moved by hand."""
+    cfg = changed(cfg, "SEARCH.SENSITIVITY.CALIBRATION_BATCHES", "2")
+    judges = []
+    for count in ("0", "2"):
+        torch.manual_seed(0)  # of the heads
+        judges.append(started(changed(cfg, "SEARCH.REFIT_BATCHES", count)).judge)
+    plain, fitting = judges
+    own = list(plain._reference)
+    around = [own[0], Candidate(1, 0, 0), Candidate(1, 0, 0), *own[3:]]
+    other = [*own[:2], *around[2:]]
+    plain.loss(own)  # draws the proposals
+    start, held, network = (plain._cut_out(choices) for choices in (own, around, other))
+    pixels = fitting._pixels
+    indices = changed_layers(held.architecture, start.architecture)
+    fit_layers(held, pixels, layer_rows(start, pixels), indices)
+    assert len(indices) == 2
+    network.layers[indices[1]] = held.layers[indices[1]]
+    plain._cut_out = lambda choices: network
+    expected = plain.loss(other)
+    alone = fitting.loss(other)
+    fitting.hold(around, 0)
+    assert fitting.loss(other) == pytest.approx(expected, rel=1e-5)
+    assert alone != pytest.approx(expected, rel=1e-5)
+    before = fitting._fitted
+    fitting.hold(around, 1)
+    assert fitting._fitted is before
 
 
 def test_judging_leaves_the_detector_as_it_was(cfg: CfgNode) -> None:
