@@ -22,7 +22,7 @@ from detection.modeling.backbone import SPNASBackbone
 from detection.trainer import DetectionTrainer
 from search.classification.calibration import estimate_statistics
 from search.runs.detector_backbone import backbone_in, fixed_backbone, image_tensors
-from search.runs.judge import SupernetJudge, mean, statistics_kept
+from search.runs.judge import FittedLayers, SupernetJudge, mean, statistics_kept
 from search.space import Choice
 from search.start.refitting import Which, changed_layers, fit_layers, layer_rows, layers_to_fit
 from search.supernets.single_path import Supernet
@@ -51,8 +51,7 @@ class DetectorJudge(SupernetJudge):
         self._detector = detector
         self._reference = reference
         self._proposals: dict[str, list[Any]] = {}
-        self._around: tuple[Choice, ...] = ()  # of the network whose layers are held
-        self._fitted: dict[int, nn.Module] = {}  # by index, layers of that network
+        self._fitted = FittedLayers()  # in the network held
 
     def fitness(self, choices: Sequence[Choice]) -> float:
         """Less the loss."""
@@ -64,12 +63,13 @@ class DetectorJudge(SupernetJudge):
         No maps are kept: most of a detector's step is behind its backbone.
         """
         fits = bool(self._cfg.SEARCH.REFIT_BATCHES)
-        if fits and (layers == 0 or self._around != tuple(choices)):
-            self._around, self._fitted = (), {}
+        if fits and (layers == 0 or self._fitted.around != tuple(choices)):
+            self._fitted = FittedLayers()
             backbone = self._cut(choices, changed_layers)
             changed = changed_layers(backbone.architecture, self._start_rows[0])
-            self._fitted = {index: backbone.layers[index] for index in changed}
-            self._around = tuple(choices)
+            fitted = {index: backbone.layers[index] for index in changed}
+            ahead = len(self.supernet.space.first)
+            self._fitted = FittedLayers(tuple(choices), fitted, ahead)
 
     def loss(self, choices: Sequence[Choice]) -> float:
         """Sum of the losses, mean over images, of a network with statistics of its own.
@@ -129,19 +129,13 @@ class DetectorJudge(SupernetJudge):
         backbone = self._cut_out(choices)
         if self._cfg.SEARCH.REFIT_BATCHES:
             start, rows = self._start_rows
-            fitted = which(backbone.architecture, start)
-            if which is changed_layers:
-                kept = [index for index in fitted if self._is_held(index, choices)]
-                for index in kept:
-                    backbone.layers[index] = self._fitted[index]
-                fitted = [index for index in fitted if index not in kept]
+            kept = self._fitted.shared_by(choices) if which is changed_layers else {}
+            for index, layer in kept.items():
+                backbone.layers[index] = layer
+            wanted = which(backbone.architecture, start)
+            fitted = [index for index in wanted if index not in kept]
             fit_layers(backbone, self._pixels, rows, fitted)
         return backbone
-
-    def _is_held(self, index: int, choices: Sequence[Choice]) -> bool:
-        """Whether a layer is fitted in the network held, and that of another one as well."""
-        choice = index - len(self.supernet.space.first)
-        return index in self._fitted and choices[choice] == self._around[choice]
 
     @cached_property
     def _start_rows(self) -> tuple[Architecture, Mapping[int, Sequence[Tensor]]]:

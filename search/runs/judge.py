@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -34,6 +34,29 @@ _ON_GPU = 512
 
 _AHEAD = 2
 """Modules ahead of a network's layers: normalisation and stem."""
+
+
+@dataclass(frozen=True)
+class FittedLayers:
+    """Layers that were fitted in one network, for others that share their choices.
+
+    Attributes:
+        around: the choices of that network.
+        modules: the layers, by index.
+        ahead: how many indices are before those of the searchable layers.
+    """
+
+    around: tuple[Choice, ...] = ()
+    modules: Mapping[int, nn.Module] = field(default_factory=dict)
+    ahead: int = 0
+
+    def shared_by(self, choices: Sequence[Choice]) -> dict[int, nn.Module]:
+        """Those that a network has as well."""
+        return {
+            index: module
+            for index, module in self.modules.items()
+            if choices[index - self.ahead] == self.around[index - self.ahead]
+        }
 
 
 class SupernetJudge(ABC):
@@ -90,8 +113,7 @@ class ClassifierJudge(SupernetJudge):
         self._networks = networks
         self._cfg = networks.cfg
         self._rows: Mapping[int, Sequence[Tensor]] | None = None  # of the reference's layers
-        self._around: tuple[Choice, ...] = ()  # of the network whose layers are held
-        self._fitted: dict[int, nn.Module] = {}  # by index, modules of that network
+        self._fitted = FittedLayers()  # in the network held
 
     def fitness(self, choices: Sequence[Choice]) -> float:
         """As :meth:`FoundNetworks.fitness`."""
@@ -122,7 +144,7 @@ class ClassifierJudge(SupernetJudge):
         """Keeps the maps that these layers make of all images; from 0 layers on, anew."""
         if layers == 0:
             self._rows = None
-        if layers == 0 or self._around != tuple(choices):
+        if layers == 0 or self._fitted.around != tuple(choices):
             self._fit(choices)
         kept, held = choices[:layers], self._held
         further = held.shared_by(kept) and 0 < layers >= len(held.choices)
@@ -145,20 +167,16 @@ class ClassifierJudge(SupernetJudge):
 
     def _fit(self, choices: Sequence[Choice]) -> None:
         """Fits the changed layers of a network, for all that differ from it in one layer."""
-        self._around, self._fitted = (), {}
+        self._fitted = FittedLayers()
         network, wanted = self._modules(choices)
         if wanted:
             replace(self._images, judged=()).extended(network, max(wanted) + 1, (), wanted)
-        self._around, self._fitted = tuple(choices), {index: network[index] for index in wanted}
+        fitted = {index: network[index] for index in wanted}
+        self._fitted = FittedLayers(tuple(choices), fitted, self._ahead)
 
     def _modules(self, choices: Sequence[Choice]) -> tuple[list[nn.Module], Wanted]:
         """A network cut out of the supernet, from bytes to logits, and what is fitted in it."""
-        network, ahead = self._networks.cut(choices), self._ahead
-        kept = {
-            index: module
-            for index, module in self._fitted.items()
-            if choices[index - ahead] == self._around[index - ahead]
-        }
+        network, kept = self._networks.cut(choices), self._fitted.shared_by(choices)
         modules = [kept.get(index, module) for index, module in enumerate(_from_bytes(network))]
         wanted = self._wanted(network.architecture, changed_layers)
         return modules, {index: rows for index, rows in wanted.items() if index not in kept}
