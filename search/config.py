@@ -131,8 +131,8 @@ def _add_search(cfg: CfgNode) -> None:
     node.SENSITIVITY.ROUNDS = 2
     node.SENSITIVITY.IMAGES = 1000
     node.SENSITIVITY.CALIBRATION_BATCHES = 4
-    # Networks at the target, next to the one whose choices are worth most, that are measured whole:
-    # what choices are worth does not add up.
+    # Networks at the target, near the best one, that are measured whole, until none is better: what
+    # choices are worth does not add up.
     node.SENSITIVITY.RIVALS = 0
     # Networks to draw from the decisions' distribution besides the one found.
     node.SAMPLES = 0

@@ -87,12 +87,12 @@ class Measured(SupernetFormulation):
 
         Values of single choices do not add up over many layers. So the runtime falls to the target
         in ``SEARCH.SENSITIVITY.ROUNDS`` equal factors, and choices are valued anew around the
-        network of every round. Each round also names its network at the target, and the last one
-        ``SEARCH.SENSITIVITY.RIVALS`` more; the one of them with the lowest loss as it would be
-        exported is taken.
+        network of every round. Each round also names its network at the target. All of them, and
+        ``SEARCH.SENSITIVITY.RIVALS`` of the last one, are measured whole, as they would be
+        exported; then those of the best one, until none has a lower loss than it.
         """
         space, model, node = search.space, search.runtime_model, search.cfg.SEARCH
-        rounds = node.SENSITIVITY.ROUNDS
+        rounds, count = node.SENSITIVITY.ROUNDS, node.SENSITIVITY.RIVALS
         values: list[Tensor] = []
         current = list(search.reference)
         runtime = model.runtime_of(current)
@@ -102,20 +102,23 @@ class Measured(SupernetFormulation):
             found.append(select_by_value(space, model, values, target, node.TOLERANCE))
             level = runtime * (target / runtime) ** ((index + 1) / rounds)
             current = select_by_value(space, model, values, level, node.TOLERANCE)
-        if count := node.SENSITIVITY.RIVALS:
-            found += rivals(search, values, target, found[-1])[:count]
-        different = list(map(list, dict.fromkeys(map(tuple, found))))
-        if len(different) == 1:
-            return different[0]
-        losses = [judge.exported_loss(network) for network in different]
-        best = losses.index(min(losses))
+        losses: dict[tuple[Choice, ...], float] = {}
+        best, former = tuple(found[-1]), None
+        while best != former:
+            near = map(tuple, rivals(search, values, target, best) if count else [])
+            further = [network for network in near if network not in losses][:count]
+            new = dict.fromkeys(further if losses else [*map(tuple, found), *further])
+            if list(new) == [best]:  # nothing to compare it with
+                return list(best)
+            losses |= {network: judge.exported_loss(network) for network in new}
+            best, former = min(losses, key=losses.__getitem__), best
         logger.info(
             "measured %d whole networks at %.4g %s: loss %.4f to %.4f; the one whose values add up "
             "to the most has %.4f",
-            *(len(losses), target, model.table.unit, losses[best], max(losses)),
-            losses[different.index(found[rounds - 1])],
+            *(len(losses), target, model.table.unit, losses[best], max(losses.values())),
+            losses[tuple(found[-1])],
         )
-        return different[best]
+        return list(best)
 
 
 def rivals(

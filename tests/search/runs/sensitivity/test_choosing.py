@@ -198,6 +198,25 @@ def test_rivals_are_measured_whole(config: Callable[..., CfgNode]) -> None:
         assert judge.asked == [tuple(best), tuple(rival), tuple(other)]
 
 
+def test_rivals_of_a_better_network_are_measured_too(config: Callable[..., CfgNode]) -> None:
+    """Until none of those of the best network has a lower loss."""
+    trainer = SearchTrainer(
+        config("SEARCH.SENSITIVITY.RIVALS", "2", "SEARCH.SENSITIVITY.ROUNDS", "1")
+    )
+    space, tolerance = trainer.space, trainer.cfg.SEARCH.TOLERANCE
+    parts = additive(space, 8)
+    values = measured_losses(trainer, CountingJudge(parts), OWN)
+    best = select_by_value(space, trainer.runtime_model, values, TARGET, tolerance)
+    path, seen = [best], [best]
+    while further := [n for n in rivals(trainer, values, TARGET, path[-1]) if n not in seen][:2]:
+        seen += further
+        path.append(further[-1])
+    assert len(path) > 2
+    falling = CountingJudge(parts, lambda c: -float(path.index(list(c)) if list(c) in path else 0))
+    assert trainer.formulation.choose(trainer, TARGET, falling) == path[-1]
+    assert falling.asked == list(map(tuple, seen))
+
+
 def test_what_was_measured_is_not_measured_again(trainer: SearchTrainer) -> None:
     space = trainer.space
     loss = additive(space, 0)
