@@ -18,7 +18,7 @@ cp "$script" "$SLURM_FAKE/$id.sh"
 echo RUNNING > "$SLURM_FAKE/$id.state"
 (
     SLURM_JOB_ID=$id SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NTASKS=1 \\
-        sh "$script" > /dev/null 2>&1 &
+        sh "$SLURM_FAKE/$id.sh" > /dev/null 2>&1 &
     echo $! > "$SLURM_FAKE/$id.pid"
     if wait $!; then end=COMPLETED; else end=FAILED; fi
     if grep -q RUNNING "$SLURM_FAKE/$id.state"; then echo $end > "$SLURM_FAKE/$id.state"; fi
